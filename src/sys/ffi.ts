@@ -1,0 +1,131 @@
+/**
+ * The one door to the kernel: libc's functions through koffi, each with its C signature. A call
+ * that fails throws an `ErrnoError`; the rest of sys/ turns those into sentences.
+ */
+import { constants } from 'node:os';
+import koffi from 'koffi';
+
+const libc = koffi.load('libc.so.6');
+/** Of two names for one number (EAGAIN, EWOULDBLOCK) the first in the alphabet. */
+const names = new Map(
+  Object.entries(constants.errno)
+    .map(([name, code]) => [code, name] as const)
+    .toReversed(),
+);
+
+/** What a system call answered instead of a result. */
+export class ErrnoError extends Error {
+  override readonly name = 'ErrnoError';
+  /** The errno's name: `EBUSY`. */
+  readonly code: string;
+  readonly call: string;
+
+  constructor(call: string, errno: number) {
+    const code = names.get(errno) ?? `errno ${errno}`;
+    super(`${call}: ${code}`);
+    this.code = code;
+    this.call = call;
+  }
+}
+
+/** True when `thrown` is an ErrnoError of one of these names. */
+export function isErrno(thrown: unknown, ...codes: string[]): thrown is ErrnoError {
+  return thrown instanceof ErrnoError && codes.includes(thrown.code);
+}
+
+/** `Address` is a plain number: user space ends below 2^53. A buffer passes as its address. */
+type Address = number;
+type Memory = Uint8Array | Address;
+
+function checked(prototype: string): (...args: unknown[]) => number {
+  const call = libc.func(prototype);
+  const name = /(\w+)\s*\(/.exec(prototype)?.[1] ?? prototype;
+  return (...args) => {
+    const result: number = call(...args);
+    if (result < 0) throw new ErrnoError(name, koffi.errno());
+    return result;
+  };
+}
+
+// The names are libc's own; each is the TypeScript shape of its arguments and its C prototype.
+export const open: (path: string, flags: number, mode: number) => number = checked(
+  'int open(const char *path, int flags, int mode)',
+);
+export const close: (fd: number) => number = checked('int close(int fd)');
+export const fcntl: (fd: number, command: number, argument: Memory) => number = checked(
+  'int fcntl(int fd, int command, void *argument)',
+);
+export const fcntlNumber: (fd: number, command: number, argument: number) => number = checked(
+  'int fcntl(int fd, int command, long argument)',
+);
+export const ioctl: (fd: number, request: number, argument: Memory) => number = checked(
+  'int ioctl(int fd, ulong request, void *argument)',
+);
+export const ioctlNumber: (fd: number, request: number, argument: number) => number = checked(
+  'int ioctl(int fd, ulong request, long argument)',
+);
+export const pread: (fd: number, to: Memory, count: number, at: number) => number = checked(
+  'int64_t pread(int fd, void *to, size_t count, int64_t at)',
+);
+export const pwrite: (fd: number, from: Memory, count: number, at: number) => number = checked(
+  'int64_t pwrite(int fd, const void *from, size_t count, int64_t at)',
+);
+export const read: (fd: number, to: Memory, count: number) => number = checked(
+  'int64_t read(int fd, void *to, size_t count)',
+);
+export const write: (fd: number, from: Memory, count: number) => number = checked(
+  'int64_t write(int fd, const void *from, size_t count)',
+);
+export const poll: (entries: Uint8Array, count: number, timeoutMs: number) => number = checked(
+  'int poll(void *entries, ulong count, int timeoutMs)',
+);
+export const eventfd: (initial: number, flags: number) => number = checked(
+  'int eventfd(uint initial, int flags)',
+);
+export const memfdCreate: (name: string, flags: number) => number = checked(
+  'int memfd_create(const char *name, uint flags)',
+);
+export const mmap: (
+  address: Address,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  at: number,
+) => number = checked(
+  'int64_t mmap(size_t address, size_t length, int protection, int flags, int fd, int64_t at)',
+);
+export const munmap: (address: Address, length: number) => number = checked(
+  'int munmap(size_t address, size_t length)',
+);
+export const getsockopt: (
+  fd: number,
+  level: number,
+  name: number,
+  value: Uint8Array,
+  length: Uint8Array,
+) => number = checked('int getsockopt(int fd, int level, int name, void *value, void *length)');
+export const socketpair: (
+  domain: number,
+  type: number,
+  protocol: number,
+  fds: Uint8Array,
+) => number = checked('int socketpair(int domain, int type, int protocol, void *fds)');
+export const sendmsg: (fd: number, message: Address, flags: number) => number = checked(
+  'int64_t sendmsg(int fd, size_t message, int flags)',
+);
+export const recvmsg: (fd: number, message: Address, flags: number) => number = checked(
+  'int64_t recvmsg(int fd, size_t message, int flags)',
+);
+/** For what glibc of Debian 12 has no wrapper of: pidfd_open, pidfd_getfd. */
+export const syscall: (number: number, a: number, b: number, c: number) => number = checked(
+  'long syscall(long number, long a, long b, long c)',
+);
+
+/**
+ * A view of `length` bytes of memory at `address`. It must not outlive the mapping: reading an
+ * unmapped view ends the process.
+ */
+export function viewMemory(address: Address, length: number): ArrayBuffer {
+  return koffi.view(address, length);
+}
