@@ -28,9 +28,9 @@ export class ErrnoError extends Error {
   }
 }
 
-/** True when `thrown` is an ErrnoError of one of these names. */
+/** True when `thrown` is an ErrnoError; with names, one of those. */
 export function isErrno(thrown: unknown, ...codes: string[]): thrown is ErrnoError {
-  return thrown instanceof ErrnoError && codes.includes(thrown.code);
+  return thrown instanceof ErrnoError && (codes.length === 0 || codes.includes(thrown.code));
 }
 
 /** `Address` is a plain number: user space ends below 2^53. A buffer passes as its address. */
