@@ -33,6 +33,19 @@ export interface StoreOps {
 export interface WatchEvent {
   /** The changed path, in the form (absolute or relative) in which the watch was registered. */
   readonly path: string;
+  /** Its place in the stream of events and replies of this store; compare with `Reading.at`. */
+  readonly at: number;
+}
+
+/** Several values read in one round trip. */
+export interface Reading {
+  /** In the order asked; undefined where there is no such node. */
+  readonly values: readonly (string | undefined)[];
+  /**
+   * The place of the first reply in the stream: a change whose event has a smaller `at` happened
+   * before any of the values was read, and is in them.
+   */
+  readonly at: number;
 }
 
 /** A registered watch. Disposing it unregisters; no event is delivered after that. */
@@ -65,6 +78,9 @@ export interface Store extends StoreOps, AsyncDisposable {
 
   /** The same as an async iterable; ends when `signal` aborts, throws when the store is closed. */
   watch(path: string, signal?: AbortSignal): AsyncIterable<WatchEvent>;
+
+  /** Reads several nodes, outside transactions, in one round trip. */
+  readAll(paths: readonly string[]): Promise<Reading>;
 
   /** True while a domain is introduced to the store: alive, as far as the store can tell. */
   isIntroduced(domid: number): Promise<boolean>;
