@@ -1,0 +1,100 @@
+/** Who holds what, found by what it is: an index of holders by the identities in their stacks. */
+import type { Identity, Member, Mode } from './identity.ts';
+import { besideStranger, type Holder } from './sharing.ts';
+
+/**
+ * Holders of files and devices. Adding, removing and asking take time by the depth of the stacks
+ * and the length of the answer, not by how many hold.
+ */
+export interface Holdings {
+  /** Adds the holder, in the place of the one that has its key. */
+  add(holder: Holder): void;
+  remove(key: string): void;
+  get(key: string): Holder | undefined;
+  /** Everyone who holds bytes of the member: it, what it stands on, or what stands on it. */
+  overlapping(member: Member): Holder[];
+  /** Those of them that `judge` refuses unless they are the same VM; a reader's fellow readers are not. */
+  rivals(member: Member): Holder[];
+  /** Those of them that are this host. */
+  hostUsers(member: Member): Holder[];
+  readonly size: number;
+}
+
+/** Holders are kept apart by mode, so that a reader never walks over the other readers. */
+interface Group {
+  readonly type: 'host' | 'other';
+  readonly mode: Mode;
+}
+
+const modes: readonly Mode[] = ['r', 'w', 'w!'];
+const groups: readonly Group[] = modes.flatMap((mode) => [
+  { type: 'host', mode },
+  { type: 'other', mode },
+]);
+const hostGroups = groups.filter(({ type }) => type === 'host');
+const rivalsOf = (asked: Mode): Group[] =>
+  groups.filter(({ mode }) => !besideStranger[asked][mode]);
+const rivalGroups = { r: rivalsOf('r'), w: rivalsOf('w'), 'w!': rivalsOf('w!') };
+
+/** Members that are the identity itself, or members that have it in their stack. */
+type Place = 'is' | 'on';
+
+function slotOf(place: Place, identity: Identity, { type, mode }: Group): string {
+  return `${place} ${type} ${mode} ${identity}`;
+}
+
+/** Every slot of the index that the holder is in. */
+function slotsOf({ who, members }: Holder): string[] {
+  const type = who.type === 'host' ? 'host' : 'other';
+  return members.flatMap(({ identity, stack, mode }) => [
+    slotOf('is', identity, { type, mode }),
+    ...stack.map((below) => slotOf('on', below, { type, mode })),
+  ]);
+}
+
+export function createHoldings(): Holdings {
+  const holders = new Map<string, Holder>();
+  const index = new Map<string, Set<Holder>>();
+
+  const remove = (key: string): void => {
+    const holder = holders.get(key);
+    if (holder === undefined) return;
+    holders.delete(key);
+    for (const slot of slotsOf(holder)) {
+      const there = index.get(slot);
+      there?.delete(holder);
+      if (there?.size === 0) index.delete(slot);
+    }
+  };
+
+  /** The holders of those groups that overlap with the member, each once. */
+  const find = (member: Member, among: readonly Group[]): Holder[] => {
+    const found = new Set<Holder>();
+    for (const group of among) {
+      const slots = member.stack.map((below) => slotOf('is', below, group));
+      for (const slot of [slotOf('on', member.identity, group), ...slots]) {
+        for (const holder of index.get(slot) ?? []) found.add(holder);
+      }
+    }
+    return [...found];
+  };
+
+  return {
+    add(holder) {
+      remove(holder.key);
+      holders.set(holder.key, holder);
+      for (const slot of slotsOf(holder)) {
+        const there = index.get(slot) ?? new Set();
+        index.set(slot, there.add(holder));
+      }
+    },
+    remove,
+    get: (key) => holders.get(key),
+    overlapping: (member) => find(member, groups),
+    rivals: (member) => find(member, rivalGroups[member.mode]),
+    hostUsers: (member) => find(member, hostGroups),
+    get size() {
+      return holders.size;
+    },
+  };
+}
