@@ -164,6 +164,17 @@ export function loopStatus(loopFd: number): LoopStatus {
   };
 }
 
+/**
+ * The block device that the device is bound to; undefined when that is a regular file.
+ * @throws ErrnoError ENXIO when nothing is bound to it
+ */
+export function loopBackingDevice(loopFd: number): DeviceNumber | undefined {
+  const raw = new Uint8Array(Info.size);
+  ioctl(loopFd, LOOP_GET_STATUS64, raw);
+  const { rdevice } = Info.get(raw);
+  return rdevice === 0n ? undefined : unpackDevice(rdevice);
+}
+
 /** Sets AUTOCLEAR on a device that someone else bound without it (an adopted one). */
 export function setLoopAutoclear(loopFd: number): void {
   const raw = new Uint8Array(Info.size);
