@@ -1,0 +1,39 @@
+/** Which host to boot, and where the lab keeps what it builds and what it runs. */
+import { join } from 'node:path';
+import { Failure } from '../src/base/failure.ts';
+import { suites, type SuiteName } from './suites.ts';
+
+export interface Config {
+  readonly suite: SuiteName;
+  /** `c` is xenstored, `o` is oxenstored, Debian's default. */
+  readonly xenstored: 'c' | 'o';
+  readonly init: 'fast' | 'systemd';
+}
+
+export const root = join(import.meta.dirname, '..');
+
+/** Built images, run state and evidence live here; git ignores it, and it may be removed at any time. */
+export const cacheDir = process.env['VBDKIT_LAB_CACHE'] ?? join(root, '.cache', 'lab');
+
+/** `bookworm-c-fast`: one virtual machine of each kind may be up at a time. */
+export function nameOf(config: Config): string {
+  return [config.suite, config.xenstored, config.init].join('-');
+}
+
+function oneOf<T extends string>(option: string, allowed: readonly T[], given: string): T {
+  const found = allowed.find((name) => name === given);
+  if (found !== undefined) return found;
+  throw new Failure('invalid', `--${option} ${given} is unknown — give ${allowed.join(' or ')}`);
+}
+
+/**
+ * The configuration that the command line asks for.
+ * @throws Failure invalid
+ */
+export function configOf(options: { suite: string; xenstored: string; init: string }): Config {
+  return {
+    suite: oneOf('suite', Object.keys(suites) as SuiteName[], options.suite),
+    xenstored: oneOf('xenstored', ['c', 'o'], options.xenstored),
+    init: oneOf('init', ['fast', 'systemd'], options.init),
+  };
+}

@@ -1,0 +1,174 @@
+/** Guests as a step sees them: made by `xl create`, commanded through their console. */
+import { join } from 'node:path';
+import { Failure } from '../src/base/failure.ts';
+import { quoted, type Dom0 } from './dom0.ts';
+import { follow, type Followed } from './follow.ts';
+import type { Machine } from './machine.ts';
+
+export interface GuestConfig {
+  /** As in the guest's config file: `/d/a.img,raw,xvda,rw`. */
+  readonly disks?: readonly string[];
+  /** PV unless said. */
+  readonly type?: 'pv' | 'pvh' | 'hvm';
+  readonly memoryMb?: number;
+  /** Created and never started: there is no console to talk to. */
+  readonly paused?: boolean;
+  /** Another program in place of the lab's kernel and its init, which then need not answer. */
+  readonly kernel?: string;
+  /** Further lines of the config file. */
+  readonly lines?: readonly string[];
+}
+
+/** A disk as the guest's kernel sees it. */
+export interface GuestDisk {
+  readonly name: string;
+  readonly sectors: number;
+  readonly readonly: boolean;
+  readonly sectorBytes: number;
+  readonly discardBytes: number;
+  /** `write-back` when the guest may send flushes. */
+  readonly cache: string;
+}
+
+/** A part of a disk in bytes; the whole of it unless said. */
+export interface Part {
+  readonly at?: number;
+  readonly length?: number;
+}
+
+export interface StressOptions extends Part {
+  readonly seconds: number;
+  readonly workers?: number;
+}
+
+export interface Guest {
+  readonly name: string;
+  /** Changes when the guest reboots. */
+  readonly domid: number;
+  readonly console: Followed;
+  /** Sends one command to the guest's init and returns its lines. Throws what the guest answers. */
+  ask(command: string, timeoutMs?: number): Promise<string[]>;
+  /** Runs a busybox command line in the guest. */
+  sh(command: string, timeoutMs?: number): Promise<string>;
+  disks(): Promise<GuestDisk[]>;
+  /** Waits until a disk is there, or is not. */
+  awaitDisk(name: string): Promise<void>;
+  awaitNoDisk(name: string): Promise<void>;
+  /** Writes sectors that say which they are, and syncs. */
+  fill(disk: string, seed: number, part?: Part): Promise<void>;
+  /** Reads past every cache and compares with what `fill` wrote. */
+  verify(disk: string, seed: number, part?: Part): Promise<void>;
+  verifyZeros(disk: string, part?: Part): Promise<void>;
+  discard(disk: string, part: Part): Promise<void>;
+  flush(disk: string): Promise<void>;
+  /** Random writes, flushes and checked reads for a time; other commands may run beside it. */
+  stress(disk: string, seed: number, options: StressOptions): Promise<string>;
+  /** Asks the guest to power off, reboot or crash; does not wait. */
+  end(how: 'poweroff' | 'reboot' | 'crash'): Promise<void>;
+  /** Waits until its init answers: first, or again after a reboot. */
+  ready(): Promise<void>;
+  /** Waits until libxl keeps nothing of it. */
+  gone(timeoutMs?: number): Promise<void>;
+  /** `xl destroy`, and waits until it is gone. */
+  destroy(): Promise<void>;
+}
+
+const bootMs = 180_000;
+
+/** The text of a guest's config file. */
+export function configText(name: string, config: GuestConfig): string {
+  const disks = (config.disks ?? []).map((spec) => `'${spec}'`).join(', ');
+  return [
+    `name = '${name}'`,
+    `type = '${config.type ?? 'pv'}'`,
+    `memory = ${config.memoryMb ?? 160}`,
+    'vcpus = 1',
+    ...(config.kernel === undefined
+      ? [
+          "kernel = '/lab/vmlinux'",
+          "ramdisk = '/lab/guest.cpio.gz'",
+          "extra = 'console=hvc0 panic=-1 quiet loglevel=1'",
+        ]
+      : [`kernel = '${config.kernel}'`]),
+    `disk = [ ${disks} ]`,
+    "on_crash = 'destroy'",
+    ...(config.lines ?? []),
+    '',
+  ].join('\n');
+}
+
+/** A running guest; its commands go to the terminal that xenconsoled made for it. */
+export function guestOf(dom0: Dom0, machine: Machine, name: string, domid: number): Guest {
+  const console = follow(join(machine.share, 'console', `guest-${name}.log`));
+  let current = domid;
+  let bootedAt = 0;
+  let last = 0;
+  let terminal: string | undefined;
+
+  async function send(line: string): Promise<void> {
+    terminal ??= await dom0.run(`xenstore-read /local/domain/${current}/console/tty`);
+    await dom0.run(`printf '%s\\n' ${quoted(line)} > ${terminal}`);
+  }
+
+  async function ask(command: string, timeoutMs = 120_000): Promise<string[]> {
+    const id = `${process.pid}.${++last}`;
+    const from = console.text().length;
+    await send(`${id} ${command}`);
+    const end = new RegExp(`^vbd ${id} (ok|error) (.*)\\n`, 'm');
+    const [, verdict, why = ''] = await console.match(end, timeoutMs, from);
+    if (verdict !== 'ok') throw new Failure('io', `guest ${name}: ${command}: ${why}`);
+    const lines = new RegExp(`^vbd ${id} \\| (.*)$`, 'gm');
+    return [...console.text().slice(from).matchAll(lines)].map((match) => match[1] ?? '');
+  }
+
+  const onDisk = async (verb: string, disk: string, seed: number, part: Part = {}): Promise<void> =>
+    void (await ask(`${verb} ${disk} ${seed} ${part.at ?? 0} ${part.length ?? 0}`, 600_000));
+
+  const guest: Guest = {
+    name,
+    get domid() {
+      return current;
+    },
+    console,
+    ask,
+    sh: async (command, timeoutMs) => (await ask(`sh ${command}`, timeoutMs)).join('\n'),
+    disks: async () => (await ask('list')).map(diskOf),
+    awaitDisk: async (disk) => void (await ask(`await ${disk} 100000`)),
+    awaitNoDisk: async (disk) => void (await ask(`awaitgone ${disk} 100000`)),
+    fill: (disk, seed, part) => onDisk('fill', disk, seed, part),
+    verify: (disk, seed, part) => onDisk('verify', disk, seed, part),
+    verifyZeros: (disk, part) => onDisk('zeros', disk, 0, part),
+    discard: (disk, part) => onDisk('discard', disk, 0, part),
+    flush: (disk) => onDisk('flush', disk, 0),
+    stress: async (disk, seed, { at = 0, length = 0, seconds, workers = 2 }) => {
+      const command = `stress ${disk} ${seed} ${at} ${length} ${seconds} ${workers}`;
+      return (await ask(command, seconds * 1000 + 300_000)).join(' ');
+    },
+    end: (how) => send(`0 ${how}`),
+    ready: async () => {
+      const found = await console.match(/^vbd ready .*\n/m, bootMs, bootedAt);
+      bootedAt += found.index + found[0].length;
+      current = Number(await dom0.run(`xl domid ${name}`));
+      terminal = undefined;
+    },
+    gone: async (timeoutMs = 120_000) =>
+      void (await dom0.run(`until-gone ${current}`, { timeoutMs })),
+    destroy: async () => {
+      await dom0.run(`xl destroy ${name}; until-gone ${current}`);
+    },
+  };
+  return guest;
+}
+
+function diskOf(line: string): GuestDisk {
+  const words = line.split(' ').map((word) => word.split('=', 2) as [string, string]);
+  const fact = Object.fromEntries(words);
+  return {
+    name: fact['name'] ?? '',
+    sectors: Number(fact['sectors']),
+    readonly: fact['readonly'] === '1',
+    sectorBytes: Number(fact['sectorBytes']),
+    discardBytes: Number(fact['discardBytes']),
+    cache: fact['cache'] ?? '',
+  };
+}

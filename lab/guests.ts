@@ -1,0 +1,61 @@
+/** The guests of one step: each has a name of its own, and none outlives the step. */
+import { Failure } from '../src/base/failure.ts';
+import type { Ran } from './agent.ts';
+import type { Dom0 } from './dom0.ts';
+import { configText, guestOf, type Guest, type GuestConfig } from './guest.ts';
+import type { Machine } from './machine.ts';
+
+export interface Guests extends AsyncDisposable {
+  /**
+   * Creates a guest and, unless it is paused or brings its own kernel, waits until it answers.
+   * @throws Failure io with all that xl printed
+   */
+  create(config?: GuestConfig): Promise<Guest>;
+  /** What xl prints when it refuses to create this guest. */
+  refused(config: GuestConfig): Promise<Ran>;
+  /** How long a paused guest takes to create and to destroy. */
+  timed(config: GuestConfig): Promise<{ createMs: number; destroyMs: number }>;
+}
+
+let counter = 0;
+
+export function guestsOf(dom0: Dom0, machine: Machine): Guests {
+  const made: Guest[] = [];
+
+  async function xlCreate(config: GuestConfig): Promise<{ name: string; ran: Ran }> {
+    const name = `g${process.pid}-${++counter}`;
+    await dom0.put(`/root/${name}.cfg`, configText(name, config));
+    const flags = config.paused === true ? '-q -p' : '-q';
+    const ran = await dom0.attempt(`xl create ${flags} /root/${name}.cfg`);
+    return { name, ran };
+  }
+
+  return {
+    create: async (config = {}) => {
+      const { name, ran } = await xlCreate(config);
+      if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
+      const guest = guestOf(dom0, machine, name, Number(await dom0.run(`xl domid ${name}`)));
+      made.push(guest);
+      if (config.paused !== true && config.kernel === undefined) await guest.ready();
+      return guest;
+    },
+    refused: async (config) => {
+      const { name, ran } = await xlCreate(config);
+      if (ran.code !== 0) return ran;
+      await dom0.run(`xl destroy ${name}`);
+      throw new Failure('io', 'xl create was to be refused, and was not');
+    },
+    timed: async (config) => {
+      const { name, ran } = await xlCreate({ ...config, paused: true });
+      if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
+      const destroyed = await dom0.attempt(`xl destroy ${name}`);
+      return { createMs: ran.timeMs, destroyMs: destroyed.timeMs };
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const guest of made) {
+        await dom0.attempt(`xl domid ${guest.name} && xl destroy ${guest.name}`);
+        guest.console[Symbol.dispose]();
+      }
+    },
+  };
+}

@@ -1,0 +1,64 @@
+/** Puts the checkout into a booted host, and tells whether a step has left the host as it was. */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { blkbackOf } from './blkback.ts';
+import { root } from './config.ts';
+import { dom0Of } from './dom0.ts';
+import { guestsOf } from './guests.ts';
+import type { Machine } from './machine.ts';
+import { outside } from './outside.ts';
+import { Skipped, type Lab } from './step.ts';
+import { xenstoreOf } from './xenstore.ts';
+
+/** The parts of the checkout that run in dom0; its packages have a disk of their own. */
+const carried = ['bin', 'src', 'package.json'];
+
+/** The API of one step on this machine. */
+export function labOf(machine: Machine): Lab {
+  const dom0 = dom0Of(machine);
+  return {
+    config: machine.config,
+    dom0,
+    guests: guestsOf(dom0, machine),
+    xenstore: xenstoreOf(dom0, machine.config),
+    blkback: blkbackOf(dom0),
+    skip: (why) => {
+      throw new Skipped(why);
+    },
+  };
+}
+
+/** Makes /opt/vbdkit in dom0 equal to the working tree. */
+export async function carryIn(machine: Machine): Promise<void> {
+  const archive = join(machine.share, 'tree.tar');
+  await outside('tar', ['--sort=name', '--mtime=@0', '-cf', archive, '-C', root, ...carried]);
+  const sum = createHash('sha256')
+    .update(await readFile(archive))
+    .digest('hex');
+  await dom0Of(machine).run(
+    `cd /opt/vbdkit; [ "$(cat .sum 2> /dev/null)" = ${sum} ] && exit
+    rm -rf ${carried.join(' ')}; tar -xf /share/tree.tar && echo ${sum} > .sum`,
+  );
+}
+
+/** One line for each thing that a step should have taken away. */
+export async function leftOvers(machine: Machine): Promise<string[]> {
+  const text = await dom0Of(machine).run(
+    `xl list | sed -e 1,2d -e 's/ .*//' -e 's/^/guest /'
+    losetup --list --noheadings --output NAME,BACK-FILE | sed 's/^/loop device /'
+    for kind in vbd vbd3 qdisk; do
+      xenstore-ls -f "/local/domain/0/backend/$kind" 2> /dev/null |
+        sed -n 's/^\\([^ ]*\\)\\/frontend = .*/backend \\1/p'
+    done`,
+  );
+  return text.split('\n').filter((line) => line !== '');
+}
+
+/** Takes away what a step left, and its files, so that the next one starts clean. */
+export async function tidyUp(machine: Machine): Promise<void> {
+  await dom0Of(machine).run(
+    `for name in $(xl list | sed -e 1,2d -e 's/ .*//'); do xl destroy "$name"; done
+    losetup --detach-all; rm -rf /d /root/g*.cfg; mkdir /d`,
+  );
+}

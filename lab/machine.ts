@@ -1,0 +1,166 @@
+/** One booted host: brought up, found again by a later command, and always taken down by its own pid. */
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sleep, within } from '../src/base/deadline.ts';
+import { Failure, sentenceOf } from '../src/base/failure.ts';
+import { formatMs } from '../src/base/units.ts';
+import { connectAgent, type Agent } from './agent.ts';
+import { cacheDir, nameOf, type Config } from './config.ts';
+import { follow, type Followed } from './follow.ts';
+import { images } from './images.ts';
+import { isRunning, startQemu, type Process } from './qemu.ts';
+import { qmp } from './qmp.ts';
+import { say } from './say.ts';
+
+export interface Machine extends Disposable {
+  readonly config: Config;
+  /** Its sockets, logs and share. */
+  readonly folder: string;
+  /** The folder that dom0 sees as /share. */
+  readonly share: string;
+  readonly agent: Agent;
+  /** What Xen and dom0's kernel print. */
+  readonly console: Followed;
+  /** Pushes the reset button, which loses what dom0 has not written, and waits until it is ready. */
+  reset(): Promise<void>;
+}
+
+const died = /Hardware Dom0 crashed|Kernel panic|Panic on CPU|Reboot disabled/;
+const readyMs = { fast: 300_000, systemd: 600_000 } as const;
+
+function folderOf(config: Config): string {
+  const folder = join(cacheDir, 'run', nameOf(config));
+  // A unix socket's path ends at 107 bytes.
+  if (Buffer.byteLength(folder) < 95) return folder;
+  throw new Failure('invalid', `${folder} is too long for sockets — set VBDKIT_LAB_CACHE`);
+}
+
+function processIn(folder: string): Process | undefined {
+  const path = join(folder, 'machine.json');
+  if (!existsSync(path)) return undefined;
+  const found = JSON.parse(readFileSync(path, 'utf8')) as Process;
+  return isRunning(found) ? found : undefined;
+}
+
+/** True while a machine of this kind runs. */
+export function isUp(config: Config): boolean {
+  return processIn(folderOf(config)) !== undefined;
+}
+
+/** Ends the machine of this kind, if it runs, and waits until it has. */
+export async function takeDown(config: Config): Promise<boolean> {
+  const folder = folderOf(config);
+  const found = processIn(folder);
+  if (found === undefined) return false;
+  process.kill(found.pid, 'SIGKILL');
+  await within(30_000, "QEMU's end", async (signal) => {
+    while (isRunning(found)) await sleep(20, signal);
+  });
+  await rm(join(folder, 'machine.json'));
+  return true;
+}
+
+/** Waits until dom0 is ready, its console tells of its death, or its machine ends. */
+async function ready(machine: Machine, start: () => Promise<void>): Promise<void> {
+  const timeoutMs = readyMs[machine.config.init];
+  const from = machine.console.text().length;
+  const decided = new AbortController();
+  const alive = machine.agent.ready(timeoutMs, decided.signal);
+  const dead = machine.console.match(died, timeoutMs, from, decided.signal);
+  try {
+    await Promise.race([
+      Promise.all([alive, start()]),
+      dead.then((found) => {
+        throw new Failure('io', `dom0 died: ${found[0]}`);
+      }),
+    ]);
+  } finally {
+    decided.abort();
+    await Promise.allSettled([alive, dead]);
+  }
+}
+
+async function open(config: Config, folder: string, signal: AbortSignal): Promise<Machine> {
+  const share = join(folder, 'share');
+  const agent = await connectAgent(join(folder, 'agent.sock'), share, signal);
+  const machine: Machine = {
+    config,
+    folder,
+    share,
+    agent,
+    console: follow(join(folder, 'console.log')),
+    reset: () => ready(machine, () => qmp(join(folder, 'qmp.sock'), 'system_reset')),
+    [Symbol.dispose]: () => {
+      agent[Symbol.dispose]();
+      machine.console[Symbol.dispose]();
+    },
+  };
+  return machine;
+}
+
+async function boot(
+  config: Config,
+  folder: string,
+  owned: boolean,
+  signal: AbortSignal,
+): Promise<Machine> {
+  const built = await images(config.suite);
+  await rm(folder, { recursive: true, force: true });
+  for (const name of ['jobs', 'console'])
+    await mkdir(join(folder, 'share', name), { recursive: true });
+  const started = performance.now();
+  const qemu = await startQemu(config, built, folder, owned);
+  await writeFile(join(folder, 'machine.json'), JSON.stringify(qemu));
+  await within(30_000, "QEMU's socket", async (late) => {
+    while (!existsSync(join(folder, 'agent.sock'))) {
+      if (!isRunning(qemu))
+        throw new Failure('io', `QEMU ended: ${readFileSync(join(folder, 'qemu.log'), 'utf8')}`);
+      await sleep(20, late);
+    }
+  });
+  const machine = await open(config, folder, signal);
+  try {
+    await ready(machine, async () => {});
+  } catch (thrown) {
+    const tail = machine.console.text().trim().split('\n').slice(-20).join('\n');
+    machine[Symbol.dispose]();
+    throw new Failure('io', `${sentenceOf(thrown)}\n${tail}`, {}, thrown);
+  }
+  say(`booted ${nameOf(config)} in ${formatMs(performance.now() - started)}`);
+  return machine;
+}
+
+/** The machine of this kind that runs. */
+export async function findMachine(config: Config, signal: AbortSignal): Promise<Machine> {
+  const folder = folderOf(config);
+  if (processIn(folder) === undefined)
+    throw new Failure('not-found', `no ${nameOf(config)} is up — run npm run lab -- up`);
+  const machine = await open(config, folder, signal);
+  await machine.agent.ping(30_000);
+  return machine;
+}
+
+/**
+ * Boots a machine of this kind; a boot that fails is tried once more, and that is said.
+ * @param owned true when the machine must not outlive this process
+ */
+export async function bringUp(
+  config: Config,
+  owned: boolean,
+  signal: AbortSignal,
+): Promise<Machine> {
+  const folder = folderOf(config);
+  try {
+    return await boot(config, folder, owned, signal);
+  } catch (thrown) {
+    await takeDown(config);
+    signal.throwIfAborted();
+    if (!(thrown instanceof Failure) || !existsSync(join(folder, 'console.log'))) throw thrown;
+    say(`the boot failed and is tried once more: ${thrown.message}`);
+    return boot(config, folder, owned, signal).catch(async (again: unknown) => {
+      await takeDown(config);
+      throw again;
+    });
+  }
+}

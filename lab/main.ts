@@ -1,0 +1,122 @@
+/** `npm run lab -- …`: a real Xen under emulation, up, used and down again. */
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { readFile } from 'node:fs/promises';
+import { Failure, sentenceOf } from '../src/base/failure.ts';
+import { configOf, nameOf, type Config } from './config.ts';
+import { dom0Of } from './dom0.ts';
+import { carryIn } from './host.ts';
+import { bringUp, findMachine, isUp, takeDown, type Machine } from './machine.ts';
+import { say } from './say.ts';
+import { findSteps, runSteps } from './test-run.ts';
+
+const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o] [--init fast|systemd]
+
+  up            boot a host and leave it running
+  run FILE      run a bash script as root in its dom0; - reads standard input
+  shell         a root shell in its dom0; leave it with exit
+  test [WORD…]  run the steps of lab/steps whose name has one of these words, or all
+  bench         measure attaches on the official block script and on vbdkit
+  down          end the host
+
+test and bench boot a host of their own when none is up, and end it; docs/lab.md says more.`;
+
+/** Ctrl-C and the like end what was started, in order, before this process ends. */
+function interrupted(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(name, () => stop.abort(new Failure('unavailable', `stopped by ${name}`)));
+  return stop.signal;
+}
+
+/** Runs `work` on the host that is up, or on one of its own that ends with it. */
+async function withMachine<T>(
+  config: Config,
+  signal: AbortSignal,
+  work: (machine: Machine) => Promise<T>,
+): Promise<T> {
+  const own = !isUp(config);
+  try {
+    using machine = own ? await bringUp(config, true, signal) : await findMachine(config, signal);
+    return await work(machine);
+  } finally {
+    if (own) await takeDown(config);
+  }
+}
+
+async function up(config: Config, signal: AbortSignal): Promise<void> {
+  if (isUp(config)) return say(`${nameOf(config)} is up already`);
+  try {
+    using machine = await bringUp(config, false, signal);
+    await carryIn(machine);
+  } catch (thrown) {
+    await takeDown(config);
+    throw thrown;
+  }
+}
+
+async function run(config: Config, signal: AbortSignal, path: string): Promise<number> {
+  const script = await readFile(path === '-' ? '/dev/stdin' : path, 'utf8');
+  return withMachine(config, signal, async (machine) => {
+    await carryIn(machine);
+    const ran = await dom0Of(machine).attempt(script, { timeoutMs: 3_600_000 });
+    process.stdout.write(ran.stdout);
+    process.stderr.write(ran.stderr);
+    return ran.code;
+  });
+}
+
+async function shell(config: Config, signal: AbortSignal): Promise<void> {
+  using machine = await findMachine(config, signal);
+  await carryIn(machine);
+  const socket = createConnection(join(machine.folder, 'shell.sock'));
+  const { columns, rows } = process.stdout.isTTY ? process.stdout : { columns: 80, rows: 24 };
+  process.stdin.setRawMode?.(true);
+  process.stdin.pipe(socket);
+  socket.pipe(process.stdout);
+  try {
+    await machine.agent.shell(columns, rows);
+  } finally {
+    socket.destroy();
+    process.stdin.setRawMode?.(false);
+    process.stdin.unref();
+  }
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      suite: { type: 'string', default: 'bookworm' },
+      xenstored: { type: 'string', default: 'c' },
+      init: { type: 'string', default: 'fast' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const [command, ...rest] = positionals;
+  const config = configOf(values);
+  const signal = interrupted();
+  if (command === 'up') await up(config, signal);
+  else if (command === 'run') return run(config, signal, rest[0] ?? '-');
+  else if (command === 'shell') await shell(config, signal);
+  else if (command === 'down') {
+    if (!(await takeDown(config))) say(`no ${nameOf(config)} is up`);
+  } else if (command === 'test') {
+    const steps = await findSteps(rest);
+    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
+    return good ? 0 : 1;
+  } else {
+    console.log(usage);
+    return values.help ? 0 : 2;
+  }
+  return 0;
+}
+
+try {
+  process.exitCode = await main();
+} catch (thrown) {
+  if (thrown instanceof Failure) console.error(sentenceOf(thrown));
+  else console.error(thrown);
+  process.exitCode = thrown instanceof Failure ? thrown.exitCode : 1;
+}

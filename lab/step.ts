@@ -1,0 +1,34 @@
+/** What a file in lab/steps is made of: named steps that are given a booted host. */
+import type { Blkback } from './blkback.ts';
+import type { Config } from './config.ts';
+import type { Dom0 } from './dom0.ts';
+import type { Guests } from './guests.ts';
+import type { Xenstore } from './xenstore.ts';
+
+/** A booted host, with /d an empty folder for images and the checkout in /opt/vbdkit. */
+export interface Lab {
+  readonly config: Config;
+  readonly dom0: Dom0;
+  readonly guests: Guests;
+  readonly xenstore: Xenstore;
+  readonly blkback: Blkback;
+  /** Ends the step here, not as a failure: this host cannot show it, because. */
+  skip(why: string): never;
+}
+
+export interface Step {
+  readonly name: string;
+  readonly run: (lab: Lab) => Promise<void>;
+  readonly timeoutMs: number;
+}
+
+/** Thrown by `lab.skip`. */
+export class Skipped extends Error {}
+
+/**
+ * A step: passes when `run` returns, and leaves no guest, loop device or backend behind.
+ * @param name a sentence
+ */
+export function step(name: string, run: (lab: Lab) => Promise<void>, timeoutMs = 600_000): Step {
+  return { name, run, timeoutMs };
+}

@@ -1,0 +1,98 @@
+/** Runs named steps one after the other on one host, and prints a line for each. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { within } from '../src/base/deadline.ts';
+import { Failure } from '../src/base/failure.ts';
+import { formatMs } from '../src/base/units.ts';
+import { collect } from './evidence.ts';
+import { carryIn, labOf, leftOvers, tidyUp } from './host.ts';
+import type { Machine } from './machine.ts';
+import { Skipped, type Step } from './step.ts';
+
+interface Outcome {
+  readonly verdict: 'passed' | 'failed' | 'skipped';
+  readonly why?: string;
+}
+
+/**
+ * The steps of lab/steps whose `file: name` contains one of the words; all of them for no words.
+ * @throws Failure not-found
+ */
+export async function findSteps(words: readonly string[]): Promise<Step[]> {
+  const found: Step[] = [];
+  const folder = join(import.meta.dirname, 'steps');
+  for (const name of readdirSync(folder).sort()) {
+    const { steps } = (await import(join(folder, name))) as { steps: readonly Step[] };
+    for (const step of steps)
+      found.push({ ...step, name: `${name.replace(/\.ts$/, '')}: ${step.name}` });
+  }
+  const chosen = found.filter(
+    ({ name }) => words.length === 0 || words.some((word) => name.includes(word)),
+  );
+  if (chosen.length > 0) return chosen;
+  throw new Failure('not-found', `no step is called ${words.join(' or ')} — see lab/steps`);
+}
+
+async function runStep(machine: Machine, step: Step, signal: AbortSignal): Promise<Outcome> {
+  const lab = labOf(machine);
+  let outcome: Outcome = { verdict: 'passed' };
+  try {
+    await within(step.timeoutMs, 'the step', () => step.run(lab), signal);
+  } catch (thrown) {
+    signal.throwIfAborted();
+    if (thrown instanceof Skipped) outcome = { verdict: 'skipped', why: thrown.message };
+    else outcome = { verdict: 'failed', why: await failed(machine, step, thrown) };
+  }
+  try {
+    await lab.guests[Symbol.asyncDispose]();
+    const left = await leftOvers(machine);
+    if (left.length > 0 && outcome.verdict !== 'failed') {
+      const error = new Failure('io', `left behind: ${left.join(', ')}`);
+      outcome = { verdict: 'failed', why: await failed(machine, step, error) };
+    }
+    await tidyUp(machine);
+  } catch (thrown) {
+    signal.throwIfAborted();
+    const text = textOf(thrown);
+    outcome = { verdict: 'failed', why: `${outcome.why ?? ''}\ncleaning up: ${text}`.trim() };
+    await machine.reset();
+    await carryIn(machine);
+    await tidyUp(machine);
+  }
+  return outcome;
+}
+
+async function failed(machine: Machine, step: Step, thrown: unknown): Promise<string> {
+  const text = textOf(thrown);
+  return `${text}\nevidence: ${await collect(machine, step.name, text)}`;
+}
+
+/** A failure's sentence; anything else is a bug or an assertion, whose place is wanted. */
+function textOf(thrown: unknown): string {
+  if (thrown instanceof Failure) return thrown.message;
+  return thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+}
+
+/** Runs the steps and returns whether none failed. */
+export async function runSteps(
+  machine: Machine,
+  steps: readonly Step[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  const started = performance.now();
+  await carryIn(machine);
+  await tidyUp(machine);
+  for (const step of steps) {
+    const from = performance.now();
+    const { verdict, why } = await runStep(machine, step, signal);
+    counts[verdict]++;
+    const mark = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[verdict];
+    const time = formatMs(performance.now() - from).padStart(7);
+    console.log(`${mark} ${time}  ${step.name}`);
+    if (why !== undefined) console.log(why.replaceAll(/^/gm, '       '));
+  }
+  console.log(`\nin ${formatMs(performance.now() - started)}`);
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  return counts.failed === 0;
+}
