@@ -1,0 +1,172 @@
+/**
+ * A stand-in for Linux' xen-blkfront: a guest kernel's disks, each through the states and nodes of
+ * the real one, on the guest's own connection, so that the store's permissions hold for it.
+ */
+import { sleep, within } from '../base/deadline.ts';
+import { Failure } from '../base/failure.ts';
+import type { Log } from '../base/log.ts';
+import { XenbusState } from '../disk/backend-nodes.ts';
+import type { Store } from '../xenstore/store.ts';
+import { createGuestDisk, type GuestDisk, type GuestDiskControl } from './guest-disk.ts';
+import type { Rings } from './rings.ts';
+import { type DriverDevice, startXenbus, type XenbusDevice } from './xenbus.ts';
+
+export interface BlkfrontOptions {
+  /** The guest's own connection. */
+  readonly store: Store;
+  readonly domid: number;
+  readonly rings: Rings;
+  readonly log?: Log | undefined;
+}
+
+export interface Blkfront {
+  /** The disk with that virtual device number, as soon as the guest's kernel has found it. */
+  disk(devid: number, timeoutMs: number): Promise<GuestDisk>;
+  /** Numbers of the disks that are there now. */
+  devids(): number[];
+  /** Closes every connected disk as a kernel that powers off does; resolves when all are closed. */
+  shutdown(): Promise<void>;
+  /**
+   * Starts the disk anew after it was closed, as the next kernel in the same domain does
+   * (a boot loader's successor).
+   */
+  restart(devid: number): Promise<void>;
+  /** The domain is no more: nothing further is done or written. */
+  kill(): void;
+  settled(): Promise<void>;
+}
+
+interface Frontend {
+  readonly device: XenbusDevice;
+  readonly options: BlkfrontOptions;
+  readonly disk: GuestDiskControl;
+  readonly port: number;
+  ref: number | undefined;
+}
+
+/** The first ports belong to the guest's store, console and timers. */
+const FIRST_PORT = 8;
+const INFO_READ_ONLY = 4;
+/** Linux waits that long for each device before it powers off all the same. */
+const SHUTDOWN_TIMEOUT_MS = 5000;
+
+/** Drives every disk of the guest until the guest is killed. */
+export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront> {
+  const frontends = new Map<number, Frontend>();
+  let nextPort = FIRST_PORT;
+  let arrived = Promise.withResolvers<void>();
+  const probe = async (device: XenbusDevice): Promise<DriverDevice> => {
+    const devid = Number(await device.store.read(`${device.path}/virtual-device`));
+    const disk = createGuestDisk(devid);
+    const frontend: Frontend = { device, options, disk, port: nextPort, ref: undefined };
+    nextPort += 1;
+    frontends.set(devid, frontend);
+    arrived.resolve();
+    arrived = Promise.withResolvers();
+    return {
+      otherEndChanged: (state) => backendChanged(frontend, state),
+      async remove() {
+        close(frontend);
+        frontends.delete(devid);
+      },
+    };
+  };
+  const bus = await startXenbus({ store: options.store, side: 'device', probe, log: options.log });
+  const find = async (devid: number): Promise<GuestDisk> => {
+    for (;;) {
+      const found = frontends.get(devid);
+      await (found === undefined ? arrived.promise : found.disk.connected());
+      if (found !== undefined) return found.disk.handle;
+    }
+  };
+  return {
+    disk: (devid, timeoutMs) =>
+      within(timeoutMs, `disk ${devid} of guest ${options.domid}`, () => find(devid)),
+    devids: () => [...frontends.keys()],
+    async shutdown() {
+      await Promise.all([...frontends.values()].map(closeOrderly));
+    },
+    async restart(devid) {
+      const frontend = frontends.get(devid);
+      if (frontend === undefined) throw new Failure('not-found', `the guest has no disk ${devid}`);
+      frontend.device.run(() => frontend.device.switchState(XenbusState.initialising));
+      await bus.settled();
+    },
+    kill() {
+      bus.kill();
+      for (const frontend of frontends.values()) close(frontend);
+    },
+    settled: () => bus.settled(),
+  };
+}
+
+async function closeOrderly({ device, disk }: Frontend): Promise<void> {
+  if (device.state !== XenbusState.connected) return;
+  device.run(() => device.switchState(XenbusState.closing));
+  await Promise.race([disk.closed(), sleep(SHUTDOWN_TIMEOUT_MS)]);
+}
+
+async function backendChanged(frontend: Frontend, state: number): Promise<void> {
+  const { device } = frontend;
+  switch (state) {
+    case XenbusState.initWait:
+      if (device.state === XenbusState.initialising) await offerRing(frontend);
+      return;
+    case XenbusState.connected:
+      if (device.state === XenbusState.initialising) await offerRing(frontend);
+      await connect(frontend);
+      return;
+    case XenbusState.closing:
+    case XenbusState.closed:
+      if (device.state === XenbusState.closed) return;
+      await device.switchState(XenbusState.closed);
+      close(frontend);
+      return;
+    default:
+  }
+}
+
+async function offerRing(frontend: Frontend): Promise<void> {
+  const { device, disk, options, port } = frontend;
+  const { ref, ring } = options.rings.grant(options.domid);
+  frontend.ref = ref;
+  disk.use(ring);
+  await device.store.transaction((tx) => {
+    void tx.write(`${device.path}/ring-ref`, String(ref));
+    void tx.write(`${device.path}/event-channel`, String(port));
+    void tx.write(`${device.path}/protocol`, 'x86_64-abi');
+    void tx.write(`${device.path}/feature-persistent`, '1');
+  });
+  await device.switchState(XenbusState.initialised);
+}
+
+/** Also what follows a live resize: the backend writes its state once more. */
+async function connect(frontend: Frontend): Promise<void> {
+  const { device, disk } = frontend;
+  if (![XenbusState.initialised, XenbusState.connected].some((state) => state === device.state)) {
+    return;
+  }
+  const names = ['sectors', 'info', 'sector-size', 'feature-flush-cache', 'feature-discard'];
+  const values = await Promise.all(
+    names.map((name) => device.store.read(`${device.otherEndPath}/${name}`)),
+  );
+  const [sectors = 0, info = 0, sectorBytes = 512, flush = 0, discard = 0] = values.map((value) =>
+    value === undefined ? undefined : Number(value),
+  );
+  disk.describe({
+    sectors,
+    readOnly: (info & INFO_READ_ONLY) !== 0,
+    sectorBytes,
+    canFlush: flush !== 0,
+    canDiscard: discard !== 0,
+  });
+  await device.switchState(XenbusState.connected);
+  disk.open();
+}
+
+function close(frontend: Frontend): void {
+  const { disk, options } = frontend;
+  disk.close();
+  if (frontend.ref !== undefined) options.rings.revoke(options.domid, frontend.ref);
+  frontend.ref = undefined;
+}

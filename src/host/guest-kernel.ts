@@ -1,0 +1,53 @@
+/**
+ * A guest's kernel as far as its disks need one: its own connection to the store, its block
+ * frontends, and the orderly end that a toolstack asks for in `control/shutdown`.
+ */
+import { sentenceOf } from '../base/failure.ts';
+import { type Log, silentLog } from '../base/log.ts';
+import type { Store } from '../xenstore/store.ts';
+import { type Blkfront, startBlkfront } from './blkfront.ts';
+import type { Rings } from './rings.ts';
+
+export interface GuestKernelOptions {
+  /** The guest's own connection; the kernel's until it ends. */
+  readonly store: Store;
+  readonly domid: number;
+  readonly rings: Rings;
+  readonly log?: Log | undefined;
+  /** Called once, when the kernel has stopped by itself: `poweroff` or `reboot`. */
+  readonly onStopped: (reason: string) => void;
+}
+
+export interface GuestKernel {
+  readonly blkfront: Blkfront;
+  /** Stops it where it is, as a crash or a destroyed domain does. */
+  kill(): void;
+}
+
+const stopReasons = ['poweroff', 'halt', 'reboot'];
+
+export async function startGuestKernel(options: GuestKernelOptions): Promise<GuestKernel> {
+  const { store, log = silentLog } = options;
+  let stopping = false;
+  const shutdownAsked = async (): Promise<void> => {
+    const reason = await store.transaction(async (tx) => {
+      const asked = await tx.read('control/shutdown');
+      if (asked !== undefined && asked !== '') void tx.write('control/shutdown', '');
+      return asked ?? '';
+    });
+    if (stopping || !stopReasons.includes(reason)) return;
+    stopping = true;
+    await blkfront.shutdown();
+    options.onStopped(reason);
+  };
+  await Promise.all(
+    ['poweroff', 'reboot', 'suspend'].map((name) => store.write(`control/feature-${name}`, '1')),
+  );
+  const blkfront = await startBlkfront(options);
+  await store.observe('control/shutdown', () => {
+    shutdownAsked().catch((thrown: unknown) => {
+      log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);
+    });
+  });
+  return { blkfront, kill: () => blkfront.kill() };
+}
