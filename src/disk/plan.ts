@@ -1,0 +1,217 @@
+/**
+ * Reconcile, the pure half: what the store wants of one disk against what is there, and the steps
+ * that close the gap. The same function answers a watch, a start, a sweep, `--dry-run` and `vbd why`.
+ */
+import { Failure } from '../base/failure.ts';
+import {
+  type BackendNodes,
+  type DiskKey,
+  formatPhysicalDevice,
+  XenbusState,
+} from './backend-nodes.ts';
+import type { Member } from './identity.ts';
+
+/** What the disk's target turned out to be once it was opened and looked at. */
+export interface TargetFacts {
+  readonly path: string;
+  readonly kind: 'file' | 'block';
+  readonly member: Member;
+  /** Someone in this host uses the device and the rules allow it: it cannot be held exclusively. */
+  readonly hostShares: boolean;
+}
+
+/** What vbdkit holds for a disk. */
+export interface HeldFacts {
+  readonly kind: 'loop' | 'device';
+  readonly device: { readonly major: number; readonly minor: number };
+  /** `/dev/loop7`, or the device's path as the guest's config names it. */
+  readonly devicePath: string;
+  readonly diskSequence: number | undefined;
+  readonly member: Member;
+}
+
+export interface DiskFacts {
+  readonly key: DiskKey;
+  /** Undefined: the store has no such disk (any more). */
+  readonly nodes: BackendNodes | undefined;
+  /** The script is ours; other disks are only watched as holders. */
+  readonly ours: boolean;
+  /** Asked only where it matters: when something is held or nodes are left behind. */
+  readonly guest: 'alive' | 'gone' | 'not asked';
+  /** Whether the kernel's backend has a device for this disk; unknown where there is no such bus. */
+  readonly backend: 'there' | 'not there' | 'unknown';
+  readonly held: HeldFacts | undefined;
+  /** The store was told of what is held, by this vbdd or by the one that it took over from. */
+  readonly published: boolean;
+  /** Why the device that the store gives could not be taken hold of, after a try. */
+  readonly unadoptable: Failure | undefined;
+  /** `online` 0 or a closing state was seen at some time. */
+  readonly closingSeen: boolean;
+  /** Why the last try failed; it stands until the disk or its nodes change. */
+  readonly refusal: Failure | undefined;
+  /** Undefined when there was no reason to look. */
+  readonly target: TargetFacts | Failure | undefined;
+  /** Why the target may not be shared with those who hold it. */
+  readonly conflict: Failure | undefined;
+  /** The guest is gone and its toolstack had its time to clean up after it. */
+  readonly graceOver: boolean;
+}
+
+export type Step =
+  | { readonly do: 'hold'; readonly target: TargetFacts; readonly directIo: boolean }
+  | { readonly do: 'adopt'; readonly physicalDevice: string; readonly nodes: BackendNodes }
+  | { readonly do: 'publish'; readonly values: Readonly<Record<string, string>> }
+  | { readonly do: 'refuse'; readonly failure: Failure; readonly status: 'busy' | 'error' }
+  | { readonly do: 'release' }
+  | { readonly do: 'report'; readonly sentence: string }
+  | { readonly do: 'close backend' }
+  | { readonly do: 'remove nodes' };
+
+export interface Plan {
+  /** The facts that led to it, one sentence each. */
+  readonly because: readonly string[];
+  readonly steps: readonly Step[];
+}
+
+/** What to do for one disk, given all that is known of it. Total: every combination has an answer. */
+export function planDisk(facts: DiskFacts): Plan {
+  const { nodes, held } = facts;
+  if (nodes === undefined) return planAbsent(facts);
+  if (!facts.ours) {
+    const script = nodes.script ?? 'no script';
+    return { because: [`${script} attaches it, not vbdkit`], steps: [] };
+  }
+  if (nodes.state === XenbusState.closed && !nodes.online) {
+    return absent(facts, 'the backend has closed and the toolstack wants it gone');
+  }
+  if (facts.guest === 'gone') return planOrphan(facts, nodes);
+  if (!nodes.online) return { because: ['it is closing'], steps: [] };
+  if (facts.refusal !== undefined) return planRefused(facts, facts.refusal);
+  if (held === undefined) return planUnheld(facts, nodes);
+  return planHeld(facts, nodes, held);
+}
+
+/** The disk's directory is not in the store: the guest is done with it, or the store lost it. */
+function planAbsent(facts: DiskFacts): Plan {
+  if (facts.held === undefined) return { because: ['the store has no such disk'], steps: [] };
+  if (facts.closingSeen) return absent(facts, 'it closed and its nodes were removed');
+  if (facts.guest === 'gone') return absent(facts, 'its guest is gone and so are its nodes');
+  if (facts.backend === 'not there') return absent(facts, 'no backend has it open any more');
+  if (!facts.published) return absent(facts, 'its nodes vanished before it was attached');
+  const sentence =
+    'its nodes vanished while the guest runs; the device is kept — if the guest has closed it, detach it or stop the guest';
+  return { because: [sentence], steps: [{ do: 'report', sentence }] };
+}
+
+/** The guest died and left its nodes: its toolstack cleans up, and after a while vbdkit does. */
+function planOrphan(facts: DiskFacts, nodes: BackendNodes): Plan {
+  const because = ['its guest is gone'];
+  if (!facts.graceOver)
+    return { because: [...because, 'its toolstack may still clean up'], steps: [] };
+  const closed = nodes.state === XenbusState.closed || facts.backend === 'not there';
+  if (closed) {
+    const release = facts.held === undefined ? [] : [{ do: 'release' } as const];
+    return {
+      because: [...because, 'the backend has closed'],
+      steps: [...release, { do: 'remove nodes' }],
+    };
+  }
+  const asked = nodes.state === XenbusState.closing && !nodes.online;
+  return { because, steps: asked ? [] : [{ do: 'close backend' }] };
+}
+
+function planRefused(facts: DiskFacts, refusal: Failure): Plan {
+  const told = facts.nodes?.hotplugStatus === 'error' || facts.nodes?.hotplugStatus === 'busy';
+  const steps: Step[] = facts.held === undefined ? [] : [{ do: 'release' }];
+  const status = refusal.kind === 'in-use' ? 'busy' : 'error';
+  if (!told) steps.push({ do: 'refuse', failure: refusal, status });
+  return { because: [`wanted: absent, because ${refusal.message}`], steps };
+}
+
+function planUnheld(facts: DiskFacts, nodes: BackendNodes): Plan {
+  const { target, unadoptable } = facts;
+  if (nodes.physicalDevice !== undefined && unadoptable === undefined) {
+    const because = [`physical-device ${nodes.physicalDevice} was given to it before`];
+    return { because, steps: [{ do: 'adopt', physicalDevice: nodes.physicalDevice, nodes }] };
+  }
+  if (unadoptable !== undefined && !isStale(facts, unadoptable)) {
+    const sentence = unadoptable.message;
+    return { because: [sentence], steps: [{ do: 'report', sentence }] };
+  }
+  if (nodes.state !== XenbusState.initialising && nodes.state !== XenbusState.initWait) {
+    return {
+      because: [`its backend is in state ${nodes.state}, past being given a device`],
+      steps: [],
+    };
+  }
+  if (target === undefined) return { because: ['its target was not looked at'], steps: [] };
+  if (target instanceof Failure) return planRefused(facts, target);
+  if (facts.conflict !== undefined) return planRefused(facts, facts.conflict);
+  const because = [
+    `it wants ${target.path} for ${nodes.mode === 'r' ? 'reading' : 'writing'}`,
+    `that is ${target.kind === 'file' ? 'a file' : 'a block device'}, ${target.member.identity}`,
+    'nobody holds it in a way that forbids it',
+  ];
+  return { because, steps: [{ do: 'hold', target, directIo: nodes.directIoSafe }] };
+}
+
+/** The number given was freed before any backend opened it: another device may be given. */
+function isStale(facts: DiskFacts, unadoptable: Failure): boolean {
+  return unadoptable.kind === 'gone' && facts.backend !== 'there';
+}
+
+function planHeld(facts: DiskFacts, nodes: BackendNodes, held: HeldFacts): Plan {
+  const physicalDevice = formatPhysicalDevice(held.device);
+  const because = [`vbdkit holds ${held.devicePath} for it`];
+  if (nodes.physicalDevice === physicalDevice && nodes.hotplugStatus === 'connected') {
+    return { because: [...because, 'the store says so'], steps: [] };
+  }
+  if (facts.published && nodes.physicalDevice === undefined) {
+    return { because: ['its nodes were made anew'], steps: [{ do: 'release' }] };
+  }
+  if (facts.published) {
+    const sentence = `the store gives it ${nodes.physicalDevice}, vbdkit holds ${physicalDevice} — someone else wrote physical-device`;
+    return { because, steps: [{ do: 'report', sentence }] };
+  }
+  return { because, steps: [{ do: 'publish', values: publishedNodes(held) }] };
+}
+
+function absent(facts: DiskFacts, why: string): Plan {
+  return { because: [why], steps: facts.held === undefined ? [] : [{ do: 'release' }] };
+}
+
+/** The hotplug step's nodes; `diskseq` as Qubes writes it, so that a later start can tell a reused number. */
+function publishedNodes(held: HeldFacts): Record<string, string> {
+  return {
+    ...(held.diskSequence === undefined ? {} : { diskseq: held.diskSequence.toString(16) }),
+    'physical-device': formatPhysicalDevice(held.device),
+    'physical-device-path': held.devicePath,
+    'hotplug-status': 'connected',
+  };
+}
+
+/** A step as a person reads it, in `--dry-run` and `vbd why`. */
+export function describeStep(step: Step): string {
+  switch (step.do) {
+    case 'hold':
+      return step.target.kind === 'file'
+        ? `bind a loop device to ${step.target.path}, or share the one it has`
+        : `hold ${step.target.path} open`;
+    case 'adopt':
+      return `take hold of device ${step.physicalDevice}, after checking what it is`;
+    case 'publish':
+      return `write ${Object.entries(step.values)
+        .map(([name, value]) => `${name}=${value}`)
+        .join(' ')}`;
+    case 'refuse':
+      return `write hotplug-error: ${step.failure.message}`;
+    case 'report':
+      return `report: ${step.sentence}`;
+    case 'release':
+      return 'give back what is held for it';
+    case 'close backend':
+      return 'ask the backend to close: online=0, state=5';
+    case 'remove nodes':
+      return 'remove its nodes';
+  }
+}
