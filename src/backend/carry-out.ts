@@ -1,0 +1,166 @@
+/** Does one step of a plan and notes in the disk's record what has changed by it. */
+import { XenbusState } from '../disk/backend-nodes.ts';
+import type { Step } from '../disk/plan.ts';
+import { adoptDevice } from './adopt.ts';
+import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
+import { logFields } from './disk-record.ts';
+import type { Look } from './look.ts';
+import { removeDiskNodes } from './toolstack.ts';
+
+/**
+ * Carries out `step`. `changed` means that the store is no longer what the plan was made from.
+ * Holding is done before anything is awaited: nobody can come between the look and the hold.
+ * @throws Failure of the step; the store's own failures as they come
+ */
+export async function carryOut(
+  world: DiskWorld,
+  record: DiskRecord,
+  step: Exclude<Step, { do: 'report' }>,
+  look: Look | undefined,
+): Promise<'done' | 'changed'> {
+  switch (step.do) {
+    case 'hold':
+      take(world, record, hold(world, step, look));
+      record.holdMs = performance.now() - (look?.beganMs ?? NaN);
+      return 'done';
+    case 'adopt':
+      take(world, record, adoptDevice(world, record, step.nodes, step.physicalDevice));
+      record.published = step.nodes.hotplugStatus === 'connected';
+      return 'done';
+    case 'release':
+      release(world, record);
+      return 'done';
+    case 'publish':
+      return publish(world, record, step.values, 'connected');
+    case 'refuse': {
+      world.log('error', step.failure.message, logFields(record));
+      const values = { 'hotplug-error': step.failure.message, 'hotplug-status': step.status };
+      return publish(world, record, values, step.status);
+    }
+    case 'close backend':
+      return closeBackend(world, record);
+    case 'remove nodes':
+      await removeDiskNodes(world.store, record.key);
+      record.nodes = undefined;
+      world.log('notice', 'its guest died; its nodes were removed', logFields(record));
+      return 'done';
+  }
+}
+
+/** Binds or opens what was looked at; the look's own descriptor stays the caller's. */
+function hold(world: DiskWorld, step: Step & { do: 'hold' }, look: Look | undefined): Held {
+  const { target } = step;
+  const opened = look?.opened;
+  if (opened === undefined) throw new Error(`nothing was opened of ${target.path}`);
+  const readOnly = target.member.mode === 'r';
+  if (target.kind === 'file') {
+    const loop = world.loops.acquire({
+      backingFd: opened.fd.number,
+      device: opened.facts.device,
+      inode: opened.facts.inode,
+      readOnly,
+      directIo: step.directIo,
+      name: target.path,
+    });
+    const { device, devicePath, diskSequence } = loop;
+    const facts = {
+      kind: 'loop',
+      device,
+      devicePath,
+      diskSequence,
+      member: target.member,
+    } as const;
+    return { facts, loop, [Symbol.dispose]: () => loop[Symbol.dispose]() };
+  }
+  const claim = world.devices.acquire({
+    fd: opened.fd.number,
+    device: opened.facts.represents,
+    readOnly,
+    hostShares: target.hostShares,
+    path: target.path,
+  });
+  const { device, diskSequence } = claim;
+  const devicePath = target.path;
+  const facts = {
+    kind: 'device',
+    device,
+    devicePath,
+    diskSequence,
+    member: target.member,
+  } as const;
+  return { facts, loop: undefined, [Symbol.dispose]: () => claim[Symbol.dispose]() };
+}
+
+/** From here on others are told that this guest holds it. */
+function take(world: DiskWorld, record: DiskRecord, held: Held): void {
+  const { key, nodes, path } = record;
+  record.held = held;
+  const vdev = nodes?.vdev ?? String(key.devid);
+  world.holdings.add({
+    key: path,
+    who: { type: 'guest', domid: key.domid, devid: key.devid, vdev, kind: key.kind },
+    members: [held.facts.member],
+  });
+}
+
+/** Gives back what is held; a record without a hold is left as it is. */
+export function release(world: DiskWorld, record: DiskRecord): void {
+  world.holdings.remove(record.path);
+  record.held?.[Symbol.dispose]();
+  record.held = undefined;
+  record.published = false;
+  record.closingSeen = false;
+}
+
+/** Writes the outcome in one transaction, unless the disk was closed or removed meanwhile. */
+async function publish(
+  world: DiskWorld,
+  record: DiskRecord,
+  values: Readonly<Record<string, string>>,
+  hotplugStatus: string,
+): Promise<'done' | 'changed'> {
+  const { path } = record;
+  const written = await world.store
+    .transaction(async (tx) => {
+      const state = tx.read(`${path}/state`);
+      const online = tx.read(`${path}/online`);
+      const writes = Object.entries(values).map(([name, value]) =>
+        tx.write(`${path}/${name}`, value),
+      );
+      if (!mayPublish(await state, await online)) throw new StaleDisk();
+      await Promise.all(writes);
+      return true;
+    })
+    .catch((thrown: unknown) => {
+      if (thrown instanceof StaleDisk) return false;
+      throw thrown;
+    });
+  if (!written || record.nodes === undefined) return 'changed';
+  const physicalDevice = values['physical-device'] ?? record.nodes.physicalDevice;
+  record.nodes = { ...record.nodes, physicalDevice, hotplugStatus };
+  record.published = hotplugStatus === 'connected';
+  if (record.published) world.log('info', `attached ${record.nodes.params}`, logFields(record));
+  return 'done';
+}
+
+/** Thrown inside a transaction to abort it: the disk is not waiting for a device any more. */
+class StaleDisk extends Error {}
+
+function mayPublish(state: string | undefined, online: string | undefined): boolean {
+  return state !== undefined && Number(state) < XenbusState.closing && online !== '0';
+}
+
+/** What a toolstack writes to have the backend close: asked for on behalf of a dead guest. */
+async function closeBackend(world: DiskWorld, record: DiskRecord): Promise<'done' | 'changed'> {
+  const { path } = record;
+  const state = String(XenbusState.closing);
+  const written = await world.store.transaction(async (tx) => {
+    if ((await tx.read(`${path}/state`)) === undefined) return false;
+    await Promise.all([tx.write(`${path}/online`, '0'), tx.write(`${path}/state`, state)]);
+    return true;
+  });
+  if (!written || record.nodes === undefined) return 'changed';
+  record.nodes = { ...record.nodes, online: false, state: XenbusState.closing };
+  record.closingSeen = true;
+  return 'done';
+}

@@ -1,0 +1,83 @@
+/** One disk of one guest as vbdkit knows it between two looks, and the world it is reconciled in. */
+import type { Failure } from '../base/failure.ts';
+import type { Log } from '../base/log.ts';
+import { type BackendNodes, backendPath, type DiskKey } from '../disk/backend-nodes.ts';
+import type { Holdings } from '../disk/holdings.ts';
+import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
+import type { Store } from '../xenstore/store.ts';
+import type { DevicePool } from './device-pool.ts';
+import type { LoopClaim, LoopPool } from './loop-pool.ts';
+
+/** Everything outside the disk itself, passed in. */
+export interface DiskWorld {
+  readonly store: Store;
+  readonly loops: LoopPool;
+  readonly devices: DevicePool;
+  /** Who holds what, of every backend kind and of this host. */
+  readonly holdings: Holdings;
+  /** Brings this host's own uses (mounts, swap) in `holdings` up to date. */
+  readonly refreshHostUses: () => void;
+  /** Whether the kernel has a backend device for the disk. */
+  readonly backendOf: (key: DiskKey) => DiskFacts['backend'];
+  /** True for the hotplug scripts whose place vbdkit takes. */
+  readonly isOurs: (script: string | undefined) => boolean;
+  /** When the domain was seen to be gone, in `now`'s milliseconds; undefined while it is not known to be. */
+  readonly goneSinceMs: (domid: number) => number | undefined;
+  /** How long a dead guest's toolstack has to clean up before vbdkit does. */
+  readonly graceMs: number;
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+/** What is held for a disk; disposing it gives that back. */
+export interface Held extends Disposable {
+  readonly facts: HeldFacts;
+  readonly loop: LoopClaim | undefined;
+}
+
+export interface DiskRecord {
+  readonly key: DiskKey;
+  /** Its backend directory: the name of this record everywhere. */
+  readonly path: string;
+  nodes: BackendNodes | undefined;
+  ours: boolean;
+  held: Held | undefined;
+  published: boolean;
+  closingSeen: boolean;
+  refusal: Failure | undefined;
+  unadoptable: Failure | undefined;
+  guest: DiskFacts['guest'];
+  /** Why the last plan was what it was. */
+  because: readonly string[];
+  /** The last fault reported, so that it is said once. */
+  reported: string | undefined;
+  /** From opening the target to a configured device, in milliseconds. */
+  holdMs: number | undefined;
+}
+
+export function newRecord(key: DiskKey): DiskRecord {
+  return {
+    key,
+    path: backendPath(key),
+    nodes: undefined,
+    ours: false,
+    held: undefined,
+    published: false,
+    closingSeen: false,
+    refusal: undefined,
+    unadoptable: undefined,
+    guest: 'not asked',
+    because: [],
+    reported: undefined,
+    holdMs: undefined,
+  };
+}
+
+/** Fields that the journal is grepped for. */
+export function logFields(record: DiskRecord): Record<string, string | number | undefined> {
+  return {
+    VBD_DOMID: record.key.domid,
+    VBD_VDEV: record.nodes?.vdev ?? record.key.devid,
+    VBD_PATH: record.held?.facts.member.path ?? record.nodes?.params,
+  };
+}

@@ -1,0 +1,79 @@
+/** Looks at what a disk wants to hold: opens it, and asks who holds it already and whether they may share. */
+import { Failure } from '../base/failure.ts';
+import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
+import { imageOf, isVbdScript } from '../disk/spec.ts';
+import type { TargetFacts } from '../disk/plan.ts';
+import { judge } from '../disk/sharing.ts';
+import type { DiskRecord, DiskWorld } from './disk-record.ts';
+import { type OpenTarget, openTarget } from './target.ts';
+import type { VmBook } from './vm-book.ts';
+
+export interface Look {
+  /** The open target, to be closed by whoever looked; undefined when it could not be opened. */
+  readonly opened: OpenTarget | undefined;
+  readonly target: TargetFacts | Failure;
+  readonly conflict: Failure | undefined;
+  /** Rivals that are not in the book yet: learn them and look again. */
+  readonly unknownDomids: readonly number[];
+  /** When the look began, of performance.now(). */
+  readonly beganMs: number;
+}
+
+/** True when the next plan may want to hold the target. */
+export function wantsTarget(record: DiskRecord): boolean {
+  const { nodes } = record;
+  return (
+    nodes !== undefined &&
+    record.ours &&
+    record.held === undefined &&
+    record.refusal === undefined &&
+    nodes.online &&
+    (nodes.physicalDevice === undefined || record.unadoptable !== undefined) &&
+    (nodes.state === XenbusState.initialising || nodes.state === XenbusState.initWait)
+  );
+}
+
+/** One look, all of it synchronous, so that what it finds still holds when the plan acts on it. */
+export function lookAtTarget(world: DiskWorld, record: DiskRecord, vms: VmBook): Look {
+  const beganMs = performance.now();
+  const { nodes } = record;
+  if (nodes === undefined) throw new Error(`${record.path} has no nodes to look at`);
+  let opened: OpenTarget | undefined;
+  try {
+    opened = openTarget(rawPathOf(nodes), nodes.mode);
+    world.refreshHostUses();
+    const { member } = opened;
+    const rivals = world.holdings.rivals(member);
+    const guests = rivals.flatMap(({ who }) => (who.type === 'guest' ? [who.domid] : []));
+    const involved = guests.length === 0 ? [] : [record.key.domid, ...guests];
+    const unknownDomids = [...new Set(involved)].filter((domid) => vms.of(domid) === undefined);
+    const vm = vms.of(record.key.domid) ?? { domid: record.key.domid };
+    const conflict =
+      unknownDomids.length > 0
+        ? undefined
+        : judge({ members: [member], vm }, rivals, (domid) => vms.of(domid) ?? { domid });
+    const kind = opened.facts.kind === 'block' ? 'block' : 'file';
+    const hostShares = world.holdings.hostUsers(member).length > 0;
+    const target = { path: member.path, kind, member, hostShares } as const;
+    return { opened, target, conflict, unknownDomids, beganMs };
+  } catch (thrown) {
+    opened?.[Symbol.dispose]();
+    if (!(thrown instanceof Failure)) throw thrown;
+    return { opened: undefined, target: thrown, conflict: undefined, unknownDomids: [], beganMs };
+  }
+}
+
+/**
+ * The raw file or device that a disk's nodes name. `block-vbd` takes other formats too, by prefix.
+ * @throws Failure unsupported for a format that blkback cannot read; invalid for no format at all
+ */
+export function rawPathOf(nodes: Pick<BackendNodes, 'params' | 'script'>): string {
+  if (!isVbdScript(nodes.script)) return nodes.params;
+  const image = imageOf({ format: 'raw', target: nodes.params, script: nodes.script });
+  if (image === undefined || image.format === 'raw') return image?.path ?? nodes.params;
+  throw new Failure(
+    'unsupported',
+    `${image.path} is ${image.format}, which blkback cannot read — convert it to raw first`,
+    { ...image },
+  );
+}

@@ -1,0 +1,136 @@
+/**
+ * Reconcile, the acting half: gathers the facts of one disk, asks the plan, carries out its first
+ * step, and asks again until nothing is left to do. Watches, start-up and the sweep all come here.
+ */
+import { Failure } from '../base/failure.ts';
+import { nodeNames, type NodeValues, parseBackendNodes } from '../disk/backend-nodes.ts';
+import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
+import { carryOut } from './carry-out.ts';
+import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
+import { observeForeign } from './foreign.ts';
+import { type Look, lookAtTarget, wantsTarget } from './look.ts';
+import { type VmBook, vmBook } from './vm-book.ts';
+
+/** A plan has at most a handful of steps; more passes than this would mean two sides undoing each other. */
+const MOST_PASSES = 12;
+
+/**
+ * Brings one disk to what the store wants of it. What cannot be done is written to the disk's own
+ * nodes and kept in `record.refusal`; only the loss of the store itself is thrown.
+ * @param onRead told the place in the store's stream where the nodes were read: events before it are covered
+ * @throws Failure unavailable | timeout
+ */
+export async function reconcileDisk(
+  world: DiskWorld,
+  record: DiskRecord,
+  onRead: (at: number) => void = () => {},
+): Promise<void> {
+  await readNodes(world, record, onRead);
+  await askGuest(world, record);
+  if (!record.ours) observeForeign(world, record);
+  const vms = vmBook(world.store);
+  for (let pass = 0; pass < MOST_PASSES; pass++) {
+    const step = await nextStep(world, record, vms);
+    if (step === undefined) return;
+    if (step === 'look again') {
+      await readNodes(world, record, onRead);
+      await askGuest(world, record);
+    }
+  }
+  world.log('error', `${record.path} does not come to rest: ${record.because.join(', ')}`);
+}
+
+/** Plans and does one step. Between looking at the target and holding it nothing is awaited. */
+async function nextStep(
+  world: DiskWorld,
+  record: DiskRecord,
+  vms: VmBook,
+): Promise<Step | 'look again' | undefined> {
+  const look = wantsTarget(record) ? await lookWithVms(world, record, vms) : undefined;
+  using _target = look?.opened;
+  const plan = planDisk(factsOf(world, record, look));
+  record.because = plan.because;
+  const [step] = plan.steps;
+  if (step === undefined) return undefined;
+  if (step.do === 'report') {
+    if (record.reported !== step.sentence) {
+      world.log('warning', step.sentence, logFields(record));
+      record.reported = step.sentence;
+    }
+    return undefined;
+  }
+  try {
+    return (await carryOut(world, record, step, look)) === 'changed' ? 'look again' : step;
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    if (step.do === 'adopt') record.unadoptable = thrown;
+    else if (step.do === 'hold') record.refusal = thrown;
+    else throw thrown;
+    return step;
+  }
+}
+
+/** Looks until every guest that shares the target is known by its VM; the last look is current. */
+async function lookWithVms(world: DiskWorld, record: DiskRecord, vms: VmBook): Promise<Look> {
+  for (;;) {
+    const look = lookAtTarget(world, record, vms);
+    if (look.unknownDomids.length === 0) return look;
+    look.opened?.[Symbol.dispose]();
+    await vms.learn(look.unknownDomids);
+  }
+}
+
+/** The facts that the plan is made from. */
+export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undefined): DiskFacts {
+  const goneSinceMs = world.goneSinceMs(record.key.domid);
+  return {
+    key: record.key,
+    nodes: record.nodes,
+    ours: record.ours,
+    guest: goneSinceMs === undefined ? record.guest : 'gone',
+    backend: world.backendOf(record.key),
+    held: record.held?.facts,
+    published: record.published,
+    closingSeen: record.closingSeen,
+    refusal: record.refusal,
+    unadoptable: record.unadoptable,
+    target: look?.target,
+    conflict: look?.conflict,
+    graceOver: goneSinceMs !== undefined && world.now() - goneSinceMs >= world.graceMs,
+  };
+}
+
+async function readNodes(
+  world: DiskWorld,
+  record: DiskRecord,
+  onRead: (at: number) => void,
+): Promise<void> {
+  const { values, at } = await world.store.readAll(
+    nodeNames.map((name) => `${record.path}/${name}`),
+  );
+  onRead(at);
+  const named = nodeNames.map((name, index) => [name, values[index]] as const);
+  noteNodes(world, record, parseBackendNodes(Object.fromEntries(named) as NodeValues));
+}
+
+function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['nodes']): void {
+  const before = record.nodes;
+  const renewed = before?.params !== nodes?.params || before?.mode !== nodes?.mode;
+  if (renewed) {
+    record.refusal = undefined;
+    record.unadoptable = undefined;
+  }
+  if (nodes !== undefined) {
+    if (!nodes.online || (nodes.state >= 5 && nodes.state <= 6)) record.closingSeen = true;
+    else if (before === undefined) record.closingSeen = false;
+    record.ours = record.key.kind === 'vbd' && world.isOurs(nodes.script);
+  }
+  record.nodes = nodes;
+}
+
+/** Whether the guest lives matters only when its nodes are gone and something is still held for it. */
+async function askGuest(world: DiskWorld, record: DiskRecord): Promise<void> {
+  const matters = record.nodes === undefined && record.held !== undefined;
+  if (!matters) record.guest = 'not asked';
+  else record.guest = (await world.store.isIntroduced(record.key.domid)) ? 'alive' : 'gone';
+}
