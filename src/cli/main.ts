@@ -1,0 +1,71 @@
+/** `vbd`: the command line. A verb's code is loaded only when it is used, so that a short one starts fast. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { buildApplication, buildRouteMap, type Command, run, text_en } from '@stricli/core';
+import { Failure, sentenceOf } from '../base/failure.ts';
+import { type CliContext, cliContext } from './context.ts';
+
+type Loader = () => Promise<Command<CliContext>>;
+
+const verbs: Readonly<Record<string, Loader>> = {
+  attach: async () => (await import('./commands/disks.ts')).attachCommand,
+  detach: async () => (await import('./commands/disks.ts')).detachCommand,
+  list: async () => (await import('./commands/disks.ts')).listCommand,
+  why: async () => (await import('./commands/disks.ts')).whyCommand,
+  resize: async () => (await import('./commands/disks.ts')).resizeCommand,
+  loop: async () => (await import('./commands/loop.ts')).loopCommand,
+  spec: async () => (await import('./commands/spec.ts')).specCommand,
+  demo: async () => (await import('./commands/demo.ts')).demoCommand,
+};
+
+/** xl's names for the same verbs. */
+const aliases: Readonly<Record<string, string>> = {
+  'block-attach': 'attach',
+  'block-detach': 'detach',
+  'block-list': 'list',
+};
+
+/** The verbs that this run needs: the one that is named, or all of them for help. */
+async function loadRoutes(word: string | undefined): Promise<Record<string, Command<CliContext>>> {
+  const verb = aliases[word ?? ''] ?? word ?? '';
+  const wanted = Object.hasOwn(verbs, verb) ? [verb] : Object.keys(verbs);
+  const loaded = wanted.map(async (name) => [name, await verbs[name]?.()] as const);
+  const commands = (await Promise.all(loaded)).flatMap(([name, command]) =>
+    command === undefined ? [] : [[name, command] as const],
+  );
+  return Object.fromEntries(commands);
+}
+
+function readVersion(): string {
+  const path = join(import.meta.dirname, '..', '..', 'package.json');
+  return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
+}
+
+async function main(argv: string[]): Promise<void> {
+  const [word = '--help', ...rest] = argv;
+  const routes = await loadRoutes(word);
+  const app = buildApplication(
+    buildRouteMap({ routes, docs: { brief: "Disks of Xen guests, and this host's images" } }),
+    {
+      name: 'vbd',
+      versionInfo: { currentVersion: readVersion() },
+      scanner: { caseStyle: 'allow-kebab-for-camel', allowArgumentEscapeSequence: true },
+      documentation: { useAliasInUsageLine: true, disableAnsiColor: true },
+      localization: {
+        loadText: () => ({ ...text_en, exceptionWhileRunningCommand: (thrown) => tell(thrown) }),
+      },
+      determineExitCode: (thrown) => (thrown instanceof Failure ? thrown.exitCode : 1),
+    },
+  );
+  await run(app, [aliases[word] ?? word, ...rest], cliContext(process));
+  // stricli's own codes are negative; for a shell, wrong words are 2.
+  if (typeof process.exitCode === 'number' && process.exitCode < 0) process.exitCode = 2;
+}
+
+/** One sentence for a failure of the world; a bug shows where it is. */
+function tell(thrown: unknown): string {
+  if (thrown instanceof Failure) return `vbd: ${thrown.message}`;
+  return `vbd: ${sentenceOf(thrown)}\n${thrown instanceof Error ? thrown.stack : ''}`;
+}
+
+await main(process.argv.slice(2));

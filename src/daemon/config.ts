@@ -1,0 +1,66 @@
+/** vbdd's configuration: TOML in the style of xl.conf, every key with a default, typos refused. */
+import { readFileSync } from 'node:fs';
+import { parse, TomlError } from 'smol-toml';
+import { prettifyError, z } from 'zod';
+import { Failure } from '../base/failure.ts';
+
+const Config = z.strictObject({
+  /** The control socket. */
+  socket: z.string().default('/run/vbdkit/vbdd.sock'),
+  /** xenstored's unix socket, or /dev/xen/xenbus; empty: the first of them that is there. */
+  store: z.string().default(''),
+  /** Hotplug scripts whose place vbdkit takes: a bare name, or the path that libxl would run. */
+  scripts: z.array(z.string().min(1)).default(['block-vbd']),
+  /** Where libxl looks for scripts. */
+  script_dir: z.string().default('/etc/xen/scripts'),
+  /** Where the kernel shows its devices. */
+  sysfs: z.string().default('/sys'),
+  /** Loop devices kept ready, so that no attach waits for one to be made. */
+  spare_loops: z.int().min(0).max(4096).default(64),
+  /** How long a dead guest's toolstack has to clean up before vbdd does. */
+  grace_seconds: z.number().positive().default(30),
+  /** How often every disk is looked at again, in case an event was lost. */
+  sweep_seconds: z.number().positive().default(60),
+  /** `auto`: attach through xl where it is installed; `never`: always write the store itself. */
+  xl: z.enum(['auto', 'never']).default('auto'),
+  log_level: z.enum(['error', 'warning', 'notice', 'info', 'debug']).default('info'),
+});
+
+export type Config = z.infer<typeof Config>;
+
+export const DEFAULT_CONFIG_PATH = '/etc/xen/vbdkit.conf';
+
+/**
+ * Reads the configuration at `path`; `overrides` (from the command line) win over it.
+ * A missing file is an error only when someone named it.
+ * @throws Failure invalid | not-found
+ */
+export function loadConfig(path: string | undefined, overrides: Partial<Config> = {}): Config {
+  const text = readText(path);
+  let values: Record<string, unknown>;
+  try {
+    values = parse(text);
+  } catch (thrown) {
+    if (!(thrown instanceof TomlError)) throw thrown;
+    const where = `${path ?? DEFAULT_CONFIG_PATH}:${thrown.line}:${thrown.column}`;
+    const what = thrown.message.split('\n')[0] ?? '';
+    throw new Failure('invalid', `${where}: ${what}`, {}, thrown);
+  }
+  const result = Config.safeParse({ ...values, ...overrides });
+  if (result.success) return result.data;
+  const what = prettifyError(result.error).replaceAll(/\s*\n\s*/g, ' ');
+  throw new Failure('invalid', `${path ?? DEFAULT_CONFIG_PATH}: ${what}`);
+}
+
+function readText(path: string | undefined): string {
+  try {
+    return readFileSync(path ?? DEFAULT_CONFIG_PATH, 'utf8');
+  } catch (thrown) {
+    if (path === undefined && isMissing(thrown)) return '';
+    throw new Failure('not-found', `cannot read ${path} — check the path of --config`, {}, thrown);
+  }
+}
+
+function isMissing(thrown: unknown): boolean {
+  return thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT';
+}

@@ -1,0 +1,86 @@
+/** Serves the control API on a unix socket of mode 0600 to this daemon's own user and root. */
+import { chmodSync, mkdirSync, unlinkSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { getRequestListener } from '@hono/node-server';
+import type { Context, Hono } from 'hono';
+import { Failure } from '../base/failure.ts';
+import type { Log } from '../base/log.ts';
+import { type PeerCredentials, peerCredentials } from '../sys/peer.ts';
+
+const peers = new WeakMap<Socket, PeerCredentials>();
+
+/** The peer of the connection that brought a request. */
+export function peerPid(context: Context): number {
+  const { incoming } = context.env as { incoming: IncomingMessage };
+  const peer = peers.get(incoming.socket);
+  if (peer === undefined) throw new Error('a request from a connection that was not checked');
+  return peer.pid;
+}
+
+/**
+ * Listens at `path`, taking the place of a socket that nobody answers.
+ * @throws Failure exists when another vbdd answers there; denied
+ */
+export async function serveControl(app: Hono, path: string, log: Log): Promise<AsyncDisposable> {
+  await clearStaleSocket(path);
+  const listener = getRequestListener(app.fetch);
+  const server = createServer((request, response) => void listener(request, response));
+  server.on('connection', (socket: Socket) => checkPeer(socket, log));
+  await listen(server, path);
+  chmodSync(path, 0o600);
+  return {
+    async [Symbol.asyncDispose]() {
+      const closed = Promise.withResolvers<void>();
+      server.close(() => closed.resolve());
+      server.closeAllConnections();
+      await closed.promise;
+    },
+  };
+}
+
+function checkPeer(socket: Socket, log: Log): void {
+  // Node keeps the accepted descriptor here; there is no other way to ask the kernel who it is.
+  const { _handle: handle } = socket as Socket & { _handle: { fd: number } | null };
+  const peer = peerCredentials(handle?.fd ?? -1);
+  if (peer.uid === 0 || peer.uid === process.getuid?.()) {
+    peers.set(socket, peer);
+    return;
+  }
+  log('warning', `refused a connection of uid ${peer.uid} to the control socket`);
+  socket.destroy();
+}
+
+async function listen(server: Server, path: string): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  const mask = process.umask(0o177);
+  server.listen(path, resolve);
+  try {
+    await promise;
+  } catch (thrown) {
+    throw new Failure('denied', `cannot listen at ${path} — check --socket`, { path }, thrown);
+  } finally {
+    process.umask(mask);
+  }
+}
+
+async function clearStaleSocket(path: string): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  if (await isAnswered(path)) {
+    throw new Failure('exists', `another vbdd answers at ${path} — stop it, or use --socket`);
+  }
+  try {
+    unlinkSync(path);
+  } catch {
+    // There was none: fine.
+  }
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const socket = connect(path);
+  socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+  return promise.finally(() => socket.destroy());
+}

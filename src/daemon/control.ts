@@ -1,0 +1,159 @@
+/** The control API: JSON over HTTP on a unix socket, version 1. Errors are failures, as JSON. */
+import { Hono, type Context } from 'hono';
+import { stream } from 'hono/streaming';
+import { prettifyError, z } from 'zod';
+import { Failure, sentenceOf } from '../base/failure.ts';
+import type { Daemon } from './daemon.ts';
+import { guestNames } from './guests.ts';
+import type { Leases } from './leases.ts';
+import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
+import { viewOf, whyOf } from './views.ts';
+
+const AttachRequest = z.strictObject({
+  guest: z.string(),
+  /** The parts of a disk specification, as xl block-attach takes them. */
+  spec: z.array(z.string()).min(1),
+  dry_run: z.boolean().default(false),
+});
+
+const ResizeRequest = z.strictObject({
+  /** The file is grown to this size first; without it the device follows the file. */
+  size: z.int().positive().optional(),
+});
+
+const LoopRequest = z
+  .strictObject({
+    path: z.string().optional(),
+    fd: z.int().min(0).optional(),
+    read_only: z.boolean().default(false),
+    offset: z.int().min(0).default(0),
+    direct_io: z.boolean().default(false),
+    /** `connection`: given back when this request's connection ends; `lease`: until deleted. */
+    hold: z.enum(['lease', 'connection']).default('lease'),
+  })
+  .refine((request) => (request.path === undefined) !== (request.fd === undefined), {
+    error: 'give either path or fd',
+  });
+
+export interface ControlOptions {
+  readonly daemon: Daemon;
+  readonly leases: Leases;
+  readonly verbs: VerbOptions;
+  readonly version: string;
+  /** The process at the other end of a request's connection, as the kernel told it. */
+  readonly pidOf: (context: Context) => number;
+}
+
+/** The API as a fetch handler; the server gives it requests from checked peers only. */
+export function controlApi(options: ControlOptions): Hono {
+  const { daemon, verbs } = options;
+  const { world, disks } = daemon;
+  const app = new Hono();
+  const nameOf = async (domid: number): Promise<string | undefined> =>
+    (await guestNames(world.store, [domid])).get(domid);
+
+  app.get('/v1/status', (context) => context.json(statusOf(options)));
+  app.get('/v1/disks', async (context) => {
+    const records = [...disks.records.values()];
+    const names = await guestNames(
+      world.store,
+      records.map((record) => record.key.domid),
+    );
+    const views = records.map((record) => viewOf(world, record, names.get(record.key.domid)));
+    views.sort((a, b) => a.domid - b.domid || a.devid - b.devid);
+    return context.json({ disks: views });
+  });
+  app.post('/v1/disks', async (context) => {
+    const { guest, spec, dry_run } = await parsed(context, AttachRequest);
+    if (dry_run) return context.json(await dryRun(daemon, guest, spec));
+    const record = await attach(daemon, verbs, guest, spec);
+    return context.json(viewOf(world, record, await nameOf(record.key.domid)), 201);
+  });
+  app.get('/v1/disks/:guest/:vdev', async (context) => {
+    const record = await findDisk(daemon, context.req.param('guest'), context.req.param('vdev'));
+    return context.json(viewOf(world, record, await nameOf(record.key.domid)));
+  });
+  app.delete('/v1/disks/:guest/:vdev', async (context) => {
+    const { guest, vdev } = context.req.param();
+    await detach(daemon, verbs, guest, vdev, context.req.query('force') === '1');
+    return context.body(null, 204);
+  });
+  app.get('/v1/disks/:guest/:vdev/why', async (context) => {
+    const record = await findDisk(daemon, context.req.param('guest'), context.req.param('vdev'));
+    return context.json(whyOf(world, record, await nameOf(record.key.domid)));
+  });
+  app.post('/v1/disks/:guest/:vdev/resize', async (context) => {
+    const { guest, vdev } = context.req.param();
+    const { size } = await parsed(context, ResizeRequest);
+    return context.json({ size: await resize(daemon, guest, vdev, size) });
+  });
+  loopRoutes(app, options);
+  app.notFound((context) => {
+    const what = `${context.req.method} ${context.req.path}`;
+    return context.json(new Failure('not-found', `there is no ${what} in this API`), 404);
+  });
+  app.onError((thrown, context) => {
+    if (!(thrown instanceof Failure)) world.log('error', sentenceOf(thrown));
+    const failure = thrown instanceof Failure ? thrown : new Failure('io', sentenceOf(thrown));
+    return context.json(failure.toJSON(), failure.httpStatus as 400);
+  });
+  return app;
+}
+
+function loopRoutes(app: Hono, { leases, pidOf }: ControlOptions): void {
+  app.get('/v1/loops', (context) => context.json({ loops: leases.list() }));
+  app.post('/v1/loops', async (context) => {
+    const request = await parsed(context, LoopRequest);
+    const lease = leases.take(
+      {
+        path: request.path,
+        fd: request.fd,
+        readOnly: request.read_only,
+        offsetBytes: request.offset,
+        directIo: request.direct_io,
+      },
+      pidOf(context),
+    );
+    if (request.hold === 'lease') return context.json(lease.view, 201);
+    context.status(201);
+    return stream(context, async (body) => {
+      using _lease = lease;
+      const ended = Promise.withResolvers<void>();
+      body.onAbort(() => ended.resolve());
+      await body.writeln(JSON.stringify(lease.view));
+      await ended.promise;
+    });
+  });
+  app.delete('/v1/loops/:number', (context) => {
+    leases.give(Number(context.req.param('number')));
+    return context.body(null, 204);
+  });
+}
+
+function statusOf({ daemon, version }: ControlOptions): object {
+  const { loops, devices, store } = daemon.world;
+  return {
+    version,
+    pid: process.pid,
+    disks: daemon.disks.records.size,
+    loop_devices: loops.bound,
+    spare_loop_devices: loops.spare,
+    block_devices: devices.held,
+    rss_bytes: process.memoryUsage.rss(),
+    store: store.counts,
+  };
+}
+
+/** The request's body. @throws Failure invalid, saying which field is wrong */
+async function parsed<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
+  const text = await context.req.text();
+  let value: unknown;
+  try {
+    value = text === '' ? {} : JSON.parse(text);
+  } catch (thrown) {
+    throw new Failure('invalid', 'the request is not JSON', {}, thrown);
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new Failure('invalid', prettifyError(result.error).replaceAll(/\s*\n\s*/g, ' '));
+}

@@ -1,0 +1,147 @@
+/**
+ * The control plane's heart: watches this domain's backend tree and calls into question each disk
+ * that an event, a start, a lost connection or the sweep is about.
+ */
+import { Failure, sentenceOf } from '../base/failure.ts';
+import type { Log } from '../base/log.ts';
+import type { DevicePool } from '../backend/device-pool.ts';
+import { type DiskRecord, type DiskWorld, logFields } from '../backend/disk-record.ts';
+import { hostUses } from '../backend/host-uses.ts';
+import type { LoopPool } from '../backend/loop-pool.ts';
+import { reconcileDisk } from '../backend/reconcile.ts';
+import { backendPath, type DiskKey, diskKinds, parseBackendPath } from '../disk/backend-nodes.ts';
+import { createHoldings } from '../disk/holdings.ts';
+import type { Store } from '../xenstore/store.ts';
+import { type Deaths, watchDeaths } from './deaths.ts';
+import { createDiskTable, type DiskTable } from './disk-table.ts';
+
+export interface DaemonOptions {
+  readonly store: Store;
+  readonly loops: LoopPool;
+  readonly devices: DevicePool;
+  readonly log: Log;
+  /** True for the hotplug scripts whose place vbdkit takes. */
+  readonly isOurs: DiskWorld['isOurs'];
+  readonly backendOf: DiskWorld['backendOf'];
+  /** How long a dead guest's toolstack has to clean up. */
+  readonly graceMs: number;
+  /** Every disk is looked at again this often, for events that were lost. */
+  readonly sweepMs: number;
+}
+
+export interface Daemon extends AsyncDisposable {
+  readonly world: DiskWorld;
+  readonly disks: DiskTable;
+  /** Looks through the whole backend tree and reconciles what it finds. */
+  scan(): Promise<void>;
+}
+
+/**
+ * Starts watching and answers everything that is in the store already.
+ * Disposing stops it and leaves every disk as it is: guests go on, the next start takes over.
+ */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { store, log, loops } = options;
+  const holdings = createHoldings();
+  const uses = hostUses();
+  const now = (): number => performance.now();
+  const goneSinceMs = (domid: number): number | undefined => deaths.goneSinceMs(domid);
+  const refreshHostUses = (): void => uses.refresh(holdings);
+  const world: DiskWorld = { ...options, holdings, refreshHostUses, goneSinceMs, now };
+
+  const disks = createDiskTable({
+    reconcile: (record, onRead) => reconcileAndTell(world, record, onRead),
+    onNew: (record) => deaths.meet(record.key.domid),
+    onForget: (record) => holdings.remove(record.path),
+  });
+  const deaths: Deaths = watchDeaths({
+    store,
+    now,
+    graceMs: options.graceMs,
+    domids: () => new Set([...disks.records.values()].map((record) => record.key.domid)),
+    onDeath: (domid) => disks.callAll((record) => record.key.domid === domid),
+  });
+  const scan = async (first = false): Promise<void> => {
+    for (const key of await listDisks(store)) void disks.call(key);
+    disks.callAll(() => true);
+    await disks.settled();
+    await deaths.look(first);
+    await disks.settled();
+    loops.replenish();
+  };
+
+  const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
+  const scanLater = (): void => void scan().catch(logLoss);
+  await using stack = new AsyncDisposableStack();
+  stack.use(deaths);
+  stack.use(store.onConnection((connected) => tellConnection(log, connected)));
+  stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
+  let started = false;
+  stack.use(
+    await store.observe('backend', ({ path, at }) => {
+      if (path !== 'backend') onBackendEvent(disks, path, at);
+      else if (started) scanLater();
+    }),
+  );
+  await scan(true);
+  started = true;
+  const sweep = setInterval(scanLater, options.sweepMs).unref();
+  stack.defer(() => clearInterval(sweep));
+  const owned = stack.move();
+  return { world, disks, scan: () => scan(), [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** What cannot be done for one disk never stops the others. */
+async function reconcileAndTell(
+  world: DiskWorld,
+  record: DiskRecord,
+  onRead: (at: number) => void,
+): Promise<void> {
+  try {
+    await reconcileDisk(world, record, onRead);
+  } catch (thrown) {
+    // A lost store is scanned anew when it is back; anything else is a bug, said and survived.
+    const level = thrown instanceof Failure ? 'warning' : 'error';
+    world.log(level, `${record.path}: ${sentenceOf(thrown)}`, logFields(record));
+    if (!(thrown instanceof Failure) && thrown instanceof Error) {
+      world.log('debug', thrown.stack ?? '');
+    }
+  }
+}
+
+function tellConnection(log: Log, connected: boolean): void {
+  if (connected) log('notice', 'xenstored is back');
+  else log('warning', 'xenstored went away; guests go on, attaches wait for it');
+}
+
+/** A change of these calls a disk into question; of disks that others attach, also their device. */
+const telling = new Set(['', 'state', 'online', 'params', 'mode']);
+
+function onBackendEvent(disks: DiskTable, path: string, at: number): void {
+  const parsed = parseBackendPath(path);
+  if (parsed === undefined) {
+    disks.callAll((record) => record.path.startsWith(`${path}/`));
+    return;
+  }
+  const { key, leaf } = parsed;
+  if (!diskKinds.includes(key.kind)) return;
+  const known = disks.records.get(backendPath(key));
+  const device = leaf === 'physical-device' && known !== undefined && !known.ours;
+  if (telling.has(leaf) || device) void disks.call(key, at);
+}
+
+/** Every disk below this domain's backend tree. */
+async function listDisks(store: Store): Promise<DiskKey[]> {
+  const lists = await Promise.all(diskKinds.map((kind) => listKind(store, kind)));
+  return lists.flat();
+}
+
+async function listKind(store: Store, kind: string): Promise<DiskKey[]> {
+  const domids = (await store.directory(`backend/${kind}`)) ?? [];
+  const devids = await Promise.all(
+    domids.map((domid) => store.directory(`backend/${kind}/${domid}`)),
+  );
+  return domids.flatMap((domid, index) =>
+    (devids[index] ?? []).map((devid) => ({ kind, domid: Number(domid), devid: Number(devid) })),
+  );
+}

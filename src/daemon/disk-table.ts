@@ -1,0 +1,138 @@
+/**
+ * The table of disks and the rule that one disk is reconciled by one loop at a time, while
+ * different disks run side by side and share their round trips.
+ */
+import { within } from '../base/deadline.ts';
+import { type DiskRecord, newRecord } from '../backend/disk-record.ts';
+import { backendPath, type DiskKey } from '../disk/backend-nodes.ts';
+
+export interface DiskTable {
+  readonly records: ReadonlyMap<string, DiskRecord>;
+  /**
+   * Calls a disk into question because of an event at that place in the store's stream (1 for no
+   * event); resolves when the disk was reconciled at least once since.
+   */
+  call(key: DiskKey, at?: number): Promise<DiskRecord>;
+  callAll(which: (record: DiskRecord) => boolean): void;
+  /** Resolves when nothing is being reconciled. */
+  settled(): Promise<void>;
+  /** Resolves with the record once `done` says so. @throws Failure timeout */
+  until(
+    key: DiskKey,
+    timeoutMs: number,
+    done: (record: DiskRecord) => boolean,
+  ): Promise<DiskRecord>;
+  /** Called after each reconcile of a disk. */
+  onChange(listener: (record: DiskRecord) => void): Disposable;
+}
+
+export interface DiskTableOptions {
+  /** Reconciles a disk; tells the place in the stream that its reading covers. Must not throw. */
+  readonly reconcile: (record: DiskRecord, onRead: (at: number) => void) => Promise<void>;
+  /** Told of a disk that was not in the table before. */
+  readonly onNew: (record: DiskRecord) => void;
+  /** Told of a disk that is gone from the store and from our hands. */
+  readonly onForget: (record: DiskRecord) => void;
+}
+
+interface Slot {
+  readonly record: DiskRecord;
+  /** The newest event about it, as a place in the store's stream; 0 when all are answered. */
+  calledAt: number;
+  running: Promise<void> | undefined;
+}
+
+export function createDiskTable(options: DiskTableOptions): DiskTable {
+  const slots = new Map<string, Slot>();
+  const records = new Map<string, DiskRecord>();
+  const listeners = new Set<(record: DiskRecord) => void>();
+
+  function slotOf(key: DiskKey): Slot {
+    const path = backendPath(key);
+    const there = slots.get(path);
+    if (there !== undefined) return there;
+    const slot: Slot = { record: newRecord(key), calledAt: 0, running: undefined };
+    slots.set(path, slot);
+    records.set(path, slot.record);
+    options.onNew(slot.record);
+    return slot;
+  }
+
+  async function answer(slot: Slot): Promise<void> {
+    const { record } = slot;
+    while (slot.calledAt > 0) {
+      const called = slot.calledAt;
+      await options.reconcile(record, (at) => {
+        // Events from before the reading are in it; so is the one that led to it.
+        if (slot.calledAt <= Math.max(at, called)) slot.calledAt = 0;
+      });
+      if (slot.calledAt === called) slot.calledAt = 0;
+    }
+    slot.running = undefined;
+    if (record.nodes === undefined && record.held === undefined) {
+      slots.delete(record.path);
+      records.delete(record.path);
+      options.onForget(record);
+    }
+    for (const listener of listeners) listener(record);
+  }
+
+  function callSlot(slot: Slot, at: number): Promise<void> {
+    slot.calledAt = Math.max(slot.calledAt, at);
+    slot.running ??= answer(slot);
+    return slot.running;
+  }
+
+  return {
+    records,
+    async call(key, at = 1) {
+      const slot = slotOf(key);
+      await callSlot(slot, at);
+      return slot.record;
+    },
+    callAll(which) {
+      for (const slot of slots.values()) if (which(slot.record)) void callSlot(slot, 1);
+    },
+    async settled() {
+      for (;;) {
+        const running = [...slots.values()].flatMap((slot) => slot.running ?? []);
+        if (running.length === 0) return;
+        await Promise.all(running);
+      }
+    },
+    until(key, timeoutMs, done) {
+      const path = backendPath(key);
+      const isDone = (record: DiskRecord | undefined): record is DiskRecord =>
+        record?.path === path && done(record);
+      return firstChange(
+        listeners,
+        records.get(path),
+        isDone,
+        timeoutMs,
+        `the outcome for ${path}`,
+      );
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return { [Symbol.dispose]: () => listeners.delete(listener) };
+    },
+  };
+}
+
+function firstChange(
+  listeners: Set<(record: DiskRecord) => void>,
+  records: ReadonlyMap<string, DiskRecord>,
+  path: string,
+  timeoutMs: number,
+  done: (record: DiskRecord) => boolean,
+): Promise<DiskRecord> {
+  const now = records.get(path);
+  if (now !== undefined && done(now)) return Promise.resolve(now);
+  const { promise, resolve } = Promise.withResolvers<DiskRecord>();
+  const look = (record: DiskRecord): void => {
+    if (record.path === path && done(record)) resolve(record);
+  };
+  listeners.add(look);
+  const what = `the outcome for ${path}`;
+  return within(timeoutMs, what, () => promise).finally(() => listeners.delete(look));
+}

@@ -1,0 +1,127 @@
+/** vbdd: the control plane as a process, in the foreground until SIGTERM. */
+import { existsSync, readFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { createDevicePool } from '../backend/device-pool.ts';
+import { loopKernel } from '../backend/loop-kernel.ts';
+import { createLoopPool } from '../backend/loop-pool.ts';
+import { Failure, sentenceOf } from '../base/failure.ts';
+import { lineLog, type Level } from '../base/log.ts';
+import { openStore } from '../xenstore/open.ts';
+import { type Config, loadConfig } from './config.ts';
+import { controlApi } from './control.ts';
+import { peerPid, serveControl } from './control-server.ts';
+import { startDaemon } from './daemon.ts';
+import { kernelBackends } from './kernel-backends.ts';
+import { createLeases } from './leases.ts';
+
+const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
+            [--script NAME]... [--xl auto|never] [--log-level LEVEL] [--version]
+`;
+
+/** The options of the command line, each winning over the configuration's key of that name. */
+function readOptions(args: string[]): { config: string | undefined; overrides: Partial<Config> } {
+  const string = { type: 'string' } as const;
+  const { values } = parseArgs({
+    args,
+    options: {
+      config: string,
+      socket: string,
+      store: string,
+      sysfs: string,
+      script: { type: 'string', multiple: true },
+      xl: string,
+      'log-level': string,
+      'grace-seconds': string,
+    },
+  });
+  const { config, script, 'log-level': level, 'grace-seconds': grace, ...same } = values;
+  return {
+    config,
+    overrides: {
+      ...same,
+      ...(script === undefined ? {} : { scripts: script }),
+      ...(level === undefined ? {} : { log_level: level }),
+      ...(grace === undefined ? {} : { grace_seconds: Number(grace) }),
+    } as Partial<Config>,
+  };
+}
+
+/** vbdkit's version, from its package. */
+function readVersion(): string {
+  const path = join(import.meta.dirname, '..', '..', 'package.json');
+  const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
+  return version;
+}
+
+/** Scripts are named as libxl runs them, by path, or by the bare name that a disk's config gives. */
+function scriptTest(scripts: readonly string[]): (script: string | undefined) => boolean {
+  const names = new Set(scripts);
+  return (script) =>
+    script !== undefined && (names.has(script) || names.has(script.split('/').at(-1) ?? ''));
+}
+
+function findProgram(name: string): string | undefined {
+  const folders = (process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin').split(delimiter);
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  const version = readVersion();
+  if (args.includes('--help')) return void process.stdout.write(usage);
+  if (args.includes('--version')) return void process.stdout.write(`vbdd ${version}\n`);
+  const { config: configPath, overrides } = readOptions(args);
+  const config = loadConfig(configPath, overrides);
+  const journal = process.env['JOURNAL_STREAM'] !== undefined;
+  const level: Level = config.log_level;
+  const log = lineLog((line) => process.stderr.write(line), journal, level);
+
+  await using stack = new AsyncDisposableStack();
+  const store = stack.use(await openStore({ path: config.store }));
+  const loops = stack.use(
+    createLoopPool(loopKernel(), {
+      spare: config.spare_loops,
+      onFault: (sentence) => log('warning', sentence),
+    }),
+  );
+  loops.replenish();
+  const devices = stack.use(createDevicePool());
+  const daemon = stack.use(
+    await startDaemon({
+      store,
+      loops,
+      devices,
+      log,
+      isOurs: scriptTest(config.scripts),
+      backendOf: kernelBackends(config.sysfs),
+      graceMs: config.grace_seconds * 1000,
+      sweepMs: config.sweep_seconds * 1000,
+    }),
+  );
+  const leases = stack.use(createLeases(daemon));
+  const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
+  const ownDomid = Number((await store.read('domid')) ?? 0);
+  const verbs = { xl, scriptDir: config.script_dir, ownDomid };
+  const app = controlApi({ daemon, leases, verbs, version, pidOf: peerPid });
+  stack.use(await serveControl(app, config.socket, log));
+  log(
+    'notice',
+    `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,
+  );
+
+  const stopped = Promise.withResolvers<void>();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.once(signal, () => stopped.resolve());
+  await stopped.promise;
+  log('notice', 'vbdd stops; guests keep their disks');
+}
+
+try {
+  await main();
+} catch (thrown) {
+  process.stderr.write(`vbdd: ${sentenceOf(thrown)}\n`);
+  if (!(thrown instanceof Failure) && thrown instanceof Error)
+    process.stderr.write(`${thrown.stack}\n`);
+  process.exitCode = thrown instanceof Failure ? thrown.exitCode : 1;
+}

@@ -1,0 +1,87 @@
+/** What the API and the command line show of a disk: a stable shape, sizes in bytes. */
+import { type DiskRecord, type DiskWorld } from '../backend/disk-record.ts';
+import { factsOf } from '../backend/reconcile.ts';
+import { XenbusState } from '../disk/backend-nodes.ts';
+import { describeStep, planDisk } from '../disk/plan.ts';
+
+export interface DiskView {
+  readonly domid: number;
+  /** The guest's name; null when the store has none. */
+  readonly guest: string | null;
+  readonly vdev: string;
+  readonly devid: number;
+  /** The backend's kind: vbd, vbd3, qdisk. */
+  readonly kind: string;
+  readonly state: 'attached' | 'refused' | 'waiting' | 'closing' | 'foreign';
+  /** r, w or w! */
+  readonly mode: string;
+  readonly path: string;
+  /** The device handed to the backend; null when there is none. */
+  readonly device: string | null;
+  /** How many disks of guests hold the same file or device, this one included. */
+  readonly sharers: number;
+  readonly error: string | null;
+  /** From opening the target to a configured device; null when this vbdd did not attach it. */
+  readonly holdMs: number | null;
+}
+
+export interface WhyView {
+  readonly disk: DiskView;
+  readonly facts: Readonly<Record<string, unknown>>;
+  readonly because: readonly string[];
+  readonly steps: readonly string[];
+}
+
+export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): DiskView {
+  const { key, nodes, held } = record;
+  const member = held?.facts.member;
+  const sharers =
+    member === undefined ? 0 : world.holdings.overlapping(member).filter(isGuest).length;
+  return {
+    domid: key.domid,
+    guest: guest ?? null,
+    vdev: nodes?.vdev ?? String(key.devid),
+    devid: key.devid,
+    kind: key.kind,
+    state: stateOf(record),
+    mode: nodes?.mode ?? member?.mode ?? 'r',
+    path: member?.path ?? nodes?.params ?? '',
+    device: held?.facts.devicePath ?? null,
+    sharers,
+    error: record.refusal?.message ?? record.reported ?? null,
+    holdMs: record.holdMs ?? null,
+  };
+}
+
+function isGuest(holder: { who: { type: string } }): boolean {
+  return holder.who.type === 'guest';
+}
+
+function stateOf(record: DiskRecord): DiskView['state'] {
+  const { nodes } = record;
+  if (nodes !== undefined && !record.ours) return 'foreign';
+  if (record.refusal !== undefined) return 'refused';
+  if (nodes === undefined || !nodes.online || nodes.state === XenbusState.closing) return 'closing';
+  return record.published ? 'attached' : 'waiting';
+}
+
+/** Why a disk is as it is: the facts, what follows from them, and what would be done now. */
+export function whyOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): WhyView {
+  const facts = factsOf(world, record, undefined);
+  const plan = planDisk(facts);
+  return {
+    disk: viewOf(world, record, guest),
+    facts: {
+      nodes: facts.nodes ?? null,
+      script: facts.ours ? 'vbdkit' : 'another',
+      guest: facts.guest,
+      backend: facts.backend,
+      held: facts.held ?? null,
+      published: facts.published,
+      closing_seen: facts.closingSeen,
+      refusal: facts.refusal?.message ?? null,
+    },
+    because: record.because.length > 0 ? record.because : plan.because,
+    steps: plan.steps.map(describeStep),
+  };
+}
