@@ -100,18 +100,8 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
         await Promise.all(running);
       }
     },
-    until(key, timeoutMs, done) {
-      const path = backendPath(key);
-      const isDone = (record: DiskRecord | undefined): record is DiskRecord =>
-        record?.path === path && done(record);
-      return firstChange(
-        listeners,
-        records.get(path),
-        isDone,
-        timeoutMs,
-        `the outcome for ${path}`,
-      );
-    },
+    until: (key, timeoutMs, done) =>
+      firstChange(listeners, records, backendPath(key), timeoutMs, done),
     onChange(listener) {
       listeners.add(listener);
       return { [Symbol.dispose]: () => listeners.delete(listener) };
