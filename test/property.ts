@@ -1,0 +1,19 @@
+/** How long a property test may look for a counterexample, and which seed finds it again. */
+import type { TestContext } from 'node:test';
+
+export interface Search {
+  readonly seed: number;
+  readonly numRuns: number;
+  readonly interruptAfterTimeLimit: number;
+  readonly markInterruptAsFailure: false;
+}
+
+/**
+ * Parameters for `fc.assert`: a fresh seed, printed with the test, or that of VBDKIT_SEED.
+ * @param limitMs the search ends then, however many runs are left
+ */
+export function searching(t: TestContext, numRuns: number, limitMs = 5000): Search {
+  const seed = Number(process.env['VBDKIT_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+  t.diagnostic(`VBDKIT_SEED=${seed}`);
+  return { seed, numRuns, interruptAfterTimeLimit: limitMs, markInterruptAsFailure: false };
+}
