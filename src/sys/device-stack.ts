@@ -56,10 +56,12 @@ export function deviceStack(device: DeviceNumber, sysfs = '/sys'): DeviceStack {
  */
 export function mappingsOn(device: DeviceNumber, sysfs = '/sys'): Mapping[] {
   const folder = folderOf(device, sysfs);
+  const own = nameOf(folder);
+  if (own === undefined) return [];
   const disk = isPartition(folder) ? [`${folder}/..`] : [];
   const partitions = namesIn(folder)
-    .map((name) => `${folder}/${name}`)
-    .filter(isPartition);
+    .filter((name) => name.startsWith(own))
+    .map((name) => `${folder}/${name}`);
   return [folder, ...disk, ...partitions].flatMap((part) =>
     namesIn(`${part}/holders`).flatMap((name) => mappingAt(`${part}/holders/${name}`, name)),
   );
@@ -74,6 +76,11 @@ function mappingAt(folder: string, name: string): Mapping[] {
 
 function folderOf(device: DeviceNumber, sysfs: string): string {
   return `${sysfs}/dev/block/${formatDevice(device)}`;
+}
+
+/** `sda1`: partitions are named after their disk, and the folder is a link to one of that name. */
+function nameOf(folder: string): string | undefined {
+  return present(() => basename(readlinkSync(folder)));
 }
 
 function isPartition(folder: string): boolean {
@@ -98,8 +105,10 @@ function partsOf(folder: string): DeviceNumber[] {
  * instead of theirs: a moment later, and nothing else.
  */
 function loopBacking(loop: DeviceNumber, folder: string): DeviceStack {
+  const name = nameOf(folder);
+  if (name === undefined) return nothing;
   const found = present((): DeviceStack => {
-    using fd = openFd(`/dev/${basename(readlinkSync(folder))}`, O.RDONLY);
+    using fd = openFd(`/dev/${name}`, O.RDONLY);
     if (formatDevice(fileFacts(fd.number).represents) !== formatDevice(loop)) return nothing;
     const below = loopBackingDevice(fd.number);
     if (below !== undefined) return { devices: [below], files: [] };
