@@ -7,8 +7,8 @@ import type { Member, Mode } from './identity.ts';
  * uses count as `r` (mounted read-only) or `w`.
  *
  * A reader may not stand beside a writer, whose caches it does not see; a `w!` holder has declared
- * that it shares. Who asks for `w!` takes the blame. That is the block script's rule, except that
- * the script does not look at the mounts and guests of a regular file.
+ * that it shares, and who asks for `w!` takes the blame. It is the block script's rule, which the
+ * script itself applies to devices only: its look at files compares hexadecimal with decimal.
  */
 export const besideStranger: Readonly<Record<Mode, Readonly<Record<Mode, boolean>>>> = {
   r: { r: true, w: false, 'w!': true },
