@@ -1,4 +1,5 @@
 /** What the values of a disk specification's keys may be, and what each means. */
+import type { Failure } from '../base/failure.ts';
 import type { Mode } from './identity.ts';
 import type { BackendType, Dialect, SpecFormat } from './spec.ts';
 import { type Place, specFailure } from './spec-failure.ts';
@@ -34,16 +35,11 @@ export const backendTypes: Readonly<Record<string, BackendType>> = {
 
 /** @throws Failure invalid */
 export function formatOf(dialect: Dialect, text: string, place: Place): SpecFormat {
-  const known = formats[dialect];
-  const format = text === '' ? 'raw' : lookUp(known, text);
+  const format = text === '' ? 'raw' : lookUp(formats[dialect], text);
   if (format !== undefined) return format;
-  const others = `use ${Object.keys(known).join(', ')}`;
-  if (dialect === 'xl' && Object.hasOwn(formats.vbdkit, text)) {
-    throw specFailure(`stock libxl does not know the format ${text} — ${others}`, place);
-  }
-  const isVdev = vdevNumber(text) !== undefined;
-  const hint = isVdev ? `the format stands before the vdev: ,,${text}` : others;
-  throw specFailure(`${text} is not a disk format — ${hint}`, place);
+  const hint =
+    vdevNumber(text) === undefined ? undefined : `the format stands before the vdev: ,,${text}`;
+  throw unknownWord('format', formats, dialect, text, place, hint);
 }
 
 /**
@@ -51,18 +47,27 @@ export function formatOf(dialect: Dialect, text: string, place: Place): SpecForm
  * @throws Failure invalid
  */
 export function accessOf(dialect: Dialect, text: string, place: Place, afterPrefix: boolean): Mode {
-  const known = accesses[dialect];
-  const access = text === '' ? 'w' : lookUp(known, text);
+  const access = text === '' ? 'w' : lookUp(accesses[dialect], text);
   if (access !== undefined) return access;
-  const others = `use ${Object.keys(known).join(', ')}`;
-  if (dialect === 'xl' && Object.hasOwn(accesses.vbdkit, text)) {
-    throw specFailure(`stock libxl does not know the access ${text} — ${others}`, place);
-  }
   const hint =
     afterPrefix && vdevNumber(text) !== undefined
       ? 'after a prefix such as file: no format is expected; leave the prefix or the format out'
-      : others;
-  throw specFailure(`${text} is not a kind of access — ${hint}`, place);
+      : undefined;
+  throw unknownWord('access', accesses, dialect, text, place, hint);
+}
+
+function unknownWord(
+  what: string,
+  known: Readonly<Record<Dialect, Readonly<Record<string, unknown>>>>,
+  dialect: Dialect,
+  text: string,
+  place: Place,
+  hint: string | undefined,
+): Failure {
+  const others = `use ${Object.keys(known[dialect]).join(', ')}`;
+  return Object.hasOwn(known.vbdkit, text)
+    ? specFailure(`stock libxl does not know the ${what} ${text} — ${others}`, place)
+    : specFailure(`there is no ${what} ${text} — ${hint ?? others}`, place);
 }
 
 /**

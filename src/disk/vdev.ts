@@ -64,7 +64,7 @@ const letteredName = /^(xvd|hd|sd)([a-z]+)([1-9][0-9]*)?$/;
  * @throws Failure invalid
  */
 export function parseVdev(name: string, dialect: Dialect = 'vbdkit'): Vdev {
-  const vdev = plainVdev(name, dialect) ?? numberedVdev(name, dialect) ?? letteredVdev(name);
+  const vdev = vdevOf(name, dialect);
   if (vdev !== undefined) return vdev;
   throw new Failure(
     'invalid',
@@ -75,12 +75,11 @@ export function parseVdev(name: string, dialect: Dialect = 'vbdkit'): Vdev {
 
 /** The number of a name, or undefined where {@link parseVdev} throws. */
 export function vdevNumber(name: string, dialect: Dialect = 'vbdkit'): number | undefined {
-  try {
-    return parseVdev(name, dialect).number;
-  } catch (thrown) {
-    if (thrown instanceof Failure) return undefined;
-    throw thrown;
-  }
+  return vdevOf(name, dialect)?.number;
+}
+
+function vdevOf(name: string, dialect: Dialect): Vdev | undefined {
+  return plainVdev(name, dialect) ?? numberedVdev(name, dialect) ?? letteredVdev(name);
 }
 
 /**

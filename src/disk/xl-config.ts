@@ -134,10 +134,13 @@ function join(before: Value, value: Value): Value | undefined {
   return { ...before, text: before.text + value.text, places };
 }
 
+/** No setting of xl nests lists this deep; a broken file may. */
+const deepest = 100;
+
 /** The value at `at`, and where it ends. */
-function readValue(source: string, at: number): [Value, number] {
+function readValue(source: string, at: number, depth = 0): [Value, number] {
   const first = source[at] ?? '';
-  if (first === '[') return readList(source, at);
+  if (first === '[') return readList(source, at, depth);
   if (first === '"' || first === "'") return readString(source, at);
   const text = matchAt(/[0-9][0-9a-fx]*/y, source, at)?.[0];
   if (text === undefined) throw unexpected(source, at, 'a quoted text, a number or a list');
@@ -145,11 +148,14 @@ function readValue(source: string, at: number): [Value, number] {
   return [{ kind: 'text', text, at, places }, at + text.length];
 }
 
-function readList(source: string, from: number): [List, number] {
+function readList(source: string, from: number, depth: number): [List, number] {
+  if (depth === deepest) {
+    throw fault(source, from, `lists are nested more than ${deepest} deep — use fewer`, '[');
+  }
   const items: Value[] = [];
   let at = afterBlanks(source, from + 1);
   while (source[at] !== ']') {
-    const [item, end] = readValue(source, at);
+    const [item, end] = readValue(source, at, depth + 1);
     items.push(item);
     at = afterBlanks(source, end);
     if (source[at] === ',') at = afterBlanks(source, at + 1);

@@ -59,7 +59,7 @@ test('an error goes to stderr with a caret, and the exit code is not 0', async (
     [
       '  access=x,target=/a',
       '         ^',
-      'x is not a kind of access — use r, ro, w, rw, w!',
+      'there is no access x — use r, ro, w, rw, w!',
       '',
     ].join('\n'),
   );

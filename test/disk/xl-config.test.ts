@@ -80,8 +80,8 @@ const errors: readonly [string, number, number, string, RegExp][] = [
   ['disk=5', 1, 6, '5', /^disk is one value/],
   ['disk=[["/a,,xvda"]]', 1, 7, '[', /^a list stands where a disk should/],
   ['disk=[5]', 1, 8, '', /^the disk has no vdev/],
-  ['a=1\ndisk=[ "/a,rwa,xvda" ]', 2, 12, 'rwa', /^rwa is not a disk format/],
-  ['disk=["/a\\\\\\t,rwa,xvda"]', 1, 15, 'rwa', /^rwa is not a disk format/],
+  ['a=1\ndisk=[ "/a,rwa,xvda" ]', 2, 12, 'rwa', /^there is no format rwa/],
+  ['disk=["/a\\\\\\t,rwa,xvda"]', 1, 15, 'rwa', /^there is no format rwa/],
   ['disk=[\n"/a"\n]', 2, 4, '', /^the disk has no vdev/],
   ['disk=["/a,,xvda",,]', 1, 18, ',', /^, stands where a quoted text, a number or a list should/],
   ['disk=[,]', 1, 7, ',', /^, stands where a quoted text/],
@@ -112,6 +112,7 @@ const errors: readonly [string, number, number, string, RegExp][] = [
   ['a=-3', 1, 3, '-', /^- stands where/],
   ['import os', 1, 8, 'os', /^os stands where = after import should/],
   ['disk=[]\ndisk+="/a"', 2, 1, 'disk', /^disk is a list and a single value — make both lists$/],
+  [`a=${'['.repeat(1e5)}`, 1, 103, '[', /^lists are nested more than 100 deep/],
   ['a=1\0', 1, 4, '\0', /^\\x00 stands where/],
 ];
 
