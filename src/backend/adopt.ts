@@ -5,7 +5,7 @@ import { deviceIdentity } from '../disk/identity.ts';
 import { LOOP_MAJOR } from '../sys/loop.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
 import { rawPathOf } from './look.ts';
-import { type OpenTarget, openTarget } from './target.ts';
+import { deviceMember, type OpenTarget, openTarget } from './target.ts';
 
 /**
  * Holds the device that `physical-device` names. Nothing is bound or freed here.
@@ -55,7 +55,8 @@ function adoptLoop(
     loop[Symbol.dispose]();
     throw new Failure('gone', `${devicePath} is bound to another file than ${nodes.params}`);
   }
-  const member = { identity, stack: [identity], mode: nodes.mode, path: nodes.params };
+  const stack = [identity, ...deviceMember(device).stack];
+  const member = { identity, stack, mode: nodes.mode, path: nodes.params };
   const facts = { kind: 'loop', device, devicePath, diskSequence, member } as const;
   return { facts, loop, [Symbol.dispose]: () => loop[Symbol.dispose]() };
 }

@@ -3,8 +3,10 @@ import { Failure } from '../base/failure.ts';
 import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
 import { imageOf, isVbdScript } from '../disk/spec.ts';
 import type { TargetFacts } from '../disk/plan.ts';
-import { judge } from '../disk/sharing.ts';
+import type { Member } from '../disk/identity.ts';
+import { type Holder, judge } from '../disk/sharing.ts';
 import type { DiskRecord, DiskWorld } from './disk-record.ts';
+import { mappingHolders } from './host-uses.ts';
 import { type OpenTarget, openTarget } from './target.ts';
 import type { VmBook } from './vm-book.ts';
 
@@ -43,17 +45,11 @@ export function lookAtTarget(world: DiskWorld, record: DiskRecord, vms: VmBook):
     opened = openTarget(rawPathOf(nodes), nodes.mode);
     world.refreshHostUses();
     const { member } = opened;
-    const rivals = world.holdings.rivals(member);
-    const guests = rivals.flatMap(({ who }) => (who.type === 'guest' ? [who.domid] : []));
-    const involved = guests.length === 0 ? [] : [record.key.domid, ...guests];
-    const unknownDomids = [...new Set(involved)].filter((domid) => vms.of(domid) === undefined);
-    const vm = vms.of(record.key.domid) ?? { domid: record.key.domid };
-    const conflict =
-      unknownDomids.length > 0
-        ? undefined
-        : judge({ members: [member], vm }, rivals, (domid) => vms.of(domid) ?? { domid });
     const kind = opened.facts.kind === 'block' ? 'block' : 'file';
-    const hostShares = world.holdings.hostUsers(member).length > 0;
+    const mappings = kind === 'block' ? mappingHolders(opened.facts.represents, member) : [];
+    const rivals = [...mappings, ...world.holdings.rivals(member)];
+    const { conflict, unknownDomids } = judgeKnown(record.key.domid, member, rivals, vms);
+    const hostShares = mappings.length > 0 || world.holdings.hostUsers(member).length > 0;
     const target = { path: member.path, kind, member, hostShares } as const;
     return { opened, target, conflict, unknownDomids, beganMs };
   } catch (thrown) {
@@ -61,6 +57,34 @@ export function lookAtTarget(world: DiskWorld, record: DiskRecord, vms: VmBook):
     if (!(thrown instanceof Failure)) throw thrown;
     return { opened: undefined, target: thrown, conflict: undefined, unknownDomids: [], beganMs };
   }
+}
+
+/** Of a thousand rivals one refusal is enough: they are learnt a few at a time. */
+const LEARNT_AT_ONCE = 8;
+
+/** Judges beside the rivals that are in the book; asks for more of them only if those allow it. */
+function judgeKnown(
+  domid: number,
+  member: Member,
+  rivals: readonly Holder[],
+  vms: VmBook,
+): Pick<Look, 'conflict' | 'unknownDomids'> {
+  const isKnown = ({ who }: Holder): boolean =>
+    who.type !== 'guest' || vms.of(who.domid) !== undefined;
+  const vm = vms.of(domid);
+  const guests = rivals.flatMap(({ who }) => (who.type === 'guest' ? [who.domid] : []));
+  if (vm === undefined && guests.length > 0) {
+    return { conflict: undefined, unknownDomids: [domid, ...guests.slice(0, LEARNT_AT_ONCE)] };
+  }
+  const asked = { members: [member], vm };
+  const conflict = judge(
+    asked,
+    rivals.filter(isKnown),
+    (other) => vms.of(other) ?? { domid: other },
+  );
+  if (conflict !== undefined) return { conflict, unknownDomids: [] };
+  const unknown = new Set(guests.filter((guest) => vms.of(guest) === undefined));
+  return { conflict: undefined, unknownDomids: [...unknown].slice(0, LEARNT_AT_ONCE) };
 }
 
 /**

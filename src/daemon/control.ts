@@ -13,6 +13,8 @@ const AttachRequest = z.strictObject({
   guest: z.string(),
   /** The parts of a disk specification, as xl block-attach takes them. */
   spec: z.array(z.string()).min(1),
+  /** Writes beside other writers, as cluster file systems do. */
+  shared: z.boolean().default(false),
   dry_run: z.boolean().default(false),
 });
 
@@ -64,9 +66,10 @@ export function controlApi(options: ControlOptions): Hono {
     return context.json({ disks: views });
   });
   app.post('/v1/disks', async (context) => {
-    const { guest, spec, dry_run } = await parsed(context, AttachRequest);
-    if (dry_run) return context.json(await dryRun(daemon, guest, spec));
-    const record = await attach(daemon, verbs, guest, spec);
+    const { guest, spec: parts, shared, dry_run } = await parsed(context, AttachRequest);
+    const request = { guest, parts, shared };
+    if (dry_run) return context.json(await dryRun(daemon, request));
+    const record = await attach(daemon, verbs, request);
     return context.json(viewOf(world, record, await nameOf(record.key.domid)), 201);
   });
   app.get('/v1/disks/:guest/:vdev', async (context) => {

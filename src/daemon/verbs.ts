@@ -14,7 +14,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import { backendPath, type DiskKey, XenbusState } from '../disk/backend-nodes.ts';
 import type { NodeOptions } from '../disk/libxl-nodes.ts';
 import { describeStep, planDisk } from '../disk/plan.ts';
-import { type DiskSpec, vbdScript } from '../disk/spec.ts';
+import { type DiskSpec, vbdScript, viaVbdScript } from '../disk/spec.ts';
 import { parseSpec } from '../disk/spec-parse.ts';
 import { printSpec } from '../disk/spec-print.ts';
 import { vdevNumber } from '../disk/vdev.ts';
@@ -39,14 +39,25 @@ export interface DryRun {
   readonly steps: readonly string[];
 }
 
+export interface AttachRequest {
+  /** Name or domid. */
+  readonly guest: string;
+  /** The parts of a disk specification. */
+  readonly parts: readonly string[];
+  /** Writes beside other writers, as cluster file systems do: mode `w!`. */
+  readonly shared: boolean;
+}
+
 interface Wanted {
   readonly key: DiskKey;
   readonly spec: DiskSpec;
 }
 
 /** The disk that the words describe, as vbdkit attaches it: kind vbd, through its own script. */
-async function wanted(daemon: Daemon, guest: string, parts: readonly string[]): Promise<Wanted> {
-  const spec = parseSpec(parts);
+async function wanted(daemon: Daemon, request: AttachRequest): Promise<Wanted> {
+  const { guest, parts, shared } = request;
+  const given = parseSpec(parts);
+  const spec: DiskSpec = shared && given.access === 'w' ? { ...given, access: 'w!' } : given;
   const domid = await resolveGuest(daemon.world.store, guest);
   const devid = vdevNumber(spec.vdev);
   if (devid === undefined) {
@@ -59,7 +70,7 @@ async function wanted(daemon: Daemon, guest: string, parts: readonly string[]): 
   if (spec.backend !== undefined && spec.backend !== '0') {
     throw new Failure('unsupported', `the backend is domain ${spec.backend} — attach it with xl`);
   }
-  return { key: { kind: 'vbd', domid, devid }, spec: { ...spec, script: vbdScript } };
+  return { key: { kind: 'vbd', domid, devid }, spec: viaVbdScript(spec) };
 }
 
 /**
@@ -70,12 +81,12 @@ async function wanted(daemon: Daemon, guest: string, parts: readonly string[]): 
 export async function attach(
   daemon: Daemon,
   options: VerbOptions,
-  guest: string,
-  parts: readonly string[],
+  request: AttachRequest,
 ): Promise<DiskRecord> {
-  const { key, spec } = await wanted(daemon, guest, parts);
+  const { key, spec } = await wanted(daemon, request);
   await withOwnWords(daemon, key, async () => {
-    if (options.xl !== undefined) {
+    // libxl has no word for `w!`; such a disk is written to the store here.
+    if (options.xl !== undefined && spec.access !== 'w!') {
       await runXl(options.xl, ['block-attach', String(key.domid), printSpec(spec)]);
     } else {
       const { store } = daemon.world;
@@ -94,12 +105,8 @@ function placeOf(key: DiskKey, options: VerbOptions): NodeOptions {
 }
 
 /** What `attach` would do now, and why; nothing is changed. */
-export async function dryRun(
-  daemon: Daemon,
-  guest: string,
-  parts: readonly string[],
-): Promise<DryRun> {
-  const { key, spec } = await wanted(daemon, guest, parts);
+export async function dryRun(daemon: Daemon, request: AttachRequest): Promise<DryRun> {
+  const { key, spec } = await wanted(daemon, request);
   const { world } = daemon;
   const record: DiskRecord = newRecord(key);
   record.ours = true;

@@ -56,8 +56,7 @@ function libxlFormat(spec: DiskSpec): string {
 
 /**
  * The disk under libxl's field names and with its values, for `--json`. Beside them `devid`, the
- * vdev's number (null when it names no device), and `access` when it is `w!`, which `readwrite`
- * cannot tell. The fields of colo are there when one of them is set.
+ * vdev's number (null when it names no device). The fields of colo are there when one of them is set.
  */
 export function libxlFields(
   spec: DiskSpec,
@@ -80,7 +79,6 @@ export function libxlFields(
     script: spec.script ?? null,
     removable: spec.cdrom ? 1 : 0,
     readwrite: spec.access === 'r' ? 0 : 1,
-    ...(spec.access === 'w!' ? { access: spec.access } : {}),
     is_cdrom: spec.cdrom ? 1 : 0,
     direct_io_safe: spec.directIoSafe,
     discard_enable: choice(spec.discard),

@@ -23,7 +23,7 @@ const libxlAccess: Readonly<Record<string, Mode>> = { r: 'r', ro: 'r', w: 'w', r
 
 const accesses: Readonly<Record<Dialect, Readonly<Record<string, Mode>>>> = {
   xl: libxlAccess,
-  vbdkit: { ...libxlAccess, 'w!': 'w!' },
+  vbdkit: libxlAccess,
 };
 
 export const backendTypes: Readonly<Record<string, BackendType>> = {

@@ -4,7 +4,7 @@ import type { Mode } from './identity.ts';
 
 /**
  * Whose words a specification may use: those of stock libxl, or vbdkit's, which adds the formats
- * vmdk, vhdx and qcow1, the access `w!`, and an empty `script=` for «none».
+ * vmdk, vhdx and qcow1, and an empty `script=` for «none».
  */
 export type Dialect = 'xl' | 'vbdkit';
 
@@ -27,7 +27,7 @@ export interface DiskSpec {
   readonly format: SpecFormat;
   /** The name as written, which need not be a good one: see `parseVdev`. */
   readonly vdev: string;
-  /** Always `r` for a cdrom. */
+  /** Always `r` for a cdrom. `w!` is not a word of specifications: `vbd attach --shared` sets it. */
   readonly access: Mode;
   /** A cdrom is also what libxl calls removable. */
   readonly cdrom: boolean;
@@ -110,7 +110,7 @@ function imagePlace(format: ImageFormat, target: string): ImagePlace {
 /**
  * The same disk as stock libxl can carry it to vbdkit: `script=block-vbd`, format raw, and the
  * image's own format in the target. An empty drive, and a disk with another's script, stay as
- * they are. (What libxl still cannot carry is the access `w!`.)
+ * they are.
  * @throws Failure as {@link imageOf}
  */
 export function viaVbdScript(spec: DiskSpec): DiskSpec {

@@ -79,7 +79,6 @@ test('each thing that is said changes its nodes', () => {
     [`access=r,${rest}`, {}, [`${back('vbd')}/mode r`, `${back('vbd')}/discard-enable 0`], []],
     [`access=r,discard,${rest}`, {}, [`${back('vbd')}/discard-enable 1`], []],
     [`no-discard,${rest}`, {}, [`${back('vbd')}/discard-enable 0`], []],
-    [`access=w!,${rest}`, {}, [`${back('vbd')}/mode w!`], []],
     [`untrusted,${rest}`, {}, [`${front}/trusted 0`], []],
     [`direct-io-safe,${rest}`, {}, [`${back('vbd')}/direct-io-safe 1`], []],
     [rest, {}, [], [`${back('vbd')}/direct-io-safe`, `${back('vbd')}/colo`]],

@@ -13,7 +13,7 @@ const errors: readonly [string | string[], number, number, string, RegExp][] = [
   ['/i,raw ,xvdb', 1, 4, 'raw ', /^there is no format /],
   ['format= raw,/i,xvdb', 1, 8, ' raw', /^there is no format /],
   ['/i,xvdb,w', 1, 4, 'xvdb', /the format stands before the vdev: ,,xvdb$/],
-  ['/i,,xvdb,q', 1, 10, 'q', /^there is no access q — use r, ro, w, rw, w!$/],
+  ['/i,,xvdb,q', 1, 10, 'q', /^there is no access q — use r, ro, w, rw$/],
   ['/i,,xvdb,!', 1, 10, '!', /^there is no access !/],
   ['/i,,xvdb,cdrom ', 1, 10, 'cdrom ', /^there is no access /],
   ['file:/i,qcow2,xvdb', 1, 15, 'xvdb', /after a prefix such as file: no format is expected/],

@@ -207,8 +207,6 @@ test("vbdkit's own words are understood, unless stock libxl is to", () => {
     ['/i,vmdk,xvdb', { format: 'vmdk' }, /stock libxl does not know the format vmdk/],
     ['format=qcow1,/i,xvdb', { format: 'qcow1' }, /stock libxl does not know the format qcow1/],
     ['format=qcow,format=qcow1,/i,xvdb', { format: 'qcow1' }, /stock libxl .* qcow1/],
-    ['/i,,xvdb,w!', { access: 'w!' }, /stock libxl does not know the access w!/],
-    ['access=w!,/i,,xvdb', { access: 'w!' }, /stock libxl does not know the access w!/],
     ['script=,/i,,xvdb', { script: '' }, /stock libxl knows no empty script/],
   ];
   for (const [text, changes, message] of rows) {

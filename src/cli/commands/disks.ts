@@ -21,6 +21,7 @@ export const attachCommand: Command<CliContext> = buildCommand({
     flags: {
       json,
       dryRun: { kind: 'boolean', brief: 'Say what would be done, do nothing', default: false },
+      shared: { kind: 'boolean', brief: 'Write beside other writers', default: false },
     },
     positional: {
       kind: 'array',
@@ -30,10 +31,10 @@ export const attachCommand: Command<CliContext> = buildCommand({
   },
   async func(
     this: CliContext,
-    flags: { json: boolean; dryRun: boolean },
+    flags: { json: boolean; dryRun: boolean; shared: boolean },
     ...[guest = '', ...spec]: string[]
   ) {
-    const body = { guest, spec, dry_run: flags.dryRun };
+    const body = { guest, spec, shared: flags.shared, dry_run: flags.dryRun };
     const answer = await this.client().call<DiskView & DryRun>('POST', '/v1/disks', body);
     if (flags.json) writeJson(this, answer);
     else if (flags.dryRun) this.process.stdout.write(planText(answer));

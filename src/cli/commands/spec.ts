@@ -186,6 +186,6 @@ export const specCommand = buildCommand({
   docs: {
     brief: 'Show what a disk specification means',
     fullDescription:
-      'Reads a disk specification as xl-disk-configuration(5) has it; several parts make one disk, as with xl block-attach. Beyond it, the formats vmdk, vhdx and qcow1, the access w! and an empty script= are understood, unless --xl is given.',
+      'Reads a disk specification as xl-disk-configuration(5) has it; several parts make one disk, as with xl block-attach. Beyond it, the formats vmdk, vhdx and qcow1 and an empty script= are understood, unless --xl is given.',
   },
 });

@@ -1,0 +1,114 @@
+/**
+ * Planted faults: for each promise, a change of the source that breaks it and the test that must
+ * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
+ */
+
+export interface Fault {
+  readonly name: string;
+  /** The promise that it breaks. */
+  readonly breaks: string;
+  readonly file: string;
+  /** Text that stands once in the file … */
+  readonly find: string;
+  /** … and what stands there instead. */
+  readonly plant: string;
+  /** The test file that must notice. */
+  readonly caughtBy: string;
+  /** Only the tests whose name matches, where the file has many. */
+  readonly only?: string;
+  readonly needsLoop?: boolean;
+}
+
+const pool = {
+  file: 'src/backend/loop-pool.ts',
+  caughtBy: 'test/backend/loop-pool.test.ts',
+  needsLoop: true,
+};
+
+export const faults: readonly Fault[] = [
+  {
+    ...pool,
+    name: 'no-diskseq-check',
+    breaks: 'a device is handed out again only if nobody bound it anew',
+    find: 'kernel.diskSequence(entry.fd.number) === entry.diskSequence &&',
+    plant: '',
+  },
+  {
+    ...pool,
+    name: 'no-identity-check',
+    breaks: 'a device is handed out again only while it is bound to that file',
+    find: 'if (entry === undefined || isUnchanged(pool.kernel, entry)) return entry;',
+    plant: 'return entry;',
+  },
+  {
+    ...pool,
+    name: 'fd-closed-early',
+    breaks: 'a bound device stays bound while someone uses it',
+    find: 'pool.entries.set(entry.key, entry);\n    return entry;',
+    plant: 'pool.entries.set(entry.key, entry);\n    fd.close();\n    return entry;',
+  },
+  {
+    ...pool,
+    name: 'last-user-forgotten',
+    breaks: 'a device is freed with its last user',
+    find: 'if (entry.users === 0) retire(pool, entry);',
+    plant: '',
+  },
+  {
+    ...pool,
+    name: 'one-device-for-two-modes',
+    breaks: 'readers and writers of a file have devices of their own',
+    find: "const mode = parts.readOnly ? 'r' : 'w';",
+    plant: "const mode = 'w';",
+  },
+  {
+    ...pool,
+    name: 'path-instead-of-inode',
+    breaks: 'a file is the same by whatever path',
+    find: 'pool.entries.get(keyOf(request, request.blockSizeBytes))',
+    plant:
+      'pool.entries.get([...pool.entries.keys()].find(() => request.name.endsWith("/a")) ?? "")',
+  },
+  {
+    ...pool,
+    name: 'winner-freed',
+    breaks: 'a device that someone else won is never cleared',
+    find: "fd?.close();\n    if (isErrno(thrown, 'EBUSY', 'ENXIO', 'EAGAIN', 'ENOENT')) return undefined;",
+    plant:
+      "if (fd !== undefined) kernel.setAutoclear(fd.number);\n    fd?.close();\n    if (isErrno(thrown, 'EBUSY', 'ENXIO', 'EAGAIN', 'ENOENT')) return undefined;",
+  },
+  {
+    name: 'no-autoclear',
+    breaks: 'a crash leaks no loop device: the last close frees it',
+    file: 'src/sys/loop.ts',
+    find: '    LO_FLAGS_AUTOCLEAR |\n    (setup.readOnly',
+    plant: '    (setup.readOnly',
+    caughtBy: 'test/sys/loop.test.ts',
+    needsLoop: true,
+  },
+  {
+    name: 'not-exclusive',
+    breaks: 'what is held cannot be mounted in dom0 afterwards',
+    file: 'src/sys/loop.ts',
+    find: '(readOnly ? O.RDONLY : O.RDWR) | O.EXCL',
+    plant: 'readOnly ? O.RDONLY : O.RDWR',
+    caughtBy: 'test/sys/loop.test.ts',
+    needsLoop: true,
+  },
+  {
+    name: 'released-under-a-running-guest',
+    breaks: 'a store that lost nodes does not take a disk from a running guest',
+    file: 'src/disk/plan.ts',
+    find: 'if (!facts.published) return absent(facts,',
+    plant: 'if (facts.held) return absent(facts,',
+    caughtBy: 'test/disk/plan.test.ts',
+  },
+  {
+    name: 'refusal-ignored',
+    breaks: 'a forbidden share is refused',
+    file: 'src/disk/plan.ts',
+    find: 'if (facts.conflict !== undefined) return planRefused(facts, facts.conflict);',
+    plant: '',
+    caughtBy: 'test/disk/plan.test.ts',
+  },
+];
