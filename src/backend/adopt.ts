@@ -4,11 +4,13 @@ import { type BackendNodes, parsePhysicalDevice } from '../disk/backend-nodes.ts
 import { deviceIdentity } from '../disk/identity.ts';
 import { LOOP_MAJOR } from '../sys/loop.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
+import type { LoopClaim } from './loop-pool.ts';
 import { rawPathOf } from './look.ts';
 import { deviceMember, type OpenTarget, openTarget } from './target.ts';
 
 /**
  * Holds the device that `physical-device` names. Nothing is bound or freed here.
+ * @param diskSequence the kernel's number of the binding that was given, where the store has it
  * @throws Failure gone when the device is not what the disk was given; in-use when someone else has it
  */
 export function adoptDevice(
@@ -16,6 +18,7 @@ export function adoptDevice(
   record: DiskRecord,
   nodes: BackendNodes,
   physicalDevice: string,
+  diskSequence: number | undefined,
 ): Held {
   const device = parsePhysicalDevice(physicalDevice);
   if (device === undefined) {
@@ -26,7 +29,10 @@ export function adoptDevice(
   }
   using target = tryOpen(nodes);
   if (target?.facts.kind === 'block') return adoptBlock(world, record, device, target);
-  if (device.major === LOOP_MAJOR) return adoptLoop(world, nodes, device.minor, target);
+  if (device.major === LOOP_MAJOR) {
+    const loop = world.loops.adopt(device.minor, { diskSequence, readOnly: nodes.mode === 'r' });
+    return adoptLoop(loop, nodes, target);
+  }
   throw new Failure('gone', `${nodes.params} is no longer the device ${physicalDevice}`);
 }
 
@@ -40,16 +46,7 @@ function tryOpen(nodes: BackendNodes): OpenTarget | undefined {
   }
 }
 
-function adoptLoop(
-  world: DiskWorld,
-  nodes: BackendNodes,
-  number: number,
-  target: OpenTarget | undefined,
-): Held {
-  const loop = world.loops.adopt(number, {
-    diskSequence: nodes.diskSequence,
-    readOnly: nodes.mode === 'r',
-  });
+function adoptLoop(loop: LoopClaim, nodes: BackendNodes, target: OpenTarget | undefined): Held {
   const { identity, device, devicePath, diskSequence } = loop;
   if (target !== undefined && target.member.identity !== identity) {
     loop[Symbol.dispose]();

@@ -1,5 +1,6 @@
 /** Does one step of a plan and notes in the disk's record what has changed by it. */
-import { XenbusState } from '../disk/backend-nodes.ts';
+import { parseDiskSequence, XenbusState } from '../disk/backend-nodes.ts';
+import { vdevName } from '../disk/vdev.ts';
 import type { Step } from '../disk/plan.ts';
 import { adoptDevice } from './adopt.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
@@ -23,10 +24,13 @@ export async function carryOut(
       take(world, record, hold(world, step, look));
       record.holdMs = performance.now() - (look?.beganMs ?? NaN);
       return 'done';
-    case 'adopt':
-      take(world, record, adoptDevice(world, record, step.nodes, step.physicalDevice));
-      record.published = step.nodes.hotplugStatus === 'connected';
+    case 'adopt': {
+      const { nodes, physicalDevice } = step;
+      const sequence = parseDiskSequence(await world.store.read(`${record.path}/diskseq`));
+      take(world, record, adoptDevice(world, record, nodes, physicalDevice, sequence));
+      record.published = nodes.hotplugStatus === 'connected';
       return 'done';
+    }
     case 'release':
       release(world, record);
       return 'done';
@@ -93,9 +97,9 @@ function hold(world: DiskWorld, step: Step & { do: 'hold' }, look: Look | undefi
 
 /** From here on others are told that this guest holds it. */
 function take(world: DiskWorld, record: DiskRecord, held: Held): void {
-  const { key, nodes, path } = record;
+  const { key, path } = record;
   record.held = held;
-  const vdev = nodes?.vdev ?? String(key.devid);
+  const vdev = vdevName(key.devid);
   world.holdings.add({
     key: path,
     who: { type: 'guest', domid: key.domid, devid: key.devid, vdev, kind: key.kind },
@@ -122,13 +126,12 @@ async function publish(
   const { path } = record;
   const written = await world.store
     .transaction(async (tx) => {
-      const state = tx.read(`${path}/state`);
-      const online = tx.read(`${path}/online`);
+      // One round trip: what must not be written is aborted. libxl writes online=0 with state 5.
       const writes = Object.entries(values).map(([name, value]) =>
         tx.write(`${path}/${name}`, value),
       );
-      if (!mayPublish(await state, await online)) throw new StaleDisk();
-      await Promise.all(writes);
+      const [state] = await Promise.all([tx.read(`${path}/state`), ...writes]);
+      if (!isWaiting(state)) throw new StaleDisk();
       return true;
     })
     .catch((thrown: unknown) => {
@@ -146,8 +149,8 @@ async function publish(
 /** Thrown inside a transaction to abort it: the disk is not waiting for a device any more. */
 class StaleDisk extends Error {}
 
-function mayPublish(state: string | undefined, online: string | undefined): boolean {
-  return state !== undefined && Number(state) < XenbusState.closing && online !== '0';
+function isWaiting(state: string | undefined): boolean {
+  return state !== undefined && Number(state) < XenbusState.closing;
 }
 
 /** What a toolstack writes to have the backend close: asked for on behalf of a dead guest. */

@@ -4,6 +4,7 @@ import type { Log } from '../base/log.ts';
 import { type BackendNodes, backendPath, type DiskKey } from '../disk/backend-nodes.ts';
 import type { Holdings } from '../disk/holdings.ts';
 import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
+import { vdevName } from '../disk/vdev.ts';
 import type { Store } from '../xenstore/store.ts';
 import type { DevicePool } from './device-pool.ts';
 import type { LoopClaim, LoopPool } from './loop-pool.ts';
@@ -77,7 +78,7 @@ export function newRecord(key: DiskKey): DiskRecord {
 export function logFields(record: DiskRecord): Record<string, string | number | undefined> {
   return {
     VBD_DOMID: record.key.domid,
-    VBD_VDEV: record.nodes?.vdev ?? record.key.devid,
+    VBD_VDEV: vdevName(record.key.devid),
     VBD_PATH: record.held?.facts.member.path ?? record.nodes?.params,
   };
 }

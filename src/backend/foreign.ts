@@ -5,6 +5,7 @@
 import { Failure } from '../base/failure.ts';
 import { type BackendNodes, parsePhysicalDevice } from '../disk/backend-nodes.ts';
 import type { Member } from '../disk/identity.ts';
+import { vdevName } from '../disk/vdev.ts';
 import type { DiskRecord, DiskWorld } from './disk-record.ts';
 import { deviceMember, openTarget } from './target.ts';
 
@@ -20,7 +21,7 @@ export function observeForeign(world: DiskWorld, record: DiskRecord): void {
     type: 'guest',
     domid: key.domid,
     devid: key.devid,
-    vdev: nodes.vdev,
+    vdev: vdevName(key.devid),
     kind: key.kind,
   } as const;
   world.holdings.add({ key: path, who, members });

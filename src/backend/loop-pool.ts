@@ -75,8 +75,11 @@ export interface LoopPool extends Disposable {
    * @throws Failure in-use | gone
    */
   adopt(number: number, expected: ExpectedLoop): LoopClaim;
-  /** Makes devices ahead of need until `spare` are there. */
-  replenish(): void;
+  /**
+   * Makes devices ahead of need until `spare` are there, `most` of them at a time.
+   * @returns true when more are wanted still
+   */
+  replenish(most?: number): boolean;
   readonly bound: number;
   readonly spare: number;
 }
@@ -120,7 +123,7 @@ export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): Lo
   return {
     acquire: (request) => claim(pool, shared(pool, request) ?? bind(pool, request)),
     adopt: (number, expected) => claim(pool, adopted(pool, number, expected)),
-    replenish: () => replenish(pool, options.spare),
+    replenish: (most = Infinity) => replenish(pool, options.spare, most),
     get bound() {
       return entries.size;
     },
@@ -135,11 +138,12 @@ export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): Lo
   };
 }
 
-function replenish({ kernel, ready, suspects }: Pool, spare: number): void {
+function replenish({ kernel, ready, suspects }: Pool, spare: number, most: number): boolean {
   for (const number of suspects.splice(0)) {
     (kernel.isUnbound(number) ? ready : suspects).push(number);
   }
-  while (ready.length < spare) ready.push(kernel.add());
+  for (let made = 0; made < most && ready.length < spare; made++) ready.push(kernel.add());
+  return ready.length < spare;
 }
 
 /** The device that the pool already has on that file, once it is seen to be unchanged. */

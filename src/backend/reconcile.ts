@@ -88,7 +88,7 @@ export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undef
     nodes: record.nodes,
     ours: record.ours,
     guest: goneSinceMs === undefined ? record.guest : 'gone',
-    backend: world.backendOf(record.key),
+    backend: mattersWhoHasItOpen(record, goneSinceMs) ? world.backendOf(record.key) : 'unknown',
     held: record.held?.facts,
     published: record.published,
     closingSeen: record.closingSeen,
@@ -98,6 +98,12 @@ export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undef
     conflict: look?.conflict,
     graceOver: goneSinceMs !== undefined && world.now() - goneSinceMs >= world.graceMs,
   };
+}
+
+/** A disk in ordinary life is not asked about: the look costs system calls. */
+function mattersWhoHasItOpen(record: DiskRecord, goneSinceMs: number | undefined): boolean {
+  const lost = record.nodes === undefined && record.held !== undefined;
+  return lost || record.unadoptable !== undefined || goneSinceMs !== undefined;
 }
 
 async function readNodes(

@@ -67,13 +67,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     await disks.settled();
     await deaths.look(first);
     await disks.settled();
-    loops.replenish();
   };
 
   const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
   const scanLater = (): void => void scan().catch(logLoss);
   await using stack = new AsyncDisposableStack();
   stack.use(deaths);
+  stack.use(keepSpareLoops(loops, disks, log));
   stack.use(store.onConnection((connected) => tellConnection(log, connected)));
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
   let started = false;
@@ -89,6 +89,33 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   stack.defer(() => clearInterval(sweep));
   const owned = stack.move();
   return { world, disks, scan: () => scan(), [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** A few at a time, between attaches: making a device takes longer than binding one. */
+const MADE_AT_ONCE = 4;
+const REPLENISH_AFTER_MS = 50;
+
+/** Makes loop devices ahead of need again after disks took some. */
+function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable {
+  let timer: NodeJS.Timeout | undefined;
+  const later = (): void => {
+    timer ??= setTimeout(replenish, REPLENISH_AFTER_MS).unref();
+  };
+  const replenish = (): void => {
+    timer = undefined;
+    try {
+      if (loops.replenish(MADE_AT_ONCE)) later();
+    } catch (thrown) {
+      log('warning', `no loop devices can be made ahead: ${sentenceOf(thrown)}`);
+    }
+  };
+  const listener = disks.onChange(later);
+  return {
+    [Symbol.dispose]() {
+      listener[Symbol.dispose]();
+      clearTimeout(timer);
+    },
+  };
 }
 
 /** What cannot be done for one disk never stops the others. */

@@ -116,11 +116,9 @@ export async function dryRun(daemon: Daemon, request: AttachRequest): Promise<Dr
     script: vbdScript,
     params: spec.target ?? '',
     mode: spec.access,
-    vdev: spec.vdev,
     directIoSafe: spec.directIoSafe,
     physicalDevice: undefined,
     hotplugStatus: undefined,
-    diskSequence: undefined,
   };
   const plan = await planWithLook(world, record);
   return { because: plan.because, steps: plan.steps.map(describeStep) };
@@ -214,7 +212,7 @@ export async function findDisk(daemon: Daemon, guest: string, vdev: string): Pro
   const devid = vdevNumber(vdev);
   for (const record of daemon.disks.records.values()) {
     const { key } = record;
-    if (key.domid === domid && (key.devid === devid || record.nodes?.vdev === vdev)) return record;
+    if (key.domid === domid && key.devid === devid) return record;
   }
   throw new Failure('not-found', `guest ${guest} has no disk ${vdev} — see vbd list`, { domid });
 }

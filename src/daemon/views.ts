@@ -3,6 +3,7 @@ import { type DiskRecord, type DiskWorld } from '../backend/disk-record.ts';
 import { factsOf } from '../backend/reconcile.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
 import { describeStep, planDisk } from '../disk/plan.ts';
+import { vdevName } from '../disk/vdev.ts';
 
 export interface DiskView {
   readonly domid: number;
@@ -40,7 +41,7 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
   return {
     domid: key.domid,
     guest: guest ?? null,
-    vdev: nodes?.vdev ?? String(key.devid),
+    vdev: vdevName(key.devid),
     devid: key.devid,
     kind: key.kind,
     state: stateOf(record),

@@ -47,11 +47,9 @@ export const nodeNames = [
   'script',
   'params',
   'mode',
-  'dev',
   'direct-io-safe',
   'physical-device',
   'hotplug-status',
-  'diskseq',
 ] as const;
 
 export type NodeName = (typeof nodeNames)[number];
@@ -65,30 +63,24 @@ export interface BackendNodes {
   readonly script: string | undefined;
   readonly params: string;
   readonly mode: Mode;
-  /** The name that the guest's config gives it: `xvda`. */
-  readonly vdev: string;
   readonly directIoSafe: boolean;
   /** `major:minor` in hexadecimal, as blkback reads it, or undefined. */
   readonly physicalDevice: string | undefined;
   readonly hotplugStatus: string | undefined;
-  readonly diskSequence: number | undefined;
 }
 
 /** What the nodes say; undefined when there is no such disk (no state means no directory). */
 export function parseBackendNodes(values: NodeValues): BackendNodes | undefined {
   if (values.state === undefined) return undefined;
-  const sequence = values.diskseq === undefined ? NaN : Number.parseInt(values.diskseq, 16);
   return {
     state: Number(values.state),
     online: values.online !== '0',
     script: values.script,
     params: values.params ?? '',
     mode: parseMode(values.mode ?? 'r'),
-    vdev: values.dev ?? '',
     directIoSafe: values['direct-io-safe'] === '1',
     physicalDevice: values['physical-device'],
     hotplugStatus: values['hotplug-status'],
-    diskSequence: Number.isNaN(sequence) ? undefined : sequence,
   };
 }
 
@@ -96,6 +88,12 @@ export function parseBackendNodes(values: NodeValues): BackendNodes | undefined 
 export function parseMode(text: string): Mode {
   if (!text.includes('w')) return 'r';
   return text.includes('!') ? 'w!' : 'w';
+}
+
+/** Reads `diskseq`, hexadecimal as Qubes writes it; undefined when there is none. */
+export function parseDiskSequence(text: string | undefined): number | undefined {
+  const sequence = Number.parseInt(text ?? '', 16);
+  return Number.isNaN(sequence) ? undefined : sequence;
 }
 
 /** `major:minor` in lowercase hexadecimal, as blkback parses `physical-device`. */

@@ -39,11 +39,9 @@ const nodes: BackendNodes = {
   script: '/etc/xen/scripts/block-vbd',
   params: '/a.img',
   mode: 'w',
-  vdev: 'xvda',
   directIoSafe: false,
   physicalDevice: undefined,
   hotplugStatus: undefined,
-  diskSequence: undefined,
 };
 const attached = { ...nodes, physicalDevice: '7:a', hotplugStatus: 'connected' };
 const fresh: DiskFacts = {
