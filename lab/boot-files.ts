@@ -22,6 +22,15 @@ const applets = [
   .join(' ')
   .split(' ');
 
+/** Modules with the list that says in which order to load them. */
+function moduleList(name: string, paths: readonly string[]): Entry[] {
+  const order = paths.map((path) => `${basename(path)}\n`).join('');
+  return [
+    file(name, order),
+    ...paths.map((path) => file(`modules/${basename(path)}`, readFileSync(path))),
+  ];
+}
+
 /** An initial ram disk: our first process and the modules that it loads, in order. */
 function ramDisk(program: Uint8Array, modules: readonly string[], more: readonly Entry[]): Buffer {
   return initramfs([
@@ -29,8 +38,7 @@ function ramDisk(program: Uint8Array, modules: readonly string[], more: readonly
     file('init', program, 0o755),
     link('sbin/poweroff', '../init'),
     link('sbin/reboot', '../init'),
-    file('modules.order', modules.map((path) => `${basename(path)}\n`).join('')),
-    ...modules.map((path) => file(`modules/${basename(path)}`, readFileSync(path))),
+    ...moduleList('modules.order', modules),
     ...more,
   ]);
 }
@@ -54,19 +62,22 @@ async function build(suiteName: SuiteName, root: Root, target: string): Promise<
 
   await outside('tar', ['-xf', root.tar, '-C', scratch, './usr/bin/busybox']);
   const busybox = await readFile(join(scratch, 'usr', 'bin', 'busybox'));
+  const blkfront = await moduleFiles(kernel, ['xen-blkfront']);
+  const ext4 = await moduleFiles(kernel, ['ext4']);
+  const virtio = await moduleFiles(kernel, ['virtio_pci', 'virtio_blk']);
   const tools = [
+    ...moduleList('modules.ext4', ext4),
     file('bin/busybox', busybox, 0o755),
     ...applets.map((name) => link(`bin/${name}`, 'busybox')),
   ];
-  const dom0 = await moduleFiles(kernel, ['virtio_pci', 'virtio_blk', 'ext4']);
-  const guest = await moduleFiles(kernel, ['xen-blkfront', 'ext4']);
-  await writeFile(join(target, 'dom0.cpio.gz'), ramDisk(program, dom0, []));
-  await writeFile(join(target, 'guest.cpio.gz'), ramDisk(program, guest, tools));
+  await writeFile(join(target, 'dom0.cpio.gz'), ramDisk(program, [...virtio, ...ext4], []));
+  await writeFile(join(target, 'driver.cpio.gz'), ramDisk(program, [...blkfront, ...ext4], []));
+  await writeFile(join(target, 'guest.cpio.gz'), ramDisk(program, blkfront, tools));
   await rm(scratch, { recursive: true });
 }
 
 /**
- * The folder with `xen`, `vmlinux`, `dom0.cpio.gz`, `guest.cpio.gz`, dom0's `modules` and the
+ * The folder with `xen`, `vmlinux`, the initial ram disks, dom0's `modules` and the
  * program `disk`, built when packages or sources have changed.
  */
 export async function bootFiles(suiteName: SuiteName, root: Root): Promise<string> {

@@ -11,6 +11,11 @@ export interface Guests extends AsyncDisposable {
    * @throws Failure io with all that xl printed
    */
   create(config?: GuestConfig): Promise<Guest>;
+  /**
+   * A second domain with dom0's own file system and the checkout, for backends: `ask` runs bash in
+   * it. Nothing serves disks there until it is told to: `ask('xl devd')`. It has a file /d/disk.img.
+   */
+  createDriver(): Promise<Guest>;
   /** What xl prints when it refuses to create this guest. */
   refused(config: GuestConfig): Promise<Ran>;
   /** How long a paused guest takes to create and to destroy. */
@@ -30,14 +35,25 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
     return { name, ran };
   }
 
+  async function create(config: GuestConfig = {}): Promise<Guest> {
+    const { name, ran } = await xlCreate(config);
+    if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
+    const guest = guestOf(dom0, machine, name, Number(await dom0.run(`xl domid ${name}`)));
+    made.push(guest);
+    if (config.paused !== true && config.kernel === undefined) await guest.ready();
+    return guest;
+  }
+
   return {
-    create: async (config = {}) => {
-      const { name, ran } = await xlCreate(config);
-      if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
-      const guest = guestOf(dom0, machine, name, Number(await dom0.run(`xl domid ${name}`)));
-      made.push(guest);
-      if (config.paused !== true && config.kernel === undefined) await guest.ready();
-      return guest;
+    create,
+    createDriver: async () => {
+      // Its file system has no journal: it must not meet what another driver domain left there.
+      await dom0.run('e2fsck -p /dev/vdd || [ $? -le 1 ]; cp /share/tree.tar /d/tree.tar');
+      return create({
+        driver: true,
+        memoryMb: 400,
+        disks: ['/dev/vdd,raw,xvda,rw', '/dev/vdb,raw,xvdb,ro', '/d/tree.tar,raw,xvdc,ro'],
+      });
     },
     refused: async (config) => {
       const { name, ran } = await xlCreate(config);
@@ -52,7 +68,8 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
       return { createMs: ran.timeMs, destroyMs: destroyed.timeMs };
     },
     [Symbol.asyncDispose]: async () => {
-      for (const guest of made) {
+      // Newest first: a guest goes before the driver domain that serves it.
+      for (const guest of made.toReversed()) {
         await dom0.attempt(`xl domid ${guest.name} && xl destroy ${guest.name}`);
         guest.console[Symbol.dispose]();
       }

@@ -48,7 +48,7 @@ async function buildDom0(root: Root, boot: string, folder: string): Promise<void
     await mkdir(dirname(place), { recursive: true });
     await cp(join(dom0Files, name), place);
   }
-  for (const name of ['vmlinux', 'guest.cpio.gz', 'disk'])
+  for (const name of ['vmlinux', 'guest.cpio.gz', 'driver.cpio.gz', 'disk'])
     await cp(join(boot, name), join(overlay, 'lab', name));
   const script = [
     'tree="$3/tree"; mkdir "$tree"; tar -xf "$1" -C "$tree"',

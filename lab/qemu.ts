@@ -50,7 +50,7 @@ function disk(id: string, path: string, options: string): string[] {
 function commandLine(config: Config, images: Images, folder: string): string[] {
   const init = config.init === 'systemd' ? '/lib/systemd/systemd' : '/lab/init';
   const linux = [
-    'console=hvc0 panic=-1 quiet loglevel=4 systemd.show_status=0',
+    'console=hvc0 panic=-1 quiet loglevel=4 cryptomgr.notests rodata=off systemd.show_status=0',
     `lab.root=/dev/vda lab.init=${init} lab.xenstored=${config.xenstored}`,
   ].join(' ');
   const modules = [

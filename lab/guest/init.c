@@ -25,14 +25,15 @@ static void console(const char *path) {
   if (fd > 2) close(fd);
 }
 
-static void load_modules(void) {
+/* Loads the modules of a list; those for hardware that is not here say ENODEV. */
+static void load_modules(const char *order) {
   char name[200], path[220];
-  FILE *list = fopen("/modules.order", "r");
+  FILE *list = fopen(order, "r");
   while (list != NULL && fgets(name, sizeof name, list) != NULL) {
     name[strcspn(name, "\n")] = 0;
     snprintf(path, sizeof path, "/modules/%s", name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST && errno != ENODEV))
       printf("vbd: module %s: %s\n", name, strerror(errno));
     close(fd);
   }
@@ -144,6 +145,7 @@ static int perform(int argc, char **argv, char *rest, FILE *out, char *why, size
   char path[64];
   const char *verb = argv[0];
   if (strcmp(verb, "list") == 0) return list_disks(out), 0;
+  if (strcmp(verb, "ext4") == 0) return load_modules("/modules.ext4"), 0;
   if (strcmp(verb, "sh") == 0) return shell(rest, out, why, room);
   if (strcmp(verb, "poweroff") == 0 || strcmp(verb, "reboot") == 0 || strcmp(verb, "crash") == 0)
     return power(verb), 0;
@@ -219,7 +221,7 @@ int main(int argc, char **argv) {
   mount("sysfs", "/sys", "sysfs", 0, NULL);
   mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
   console("/dev/console");
-  load_modules();
+  load_modules("/modules.order");
   char *root = option("lab.root"), *program = option("lab.init");
   if (root != NULL && program != NULL) go_over(root, program);
   serve();

@@ -1,5 +1,6 @@
 /** What the official block script does on this host: the baseline that vbdkit is held against. */
 import assert from 'node:assert/strict';
+import { grubGuest, makeGrubDisk } from '../grub.ts';
 import { step, type Lab } from '../step.ts';
 
 const diskBytes = 64 * 1024 * 1024;
@@ -57,6 +58,85 @@ export const steps = [
     await guest.verify('xvdb', 1, { length: 1024 * 1024 });
     await lab.dom0.run(`xl block-detach ${guest.name} xvdb`);
     await guest.awaitNoDisk('xvdb');
+    await guest.destroy();
+  }),
+
+  step('a guest reboots and finds what it wrote', async (lab) => {
+    await lab.dom0.run('mke2fs -q -t ext4 /d/a.img 64M');
+    const guest = await lab.guests.create({ disks: ['/d/a.img,raw,xvda,rw'] });
+    await guest.awaitDisk('xvda');
+    await guest.mount('xvda');
+    await guest.sh('echo still here > /mnt/note; umount /mnt');
+    const before = guest.domid;
+    await guest.end('reboot');
+    await guest.ready();
+    assert.notEqual(guest.domid, before);
+    await guest.awaitDisk('xvda');
+    await guest.mount('xvda');
+    assert.equal(await guest.sh('cat /mnt/note; umount /mnt'), 'still here');
+    await guest.destroy();
+  }),
+
+  step('a PVH guest does I/O', async (lab) => {
+    await image(lab, '/d/a.img');
+    const guest = await lab.guests.create({ type: 'pvh', disks: ['/d/a.img,raw,xvda,rw'] });
+    await guest.awaitDisk('xvda');
+    await guest.verify('xvda', 1, { length: 4194304 });
+    await guest.fill('xvda', 2, { length: 4194304 });
+    await guest.verify('xvda', 2, { length: 4194304 });
+    await guest.destroy();
+  }),
+
+  ...(['pv64', 'pvh32'] as const).map((grub) =>
+    step(`GRUB ${grub} reads a disk`, async (lab) => {
+      await makeGrubDisk(lab, '/d/grub.img', 'cat /boot/word\nsleep 1000\n', {
+        '/etc/debian_version': '/boot/word',
+      });
+      const guest = await lab.guests.create(grubGuest(grub, ['/d/grub.img,raw,xvda,ro']));
+      await guest.console.match(/12\.\d+|13\.\d+/, 120_000);
+      await guest.destroy();
+    }),
+  ),
+
+  step('GRUB hands a disk over to the kernel that it loads', async (lab) => {
+    const boot = 'linux /boot/vmlinux console=hvc0 loglevel=1\ninitrd /boot/initrd\nboot\n';
+    await makeGrubDisk(lab, '/d/grub.img', boot, {
+      '/lab/vmlinux': '/boot/vmlinux',
+      '/lab/guest.cpio.gz': '/boot/initrd',
+    });
+    const guest = await lab.guests.create(grubGuest('pv64', ['/d/grub.img,raw,xvda,rw']));
+    await guest.ready();
+    await guest.awaitDisk('xvda');
+    await guest.fill('xvda', 6, { at: 100 * 1024 * 1024, length: 1024 * 1024 });
+    await guest.verify('xvda', 6, { at: 100 * 1024 * 1024, length: 1024 * 1024 });
+    await guest.destroy();
+  }),
+
+  step('a driver domain serves a guest', async (lab) => {
+    const driver = await lab.guests.createDriver();
+    await driver.ask('disk fill /d/disk.img 7');
+    await driver.ask('xl devd');
+    const disk = `vdev=xvda,access=rw,backend=${driver.name},script=block,target=/d/disk.img`;
+    const guest = await lab.guests.create({ disks: [disk] });
+    await guest.awaitDisk('xvda');
+    await guest.verify('xvda', 7, { length: 4194304 });
+    await guest.destroy();
+    await driver.destroy();
+  }),
+
+  step('the store tells who attached a disk', async (lab) => {
+    await image(lab, '/d/a.img');
+    const guest = await lab.guests.create();
+    const trace = await lab.xenstore.trace(async () => {
+      await lab.dom0.run(`xl block-attach ${guest.name} /d/a.img,raw,xvda,rw`);
+      await guest.awaitDisk('xvda');
+    });
+    const node = `backend/vbd/${guest.domid}/${xvda}/hotplug-status`;
+    const writes = trace.requests.filter(({ op, path }) => op === 'write' && path.endsWith(node));
+    assert.deepEqual(
+      writes.map(({ rest }) => rest),
+      ['connected'],
+    );
     await guest.destroy();
   }),
 ];
