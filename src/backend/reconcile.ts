@@ -46,8 +46,12 @@ async function nextStep(
   record: DiskRecord,
   vms: VmBook,
 ): Promise<Step | 'look again' | undefined> {
-  const look = wantsTarget(record) ? await lookWithVms(world, record, vms) : undefined;
+  const look = wantsTarget(record) ? lookAtTarget(world, record, vms) : undefined;
   using _target = look?.opened;
+  if (look !== undefined && look.unknownDomids.length > 0) {
+    await vms.learn(look.unknownDomids);
+    return nextStep(world, record, vms);
+  }
   const plan = planDisk(factsOf(world, record, look));
   record.because = plan.because;
   const [step] = plan.steps;
@@ -67,16 +71,6 @@ async function nextStep(
     else if (step.do === 'hold') record.refusal = thrown;
     else throw thrown;
     return step;
-  }
-}
-
-/** Looks until every guest that shares the target is known by its VM; the last look is current. */
-async function lookWithVms(world: DiskWorld, record: DiskRecord, vms: VmBook): Promise<Look> {
-  for (;;) {
-    const look = lookAtTarget(world, record, vms);
-    if (look.unknownDomids.length === 0) return look;
-    look.opened?.[Symbol.dispose]();
-    await vms.learn(look.unknownDomids);
   }
 }
 

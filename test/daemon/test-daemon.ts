@@ -1,0 +1,71 @@
+/** A vbdd over an embedded host, in this process: real loop devices, a real store's semantics. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createDevicePool } from '../../src/backend/device-pool.ts';
+import { loopKernel } from '../../src/backend/loop-kernel.ts';
+import { createLoopPool } from '../../src/backend/loop-pool.ts';
+import { type Log } from '../../src/base/log.ts';
+import { type Daemon, type DaemonOptions, startDaemon } from '../../src/daemon/daemon.ts';
+import { kernelBackends } from '../../src/daemon/kernel-backends.ts';
+import { startTestHost, type TestHost } from '../host/test-host.ts';
+
+export interface TestDaemon extends Daemon {
+  /** What it logged: level and sentence. */
+  readonly lines: string[];
+}
+
+/** Starts a vbdd on the host; it takes the place of one that was disposed before it. */
+export async function startTestDaemon(
+  host: TestHost,
+  changes: Partial<DaemonOptions> = {},
+): Promise<TestDaemon> {
+  const lines: string[] = [];
+  const log: Log = (level, sentence) => void lines.push(`${level}: ${sentence}`);
+  await using stack = new AsyncDisposableStack();
+  const store = stack.use(host.connect());
+  const onFault = (sentence: string): void => log('warning', sentence);
+  const loops = stack.use(createLoopPool(loopKernel(), { spare: 4, onFault }));
+  const devices = stack.use(createDevicePool());
+  const daemon = stack.use(
+    await startDaemon({
+      store,
+      loops,
+      devices,
+      log,
+      isOurs: (script) => script?.endsWith('/block-vbd') === true,
+      backendOf: kernelBackends(join(host.dir, 'sys')),
+      graceMs: 20,
+      sweepMs: 60_000,
+      ...changes,
+    }),
+  );
+  const owned = stack.move();
+  return { ...daemon, lines, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** A host with a vbdd on it; disposing ends both. */
+export async function startVbdkit(
+  changes: Partial<DaemonOptions> = {},
+): Promise<{ host: TestHost; vbdd: TestDaemon } & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const host = stack.use(await startTestHost());
+  const vbdd = stack.use(await startTestDaemon(host, changes));
+  const owned = stack.move();
+  return { host, vbdd, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Loop devices bound to files below `dir`, as sysfs tells: number → file. */
+export function boundLoops(dir: string): Map<number, string> {
+  const bound = new Map<number, string>();
+  for (const name of readdirSync('/sys/block')) {
+    const number = /^loop(\d+)$/.exec(name)?.[1];
+    if (number === undefined) continue;
+    try {
+      const file = readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim();
+      if (file.startsWith(dir)) bound.set(Number(number), file.replace(/ \(deleted\)$/, ''));
+    } catch {
+      // Not bound.
+    }
+  }
+  return bound;
+}
