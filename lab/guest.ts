@@ -164,8 +164,12 @@ export function guestOf(dom0: Dom0, machine: Machine, name: string, domid: numbe
     ready: async () => {
       const found = await console.match(/vbd ready .*\n/, bootMs, bootedAt);
       bootedAt += found.index + found[0].length;
-      current = Number(await dom0.run(`xl domid ${name}`));
-      terminal = undefined;
+      const facts = await dom0.run(
+        `domid=$(xl domid ${name}); echo $domid; xenstore-read /local/domain/$domid/console/tty`,
+      );
+      const [domid, tty] = facts.split('\n');
+      current = Number(domid);
+      terminal = tty;
     },
     gone: async (timeoutMs = 120_000) =>
       void (await dom0.run(`until-gone ${current}`, { timeoutMs })),

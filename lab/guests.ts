@@ -31,14 +31,14 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
     const name = `g${process.pid}-${++counter}`;
     await dom0.put(`/root/${name}.cfg`, configText(name, config));
     const flags = config.paused === true ? '-q -p' : '-q';
-    const ran = await dom0.attempt(`xl create ${flags} /root/${name}.cfg`);
+    const ran = await dom0.attempt(`xl create ${flags} /root/${name}.cfg && xl domid ${name}`);
     return { name, ran };
   }
 
   async function create(config: GuestConfig = {}): Promise<Guest> {
     const { name, ran } = await xlCreate(config);
     if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
-    const guest = guestOf(dom0, machine, name, Number(await dom0.run(`xl domid ${name}`)));
+    const guest = guestOf(dom0, machine, name, Number(ran.stdout));
     made.push(guest);
     if (config.paused !== true && config.kernel === undefined) await guest.ready();
     return guest;

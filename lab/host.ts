@@ -42,20 +42,24 @@ export async function carryIn(machine: Machine): Promise<void> {
   );
 }
 
-/** One line for each thing that a step should have taken away. */
+/** Tells a guest, a loop device or a backend that is there, one a line. */
+const look = `
+  xl list | sed -e 1,2d -e 's/ .*//' -e 's/^/guest /'
+  losetup --list --noheadings --output NAME,BACK-FILE | sed 's/^/loop device /'
+  for kind in vbd vbd3 qdisk; do
+    xenstore-ls -f "/local/domain/0/backend/$kind" 2> /dev/null |
+      sed -n 's/^\\([^ ]*\\)\\/frontend = .*/backend \\1/p'
+  done`;
+
+/** What a step should have taken away and did not; when that is nothing, its files are removed. */
 export async function leftOvers(machine: Machine): Promise<string[]> {
   const text = await dom0Of(machine).run(
-    `xl list | sed -e 1,2d -e 's/ .*//' -e 's/^/guest /'
-    losetup --list --noheadings --output NAME,BACK-FILE | sed 's/^/loop device /'
-    for kind in vbd vbd3 qdisk; do
-      xenstore-ls -f "/local/domain/0/backend/$kind" 2> /dev/null |
-        sed -n 's/^\\([^ ]*\\)\\/frontend = .*/backend \\1/p'
-    done`,
+    `left=$(${look}); [ -n "$left" ] && echo "$left" && exit; rm -rf /d /root/g*.cfg; mkdir /d`,
   );
   return text.split('\n').filter((line) => line !== '');
 }
 
-/** Takes away what a step left, and its files, so that the next one starts clean. */
+/** Takes away whatever is there, so that the next step starts clean. */
 export async function tidyUp(machine: Machine): Promise<void> {
   await dom0Of(machine).run(
     `for name in $(xl list | sed -e 1,2d -e 's/ .*//'); do xl destroy "$name"; done

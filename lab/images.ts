@@ -19,6 +19,7 @@ export interface Images {
 /** Where the files of lab/dom0 go; all others go to /lab. */
 const places: Readonly<Record<string, string>> = {
   'lab.service': 'etc/systemd/system/lab.service',
+  'oxenstored.conf': 'etc/xen/oxenstored.conf',
   'xen-default': 'etc/default/xen',
   'xen.conf': 'etc/systemd/system/xen.service.d/lab.conf',
 };

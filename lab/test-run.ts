@@ -46,11 +46,12 @@ async function runStep(machine: Machine, step: Step, signal: AbortSignal): Promi
   try {
     await lab.guests[Symbol.asyncDispose]();
     const left = await leftOvers(machine);
-    if (left.length > 0 && outcome.verdict !== 'failed') {
+    if (left.length > 0) {
       const error = new Failure('io', `left behind: ${left.join(', ')}`);
-      outcome = { verdict: 'failed', why: await failed(machine, step, error) };
+      if (outcome.verdict !== 'failed')
+        outcome = { verdict: 'failed', why: await failed(machine, step, error) };
+      await tidyUp(machine);
     }
-    await tidyUp(machine);
   } catch (thrown) {
     signal.throwIfAborted();
     const text = textOf(thrown);
