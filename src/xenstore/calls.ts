@@ -8,6 +8,7 @@ import {
   splitStrings,
   textOf,
 } from './payload.ts';
+import { checkValue } from './path.ts';
 import type { Call } from './pending.ts';
 import type { Permission } from './store.ts';
 import { MessageType } from './wire.ts';
@@ -46,6 +47,7 @@ export const permissionsCall: Call<Permission[] | undefined> = {
 export const writeCall: Call<void> = {
   type: MessageType.write,
   doing: 'writing',
+  check: checkValue,
   decode: nothing,
 };
 

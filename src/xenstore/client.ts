@@ -109,16 +109,15 @@ function clientOf(connect: Connect, { timeoutMs = TIMEOUT_MS }: StoreOptions): C
   return { link, start, store };
 }
 
-/** Asks on whatever connection there is then; a path that cannot be one rejects. */
-const askOn: AskOn = (connection, transactionId) => (call, path, rest) => {
-  try {
+/** Asks on whatever connection there is then. */
+const askOn: AskOn =
+  (connection, transactionId) =>
+  (call, path, rest = '') => {
     const on = connection();
-    const payload = `${wirePath(on.home, path)}\0${rest ?? ''}`;
+    const payload = `${wirePath(on.home, path)}\0${rest}`;
+    call.check?.(path, rest);
     return on.request(call, transactionId, payload, path);
-  } catch (thrown) {
-    return Promise.reject(thrown);
-  }
-};
+  };
 
 async function readAll(ask: Ask, paths: readonly string[], tally: Tally): Promise<Reading> {
   let first = 0;
@@ -132,6 +131,6 @@ async function readAll(ask: Ask, paths: readonly string[], tally: Tally): Promis
       first ||= at;
     },
   };
-  const values = await Promise.all(paths.map((path) => ask(noting, path)));
+  const values = await Promise.all(paths.map(async (path) => ask(noting, path)));
   return { values, at: first || tally.at + 1 };
 }

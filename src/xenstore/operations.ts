@@ -11,13 +11,15 @@ import {
   writeCall,
 } from './calls.ts';
 import type { Connection } from './connection.ts';
-import { checkValue } from './path.ts';
 import { formatPermissions } from './payload.ts';
 import type { Call } from './pending.ts';
 import { errnoOf } from './refusal.ts';
 import type { StoreOps } from './store.ts';
 
-/** Asks one thing of a node; `rest` follows the path's NUL in the payload. */
+/**
+ * Asks one thing of a node; `rest` follows the path's NUL in the payload.
+ * @throws Failure at once when it cannot even be asked
+ */
 export type Ask = <T>(call: Call<T>, path: string, rest?: string) => Promise<T>;
 
 /** Asks within a transaction (0: none) of the connection that there is then. */
@@ -28,7 +30,7 @@ const LISTING_TRIES = 64;
 
 export function operations(ask: Ask): StoreOps {
   return {
-    read: (path) => ask(readCall, path),
+    read: async (path) => ask(readCall, path),
     async directory(path) {
       try {
         return await ask(directoryCall, path);
@@ -37,11 +39,8 @@ export function operations(ask: Ask): StoreOps {
         return listInParts(ask, path);
       }
     },
-    async write(path, value) {
-      checkValue(path, value);
-      return ask(writeCall, path, value);
-    },
-    mkdir: (path) => ask(mkdirCall, path),
+    write: async (path, value) => ask(writeCall, path, value),
+    mkdir: async (path) => ask(mkdirCall, path),
     async remove(path) {
       // RM says OK when only the parent is there, so that the node itself has to be asked for.
       const before = ask(readCall, path).catch((thrown: unknown) => {
@@ -51,8 +50,8 @@ export function operations(ask: Ask): StoreOps {
       const [value] = await Promise.all([before, ask(removeCall, path)]);
       return value !== undefined;
     },
-    permissions: (path) => ask(permissionsCall, path),
-    setPermissions: (path, permissions) =>
+    permissions: async (path) => ask(permissionsCall, path),
+    setPermissions: async (path, permissions) =>
       ask(setPermissionsCall, path, formatPermissions(permissions)),
   };
 }

@@ -9,6 +9,11 @@ export interface Call<T> {
   readonly type: number;
   /** As a sentence goes on after «xenstored refused»: `reading`. */
   readonly doing: string;
+  /**
+   * Looks at what is to be sent, when there is something to find wrong with it.
+   * @throws Failure invalid
+   */
+  readonly check?: (path: string, rest: string) => void;
   /** Understands a reply's payload; `at` is its place in the stream. */
   decode(payloadView: Buffer, at: number): T;
   /** What ENOENT means when it is an answer; without it, ENOENT is a failure like the others. */

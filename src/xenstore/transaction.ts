@@ -3,7 +3,7 @@ import { sleep } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import { endCall, startCall } from './calls.ts';
 import type { Connection } from './connection.ts';
-import { type AskOn, eachOf, operations } from './operations.ts';
+import { type Ask, type AskOn, eachOf, operations } from './operations.ts';
 import { errnoOf } from './refusal.ts';
 import type { StoreOps, TransactionOptions } from './store.ts';
 
@@ -50,6 +50,16 @@ async function oneTry<T>(
   const failures: unknown[] = [];
   const asked: Promise<unknown>[] = [];
   let ended = false;
+  const askWithin = askOn(() => connection, id);
+  /** What cannot be asked is known here and now, before the commit is sent. */
+  const ask: Ask = (...given) => {
+    try {
+      return askWithin(...given);
+    } catch (thrown) {
+      failures.push(thrown);
+      throw thrown;
+    }
+  };
   const note =
     <A extends unknown[], R>(operation: (...args: A) => Promise<R>) =>
     (...args: A): Promise<R> => {
@@ -60,7 +70,7 @@ async function oneTry<T>(
     };
   let result: T;
   try {
-    result = await work(eachOf(operations(askOn(() => connection, id)), note));
+    result = await work(eachOf(operations(ask), note));
     signal?.throwIfAborted();
     if (failures.length > 0) throw failures[0];
   } catch (thrown) {

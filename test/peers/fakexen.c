@@ -315,7 +315,7 @@ static void *introduce(unsigned domid)
 	pthread_t thread;
 	struct guest *guest;
 	if (!there_is(domid)) {
-		errno = ESRCH;
+		errno = EINVAL;
 		return NULL;
 	}
 	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
