@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import { Failure } from '../../src/base/failure.ts';
 import { needsLoop } from '../peers.ts';
 import { rawFile, testLoop } from '../host/test-host.ts';
-import { boundLoops, startVbdkit } from './test-daemon.ts';
+import { boundLoops } from '../sys/losetup.ts';
+import { startVbdkit } from './test-daemon.ts';
 
 const options = needsLoop();
 const backend = (domid: number, devid = 51712): string =>

@@ -1,5 +1,4 @@
 /** A vbdd over an embedded host, in this process: real loop devices, a real store's semantics. */
-import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createDevicePool } from '../../src/backend/device-pool.ts';
 import { loopKernel } from '../../src/backend/loop-kernel.ts';
@@ -52,20 +51,4 @@ export async function startVbdkit(
   const vbdd = stack.use(await startTestDaemon(host, changes));
   const owned = stack.move();
   return { host, vbdd, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
-
-/** Loop devices bound to files below `dir`, as sysfs tells: number → file. */
-export function boundLoops(dir: string): Map<number, string> {
-  const bound = new Map<number, string>();
-  for (const name of readdirSync('/sys/block')) {
-    const number = /^loop(\d+)$/.exec(name)?.[1];
-    if (number === undefined) continue;
-    try {
-      const file = readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim();
-      if (file.startsWith(dir)) bound.set(Number(number), file.replace(/ \(deleted\)$/, ''));
-    } catch {
-      // Not bound.
-    }
-  }
-  return bound;
 }

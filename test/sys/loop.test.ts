@@ -25,6 +25,7 @@ import {
   refreshLoopCapacity,
 } from '../../src/sys/loop.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
+import { boundLoops } from './losetup.ts';
 
 const options = needsLoop();
 let dir: string;
@@ -34,7 +35,11 @@ before(() => {
   path = join(dir, 'a.img');
   writeFileSync(path, Buffer.alloc(1 << 20, 'a'));
 });
-after(() => rmSync(dir, { recursive: true }));
+after(() => {
+  // Only a planted fault leaves devices bound; by their own numbers, then.
+  for (const number of boundLoops(dir).keys()) execFileSync('losetup', ['-d', loopPath(number)]);
+  rmSync(dir, { recursive: true });
+});
 
 /** Binds `path` to a device of its own and returns both descriptors. */
 function bind(readOnly: boolean, offsetBytes = 0): { number: number; loop: Fd; backing: Fd } {

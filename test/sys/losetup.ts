@@ -1,5 +1,6 @@
 /** Loop devices for tests made with losetup: bound, not claimed, so that mount and mkfs may have them. */
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { openFd, O } from '../../src/sys/fd.ts';
 import type { DeviceNumber } from '../../src/sys/device-number.ts';
 import { fileFacts } from '../../src/sys/file.ts';
@@ -28,4 +29,20 @@ export function losetup(file: string, ...flags: string[]): TestLoop {
 export function numberOf(path: string): DeviceNumber {
   using fd = openFd(path, O.PATH);
   return fileFacts(fd.number).represents;
+}
+
+/** Loop devices bound to files below `dir`, as sysfs tells: number → file. */
+export function boundLoops(dir: string): Map<number, string> {
+  const bound = new Map<number, string>();
+  for (const name of readdirSync('/sys/block')) {
+    const number = /^loop(\d+)$/.exec(name)?.[1];
+    if (number === undefined) continue;
+    try {
+      const file = readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim();
+      if (file.startsWith(dir)) bound.set(Number(number), file.replace(/ \(deleted\)$/, ''));
+    } catch {
+      // Not bound.
+    }
+  }
+  return bound;
 }
