@@ -32,14 +32,14 @@ interface Show {
   readonly host: DemoHost;
   readonly dir: string;
   readonly rows: Row[];
-  say(text: string): void;
+  readonly say: (text: string) => void;
 }
 
 export const demoCommand: Command<CliContext> = buildCommand({
   docs: { brief: 'Show vbdkit at work on an embedded host; needs no Xen' },
   parameters: {},
   async func(this: CliContext) {
-    const say = (text: string): void => void this.process.stdout.write(`${text}\n`);
+    const say = (text: string): void => this.process.stdout.write(`${text}\n`);
     const dir = mkdtempSync(join(tmpdir(), 'vbdkit-demo-'));
     using _dir = { [Symbol.dispose]: () => rmSync(dir, { recursive: true }) };
     say('vbdkit on an embedded host: xenstore, guests and blkback are stand-ins,');
