@@ -20,6 +20,8 @@ export interface GuestKernelOptions {
 
 export interface GuestKernel {
   readonly blkfront: Blkfront;
+  /** Ends it in order, as its users or its toolstack ask for: disks first. */
+  stop(reason: string): Promise<void>;
   /** Stops it where it is, as a crash or a destroyed domain does. */
   kill(): void;
 }
@@ -29,16 +31,23 @@ const stopReasons = ['poweroff', 'halt', 'reboot'];
 export async function startGuestKernel(options: GuestKernelOptions): Promise<GuestKernel> {
   const { store, log = silentLog } = options;
   let stopping = false;
+  const stop = async (reason: string): Promise<void> => {
+    if (stopping) return;
+    stopping = true;
+    await blkfront.shutdown();
+    options.onStopped(reason);
+  };
   const shutdownAsked = async (): Promise<void> => {
     const reason = await store.transaction(async (tx) => {
       const asked = await tx.read('control/shutdown');
       if (asked !== undefined && asked !== '') void tx.write('control/shutdown', '');
       return asked ?? '';
     });
-    if (stopping || !stopReasons.includes(reason)) return;
-    stopping = true;
-    await blkfront.shutdown();
-    options.onStopped(reason);
+    if (stopReasons.includes(reason)) await stop(reason);
+  };
+  const kill = (): void => {
+    blkfront.kill();
+    void store[Symbol.asyncDispose]();
   };
   await Promise.all(
     ['poweroff', 'reboot', 'suspend'].map((name) => store.write(`control/feature-${name}`, '1')),
@@ -49,5 +58,5 @@ export async function startGuestKernel(options: GuestKernelOptions): Promise<Gue
       log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);
     });
   });
-  return { blkfront, kill: () => blkfront.kill() };
+  return { blkfront, stop, kill };
 }

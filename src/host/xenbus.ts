@@ -50,6 +50,7 @@ export interface XenbusOptions {
 export interface Xenbus extends AsyncDisposable {
   /** Stops at once, in the middle of whatever it does, as a domain that is no more. */
   kill(): void;
+  /** Resolves when everything that has happened in the store until now has been dealt with. */
   settled(): Promise<void>;
 }
 
@@ -90,7 +91,12 @@ export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
       killed = true;
       devices.stop();
     },
-    settled: () => devices.settled(),
+    async settled() {
+      if (killed) return;
+      // What the store has sent so far has arrived when this is answered.
+      await store.read(side);
+      await devices.settled();
+    },
     async [Symbol.asyncDispose]() {
       if (killed) return;
       await watch[Symbol.asyncDispose]();
