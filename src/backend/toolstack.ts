@@ -8,6 +8,7 @@ import { Failure } from '../base/failure.ts';
 import { type DiskKey, XenbusState } from '../disk/backend-nodes.ts';
 import {
   type DiskKind,
+  type DiskPaths,
   diskPaths,
   type DiskPlace,
   libxlNodes,
@@ -110,7 +111,7 @@ export async function detachDisk(
 ): Promise<void> {
   const { force = false, timeoutMs = BACKEND_TIMEOUT_MS, ownDomid = 0, signal } = options;
   const paths = diskPaths(place);
-  const asked = await store.transaction((tx) => askToClose(tx, place, force));
+  const asked = await store.transaction((tx) => askToClose(tx, paths, force));
   if (asked) {
     const remote = place.backendDomid !== ownDomid;
     const isGone = (state: string | undefined): true | undefined =>
@@ -126,9 +127,18 @@ export async function detachDisk(
   await removeDiskNodes(store, place, place.backendDomid);
 }
 
+/**
+ * Takes the frontend away and tells the backend to close, in one transaction: for a guest that
+ * cannot answer. Linux' blkback acts on the frontend's state alone, so nothing less makes it close.
+ * @returns false when there is no backend
+ */
+export function closeByForce(store: Store, key: DiskKey, backendDomid = 0): Promise<boolean> {
+  return store.transaction((tx) => askToClose(tx, pathsOf(key, backendDomid), true));
+}
+
 /** Removes the three directories of a disk, whatever its state, and what is empty without them. */
 export async function removeDiskNodes(store: Store, key: DiskKey, backendDomid = 0): Promise<void> {
-  const paths = diskPaths({ ...key, kind: key.kind as DiskKind, backendDomid });
+  const paths = pathsOf(key, backendDomid);
   await store.transaction(async (tx) => {
     await removeWithEmptyParents(tx, paths.frontend);
     await removeWithEmptyParents(tx, paths.libxl);
@@ -136,9 +146,12 @@ export async function removeDiskNodes(store: Store, key: DiskKey, backendDomid =
   });
 }
 
+function pathsOf(key: DiskKey, backendDomid: number): DiskPaths {
+  return diskPaths({ ...key, kind: key.kind as DiskKind, backendDomid });
+}
+
 /** False when there is no backend to wait for. */
-async function askToClose(tx: StoreOps, place: DiskPlace, force: boolean): Promise<boolean> {
-  const paths = diskPaths(place);
+async function askToClose(tx: StoreOps, paths: DiskPaths, force: boolean): Promise<boolean> {
   if (force) await removeWithEmptyParents(tx, paths.frontend);
   const state = await tx.read(`${paths.backend}/state`);
   if (state === undefined) return false;
