@@ -16,6 +16,7 @@ const packages = [
   'busybox-static',
   'dbus',
   'dmsetup',
+  'e2fsprogs',
   'iproute2',
   'kmod',
   'procps',
