@@ -1,5 +1,4 @@
 /** A vbdd over an embedded host, in this process: real loop devices, a real store's semantics. */
-import { join } from 'node:path';
 import { createDevicePool } from '../../src/backend/device-pool.ts';
 import { loopKernel } from '../../src/backend/loop-kernel.ts';
 import { createLoopPool } from '../../src/backend/loop-pool.ts';
@@ -32,7 +31,7 @@ export async function startTestDaemon(
       devices,
       log,
       isOurs: (script) => script?.endsWith('/block-vbd') === true,
-      backendOf: kernelBackends(join(host.dir, 'sys')),
+      backendOf: kernelBackends(host.sysfsDir),
       graceMs: 20,
       sweepMs: 60_000,
       ...changes,

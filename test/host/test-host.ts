@@ -26,10 +26,11 @@ import {
   refreshLoopCapacity,
 } from '../../src/sys/loop.ts';
 import type { Store } from '../../src/xenstore/store.ts';
-import { startStoreServer } from '../../src/xenstore/embedded/server.ts';
+import { startStoreServer, type StoreServer } from '../../src/xenstore/embedded/server.ts';
 import { type Actor, recordingStore, type Write } from './store-writes.ts';
 
 export interface TestHost extends EmbeddedHost {
+  readonly server: StoreServer;
   /** A folder that goes with the host. */
   readonly dir: string;
   /** The stand-in for /sys, in memory where that can be done: a disk makes ten files there. */
@@ -56,6 +57,7 @@ export async function startTestHost(): Promise<TestHost> {
   writes.length = 0;
   return {
     ...host,
+    server,
     dir,
     sysfsDir,
     writes,
