@@ -74,7 +74,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   await using stack = new AsyncDisposableStack();
   stack.use(deaths);
   stack.use(keepSpareLoops(loops, disks, log));
-  stack.use(store.onConnection((connected) => tellConnection(log, connected)));
+  stack.use(
+    store.onConnection((connected) => {
+      if (!connected) deaths.forget();
+      tellConnection(log, connected);
+    }),
+  );
+  stack.use(followLostDisks(disks));
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
   let started = false;
   stack.use(
@@ -110,6 +116,28 @@ function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable
     }
   };
   const listener = disks.onChange(later);
+  return {
+    [Symbol.dispose]() {
+      listener[Symbol.dispose]();
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** sysfs tells nobody when a backend lets go of a device: a disk without nodes is asked about again. */
+const LOST_DISK_MS = 1000;
+
+function followLostDisks(disks: DiskTable): Disposable {
+  let timer: NodeJS.Timeout | undefined;
+  const isLost = (record: DiskRecord): boolean =>
+    record.nodes === undefined && record.held !== undefined;
+  const listener = disks.onChange((record) => {
+    if (!isLost(record)) return;
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      disks.callAll(isLost);
+    }, LOST_DISK_MS).unref();
+  });
   return {
     [Symbol.dispose]() {
       listener[Symbol.dispose]();

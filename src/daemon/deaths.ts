@@ -16,6 +16,8 @@ export interface Deaths extends Disposable {
   meet(domid: number): void;
   /** When a domain was found gone; undefined while it is not known to be. */
   goneSinceMs(domid: number): number | undefined;
+  /** After the store was away nobody counts as seen alive: it may have come back with less in it. */
+  forget(): void;
   /**
    * Asks the store about every guest of interest. Gone is who was alive once and is not any more;
    * with `strangersToo` also who was never seen alive: a start finds guests that died before it.
@@ -63,6 +65,10 @@ export function watchDeaths(options: DeathsOptions): Deaths {
         if (alive[index] === true) gone.delete(domid);
         else if (wasAlive && !gone.has(domid)) found(domid);
       }
+    },
+    forget() {
+      met.clear();
+      gone.clear();
     },
     [Symbol.dispose]() {
       for (const timer of timers) clearTimeout(timer);

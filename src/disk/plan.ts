@@ -95,11 +95,14 @@ export function planDisk(facts: DiskFacts): Plan {
 function planAbsent(facts: DiskFacts): Plan {
   if (facts.held === undefined) return { because: ['the store has no such disk'], steps: [] };
   if (facts.closingSeen) return absent(facts, 'it closed and its nodes were removed');
-  if (facts.guest === 'gone') return absent(facts, 'its guest is gone and so are its nodes');
   if (facts.backend === 'not there') return absent(facts, 'no backend has it open any more');
   if (!facts.published) return absent(facts, 'its nodes vanished before it was attached');
+  // A xenstored that started anew knows no guest; the kernel that has the device open knows better.
+  if (facts.guest === 'gone' && facts.backend === 'unknown') {
+    return absent(facts, 'its guest is gone and so are its nodes');
+  }
   const sentence =
-    'its nodes vanished while the guest runs; the device is kept — if the guest has closed it, detach it or stop the guest';
+    'its nodes vanished from the store while it is in use; it is kept until its guest is gone — stop the guest to release it';
   return { because: [sentence], steps: [{ do: 'report', sentence }] };
 }
 

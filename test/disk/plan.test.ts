@@ -105,7 +105,16 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
     [],
   ],
   ['nodes removed after closing', { held, nodes: undefined, closingSeen: true }, ['release']],
-  ['nodes removed with their guest', { held, nodes: undefined, guest: 'gone' }, ['release']],
+  [
+    'nodes removed with their guest',
+    { held, published: true, nodes: undefined, guest: 'gone' },
+    ['release'],
+  ],
+  [
+    'a store that forgot everything is not believed while the kernel has the device open',
+    { held, published: true, nodes: undefined, guest: 'gone', backend: 'there' },
+    ['report'],
+  ],
   [
     'nodes lost while the guest runs are reported, and the device is kept',
     { held, published: true, nodes: undefined, guest: 'alive' },
@@ -208,7 +217,8 @@ test('in every situation there is a reason, and no step is unsafe', (t) => {
         if (step.do === 'release') {
           const seenClosed =
             facts.closingSeen || (there !== undefined && !there.online && there.state === 6);
-          const nobody = facts.guest === 'gone' || facts.backend === 'not there';
+          const gone = facts.guest === 'gone' && (facts.backend !== 'there' || there?.state === 6);
+          const nobody = gone || facts.backend === 'not there';
           const never = !facts.published || facts.refusal !== undefined;
           const anew = there !== undefined && there.physicalDevice === undefined;
           assert.ok(facts.held !== undefined);
