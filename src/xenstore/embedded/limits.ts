@@ -5,9 +5,9 @@
 export interface Limits {
   /** Nodes that a domain may own. */
   readonly nodes: number;
-  /** Watches that a domain may have. */
+  /** Watches that a domain may have before it may have no other. */
   readonly watches: number;
-  /** Transactions that a connection may have open. */
+  /** Transactions that a connection may have open before it may begin no other. */
   readonly transactions: number;
   /** Nodes that one transaction may touch. */
   readonly transactionNodes: number;

@@ -180,7 +180,7 @@ function watch({ state, peer }: Conversation, strings: readonly string[]): Outco
   const path = watchPath(peer, state.limits, given);
   const depth = depthText === undefined || depthText === '' ? undefined : Number(depthText);
   if (path === undefined || (depth !== undefined && !(depth >= 0))) return 'EINVAL';
-  if (peer.domid !== 0 && state.watches.countOf(peer.domid) >= state.limits.watches) return 'E2BIG';
+  if (peer.domid !== 0 && state.watches.countOf(peer.domid) > state.limits.watches) return 'E2BIG';
   return state.watches.add(peer, { given, path, token, depth }) ?? ok;
 }
 
@@ -194,7 +194,7 @@ function unwatch({ state, peer }: Conversation, strings: readonly string[]): Out
 function start(talk: Conversation, within: TransactionView | undefined): Outcome {
   const { state, peer, transactions } = talk;
   if (within !== undefined) return 'EBUSY';
-  if (peer.domid !== 0 && transactions.size >= state.limits.transactions) return 'ENOSPC';
+  if (peer.domid !== 0 && transactions.size > state.limits.transactions) return 'ENOSPC';
   do talk.lastTransaction = (talk.lastTransaction % 0xffffffff) + 1;
   while (transactions.has(talk.lastTransaction));
   transactions.set(talk.lastTransaction, createTransactionView(state.tree));

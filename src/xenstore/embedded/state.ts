@@ -23,6 +23,15 @@ export interface ServerState {
 }
 
 const ok: Outcome = { reply: 'OK\0' };
+/** Requests that are refused to guests; those that nobody knows are unknown to them too. */
+const dom0Only = new Set<number>([
+  MessageType.control,
+  MessageType.introduce,
+  MessageType.release,
+  MessageType.isDomainIntroduced,
+  MessageType.resume,
+  MessageType.setTarget,
+]);
 const DOMID_MAX = 0x7fef;
 
 export function createState(limits: Limits): ServerState {
@@ -63,34 +72,32 @@ function answerOnDomains(
   strings: readonly string[],
 ): Outcome {
   const domid = Number(strings[0] ?? NaN);
+  if (type === MessageType.getDomainPath) {
+    return isDomid(domid) ? { reply: `${homeOf(domid)}\0` } : 'EINVAL';
+  }
+  if (!isPrivileged(caller)) return dom0Only.has(type) ? 'EACCES' : 'ENOSYS';
   switch (type) {
-    case MessageType.getDomainPath:
-      return isDomid(domid) ? { reply: `${homeOf(domid)}\0` } : 'EINVAL';
     case MessageType.isDomainIntroduced:
       if (!isDomid(domid)) return 'EINVAL';
       return { reply: domid === 0 || state.introduced.has(domid) ? 'T\0' : 'F\0' };
     case MessageType.introduce:
-      if (!isPrivileged(caller)) return 'EACCES';
       if (!isDomid(domid) || strings.length < 3) return 'EINVAL';
       state.introduce(domid);
       return ok;
     case MessageType.release:
-      if (!isPrivileged(caller)) return 'EACCES';
       if (!isDomid(domid) || domid === 0) return 'EINVAL';
       return state.release(domid) ? ok : 'ENOENT';
     case MessageType.resume:
-      if (!isPrivileged(caller)) return 'EACCES';
       if (!isDomid(domid)) return 'EINVAL';
       return state.introduced.has(domid) ? ok : 'ENOENT';
     case MessageType.setTarget:
-      return setTarget(state, caller, domid, Number(strings[1] ?? NaN));
+      return setTarget(state, domid, Number(strings[1] ?? NaN));
     default:
       return 'ENOSYS';
   }
 }
 
-function setTarget(state: ServerState, caller: Caller, domid: number, target: number): Outcome {
-  if (!isPrivileged(caller)) return 'EACCES';
+function setTarget(state: ServerState, domid: number, target: number): Outcome {
   if (!isDomid(domid) || !isDomid(target)) return 'EINVAL';
   if (!state.introduced.has(domid) || !state.introduced.has(target)) return 'ENOENT';
   state.targets.set(domid, target);

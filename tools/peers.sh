@@ -1,0 +1,51 @@
+#!/bin/bash
+# Installs every Debian package that a test needs, and unpacks into .cache/peers those of Xen that
+# no machine without a hypervisor should have installed. As root; the second time it does nothing.
+set -euo pipefail
+
+# Into the system: programs that tests run beside vbdkit's own. One list, one line a reason.
+packages=(
+  xenstore-utils         # xenstore-ls, -write, -watch: strangers on the store's socket
+  util-linux             # losetup, lsblk, unshare
+  e2fsprogs              # mke2fs -d: a raw file with a real file system
+  strace                 # counts system calls
+  gcc libc6-dev          # builds the shim of test/peers and the floor of the bench
+  qemu-utils             # qemu-img, qemu-io
+)
+
+cd "$(dirname "$0")/.."
+peers=${VBDKIT_PEERS:-$PWD/.cache/peers}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=()
+for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
+xen=$peers/xen
+if [ ${#missing[@]} -eq 0 ] && [ -e "$xen/complete" ]; then exit 0; fi
+
+if [ "$(id -u)" != 0 ]; then
+  echo "peers.sh installs Debian packages — run it as root" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ ! -e "$xen/complete" ]; then
+  # The release's own Xen: xenstored, oxenstored, xl, and the block script of xen-utils-common.
+  utils=$(apt-cache pkgnames xen-utils- | grep -E '^xen-utils-[0-9.]+$' | sort -V | tail -n 1)
+  libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances "$utils" | grep -E '^libxen' | sort -u)
+  fresh=$xen.$$
+  rm -rf "$xen" "$fresh"
+  mkdir -p "$fresh/deb"
+  # shellcheck disable=SC2086 # one word a package
+  (cd "$fresh/deb" && apt-get download -qq -o APT::Sandbox::User=root \
+    "$utils" xen-utils-common $libraries)
+  for deb in "$fresh"/deb/*.deb; do dpkg -x "$deb" "$fresh"; done
+  rm -r "$fresh/deb"
+  touch "$fresh/complete"
+  mv "$fresh" "$xen"
+fi
