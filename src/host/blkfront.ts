@@ -2,7 +2,7 @@
  * A stand-in for Linux' xen-blkfront: a guest kernel's disks, each through the states and nodes of
  * the real one, on the guest's own connection, so that the store's permissions hold for it.
  */
-import { sleep, within } from '../base/deadline.ts';
+import { within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
@@ -103,7 +103,7 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
 async function closeOrderly({ device, disk }: Frontend): Promise<void> {
   if (device.state !== XenbusState.connected) return;
   device.run(() => device.switchState(XenbusState.closing));
-  await Promise.race([disk.closed(), sleep(SHUTDOWN_TIMEOUT_MS)]);
+  await within(SHUTDOWN_TIMEOUT_MS, 'the end of a disk', () => disk.closed()).catch(() => {});
 }
 
 async function backendChanged(frontend: Frontend, state: number): Promise<void> {

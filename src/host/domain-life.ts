@@ -2,7 +2,7 @@
  * What libxl does in the store when a domain begins and ends, for a host whose hypervisor is
  * passed in: the embedded machine's, or one reached through the store's socket.
  */
-import { detachDisk } from '../backend/toolstack.ts';
+import { detachDisk, type DetachOptions } from '../backend/toolstack.ts';
 import { parseBackendPath } from '../disk/backend-nodes.ts';
 import type { DiskKind, DiskPlace, StoreNode } from '../disk/libxl-nodes.ts';
 import type { Store, StoreOps } from '../xenstore/store.ts';
@@ -45,9 +45,13 @@ function placeOf(backendPath: string): DiskPlace | undefined {
 }
 
 /** Takes every disk from a domain that runs no more, and removes what the store has of it. */
-export async function removeDomain(store: Store, domid: number): Promise<void> {
+export async function removeDomain(
+  store: Store,
+  domid: number,
+  options: DetachOptions = {},
+): Promise<void> {
   const places = await disksOf(store, domid);
-  await Promise.all(places.map((place) => detachDisk(store, place, { force: true })));
+  await Promise.all(places.map((place) => detachDisk(store, place, { ...options, force: true })));
   const vm = await store.read(`/local/domain/${domid}/vm`);
   if (vm !== undefined) await store.remove(vm);
   await store.remove(`/local/domain/${domid}`);

@@ -82,7 +82,7 @@ export interface Guest {
    */
   crash(nodes?: 'kept' | 'removed'): Promise<void>;
   /** What `xl destroy` does. */
-  destroy(): Promise<void>;
+  destroy(options?: DetachOptions): Promise<void>;
 }
 
 /** Domain 0 is the host; Xen counts on and does not give a number twice. */
@@ -171,9 +171,9 @@ function guestOf(host: Host, config: GuestConfig, domid: number, uuid: string): 
     if (isThere) machine.release(domid);
     isThere = false;
   };
-  const destroy = async (): Promise<void> => {
+  const destroy = async (detaching: DetachOptions = {}): Promise<void> => {
     if (isThere) machine.pause(domid);
-    await removeDomain(store, domid);
+    await removeDomain(store, domid, detaching);
     release();
     host.guests.delete(domid);
   };

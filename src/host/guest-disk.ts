@@ -51,6 +51,7 @@ export function createGuestDisk(devid: number): GuestDiskControl {
   let description = undescribed;
   let opened = Promise.withResolvers<void>();
   let closed = Promise.withResolvers<void>();
+  let isOpen = false;
   let isClosed = false;
   const gone = (): Failure => new Failure('gone', `disk ${devid} of the guest is closed`);
   const request = async (wanted: DiskRequest): Promise<DiskResponse> => {
@@ -76,16 +77,19 @@ export function createGuestDisk(devid: number): GuestDiskControl {
     },
     use(next) {
       ring = next;
-      if (!isClosed) return;
+      if (isClosed) closed = Promise.withResolvers();
       isClosed = false;
-      opened = Promise.withResolvers();
-      closed = Promise.withResolvers();
     },
     describe(next) {
       description = next;
     },
-    open: () => opened.resolve(),
+    open() {
+      isOpen = true;
+      opened.resolve();
+    },
     close() {
+      if (isOpen) opened = Promise.withResolvers();
+      isOpen = false;
       isClosed = true;
       closed.resolve();
     },

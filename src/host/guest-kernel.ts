@@ -35,6 +35,7 @@ export async function startGuestKernel(options: GuestKernelOptions): Promise<Gue
     if (stopping) return;
     stopping = true;
     await blkfront.shutdown();
+    kill();
     options.onStopped(reason);
   };
   const shutdownAsked = async (): Promise<void> => {
@@ -49,14 +50,16 @@ export async function startGuestKernel(options: GuestKernelOptions): Promise<Gue
     blkfront.kill();
     void store[Symbol.asyncDispose]();
   };
+  const warn = (thrown: unknown): void =>
+    log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);
+  // A toolstack that made no such nodes gets a guest that only ends by force.
+  const features = ['poweroff', 'reboot', 'suspend'];
   await Promise.all(
-    ['poweroff', 'reboot', 'suspend'].map((name) => store.write(`control/feature-${name}`, '1')),
+    features.map((name) => store.write(`control/feature-${name}`, '1').catch(warn)),
   );
   const blkfront = await startBlkfront(options);
   await store.observe('control/shutdown', () => {
-    shutdownAsked().catch((thrown: unknown) => {
-      log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);
-    });
+    shutdownAsked().catch(warn);
   });
   return { blkfront, stop, kill };
 }

@@ -80,7 +80,7 @@ export async function createWithDisk(
 ): Promise<Guest> {
   const creating = host.createGuest({ name, disks: [disk] });
   const domid = Math.max(...host.guests().map((guest) => guest.domid));
-  await hotplug(host, domid, 51712, loop.physicalDevice);
+  await hotplug(host.script, domid, 51712, loop.physicalDevice);
   return creating;
 }
 
@@ -144,14 +144,14 @@ export async function waitFor(
 
 /** What vbdd does for a disk when its backend waits for a device. */
 export async function hotplug(
-  host: TestHost,
+  store: Store,
   domid: number,
   devid: number,
   physicalDevice: string,
 ): Promise<void> {
   const backend = `/local/domain/0/backend/vbd/${domid}/${devid}`;
-  await waitFor(host.script, `${backend}/state`, String(XenbusState.initWait));
-  await host.script.transaction((tx) => {
+  await waitFor(store, `${backend}/state`, String(XenbusState.initWait));
+  await store.transaction((tx) => {
     void tx.write(`${backend}/physical-device`, physicalDevice);
     void tx.write(`${backend}/hotplug-status`, 'connected');
   });

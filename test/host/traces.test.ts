@@ -105,7 +105,7 @@ const scenarios: Scenario[] = [
       const guest = await createWithDisk(host, `${file},raw,xvda,rw`, first);
       const attaching = guest.attach(`${file},raw,xvdb,rw`);
       await waitFor(host.store, `/local/domain/${guest.domid}/device/vbd/${xvdb}/state`, '3');
-      await hotplug(host, guest.domid, xvdb, second.physicalDevice);
+      await hotplug(host.script, guest.domid, xvdb, second.physicalDevice);
       await attaching;
       await guest.disk('xvdb');
       await guest.detach('xvdb');
