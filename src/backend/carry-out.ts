@@ -44,9 +44,10 @@ export async function carryOut(
     case 'close backend':
       return closeBackend(world, record);
     case 'remove nodes':
-      await removeDiskNodes(world.store, record.key);
+      if (world.driverDomain) await world.store.remove(record.path);
+      else await removeDiskNodes(world.store, record.key);
+      world.log('notice', `removed its nodes: ${record.because.join(', ')}`, logFields(record));
       record.nodes = undefined;
-      world.log('notice', 'its guest died; its nodes were removed', logFields(record));
       return 'done';
   }
 }

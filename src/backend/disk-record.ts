@@ -24,6 +24,8 @@ export interface DiskWorld {
   readonly isOurs: (script: string | undefined) => boolean;
   /** When the domain was seen to be gone, in `now`'s milliseconds; undefined while it is not known to be. */
   readonly goneSinceMs: (domid: number) => number | undefined;
+  /** This is a driver domain: it may write its own nodes only, and removes them itself. */
+  readonly driverDomain: boolean;
   /** How long a dead guest's toolstack has to clean up before vbdkit does. */
   readonly graceMs: number;
   readonly now: () => number;

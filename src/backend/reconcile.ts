@@ -81,6 +81,7 @@ export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undef
     key: record.key,
     nodes: record.nodes,
     ours: record.ours,
+    driverDomain: world.driverDomain,
     guest: goneSinceMs === undefined ? record.guest : 'gone',
     backend: mattersWhoHasItOpen(record, goneSinceMs) ? world.backendOf(record.key) : 'unknown',
     held: record.held?.facts,

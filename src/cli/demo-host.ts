@@ -40,6 +40,7 @@ export async function startDemoHost(sysfsDir: string): Promise<DemoHost> {
       log: silentLog,
       isOurs: isVbdScript,
       backendOf: kernelBackends(sysfsDir),
+      driverDomain: false,
       graceMs: 1000,
       sweepMs: 60_000,
     }),

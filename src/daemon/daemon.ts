@@ -23,6 +23,7 @@ export interface DaemonOptions {
   /** True for the hotplug scripts whose place vbdkit takes. */
   readonly isOurs: DiskWorld['isOurs'];
   readonly backendOf: DiskWorld['backendOf'];
+  readonly driverDomain: boolean;
   /** How long a dead guest's toolstack has to clean up. */
   readonly graceMs: number;
   /** Every disk is looked at again this often, for events that were lost. */

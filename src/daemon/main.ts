@@ -87,6 +87,7 @@ async function main(): Promise<void> {
   );
   loops.replenish();
   const devices = stack.use(createDevicePool());
+  const ownDomid = Number((await store.read('domid')) ?? 0);
   const daemon = stack.use(
     await startDaemon({
       store,
@@ -95,13 +96,13 @@ async function main(): Promise<void> {
       log,
       isOurs: scriptTest(config.scripts),
       backendOf: kernelBackends(config.sysfs),
+      driverDomain: ownDomid !== 0,
       graceMs: config.grace_seconds * 1000,
       sweepMs: config.sweep_seconds * 1000,
     }),
   );
   const leases = stack.use(createLeases(daemon));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
-  const ownDomid = Number((await store.read('domid')) ?? 0);
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
   const app = controlApi({ daemon, leases, verbs, version, pidOf: peerPid });
   stack.use(await serveControl(app, config.socket, log));

@@ -36,6 +36,8 @@ export interface DiskFacts {
   readonly nodes: BackendNodes | undefined;
   /** The script is ours; other disks are only watched as holders. */
   readonly ours: boolean;
+  /** This is not the toolstack's domain: nobody else cleans up here. */
+  readonly driverDomain: boolean;
   /** Asked only where it matters: when something is held or nodes are left behind. */
   readonly guest: 'alive' | 'gone' | 'not asked';
   /** Whether the kernel's backend has a device for this disk; unknown where there is no such bus. */
@@ -82,7 +84,12 @@ export function planDisk(facts: DiskFacts): Plan {
     return { because: [`${script} attaches it, not vbdkit`], steps: [] };
   }
   if (nodes.state === XenbusState.closed && !nodes.online) {
-    return absent(facts, 'the backend has closed and the toolstack wants it gone');
+    const { because, steps } = absent(
+      facts,
+      'the backend has closed and the toolstack wants it gone',
+    );
+    // A toolstack in another domain waits for the backend's own domain to remove the directory.
+    return { because, steps: facts.driverDomain ? [...steps, { do: 'remove nodes' }] : steps };
   }
   if (facts.guest === 'gone') return planOrphan(facts, nodes);
   if (!nodes.online) return { because: ['it is closing'], steps: [] };

@@ -32,6 +32,7 @@ export async function startTestDaemon(
       log,
       isOurs: (script) => script?.endsWith('/block-vbd') === true,
       backendOf: kernelBackends(host.sysfsDir),
+      driverDomain: false,
       graceMs: 20,
       sweepMs: 60_000,
       ...changes,

@@ -48,6 +48,7 @@ const fresh: DiskFacts = {
   key: { kind: 'vbd', domid: 3, devid: 51712 },
   nodes,
   ours: true,
+  driverDomain: false,
   guest: 'not asked',
   backend: 'unknown',
   held: undefined,
@@ -103,6 +104,11 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
     'a frontend that reconnects keeps it',
     { held, published: true, nodes: { ...attached, state: 6 } },
     [],
+  ],
+  [
+    'in a driver domain its directory goes, too',
+    { held, driverDomain: true, nodes: { ...attached, online: false, state: 6 } },
+    ['release', 'remove nodes'],
   ],
   ['nodes removed after closing', { held, nodes: undefined, closingSeen: true }, ['release']],
   [
@@ -188,6 +194,7 @@ const anyFacts: fc.Arbitrary<DiskFacts> = fc.record({
   key: fc.constant(fresh.key),
   nodes: fc.option(anyNodes, { nil: undefined }),
   ours: fc.boolean(),
+  driverDomain: fc.boolean(),
   guest: fc.constantFrom('alive', 'gone', 'not asked'),
   backend: fc.constantFrom('there', 'not there', 'unknown'),
   held: optional(held),
@@ -224,7 +231,10 @@ test('in every situation there is a reason, and no step is unsafe', (t) => {
           assert.ok(facts.held !== undefined);
           assert.ok(seenClosed || nobody || never || anew, 'released under a running guest');
         }
-        if (step.do === 'remove nodes') assert.ok(facts.guest === 'gone' && facts.graceOver);
+        if (step.do === 'remove nodes') {
+          const orphan = facts.guest === 'gone' && facts.graceOver;
+          assert.ok(orphan || (facts.driverDomain && there?.online === false));
+        }
         if (!facts.ours && there !== undefined) assert.fail('a foreign disk is never touched');
       }
     }),
