@@ -18,8 +18,6 @@ export interface Guests extends AsyncDisposable {
   createDriver(): Promise<Guest>;
   /** What xl prints when it refuses to create this guest. */
   refused(config: GuestConfig): Promise<Ran>;
-  /** How long a paused guest takes to create and to destroy. */
-  timed(config: GuestConfig): Promise<{ createMs: number; destroyMs: number }>;
 }
 
 let counter = 0;
@@ -60,12 +58,6 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
       if (ran.code !== 0) return ran;
       await dom0.run(`xl destroy ${name}`);
       throw new Failure('io', 'xl create was to be refused, and was not');
-    },
-    timed: async (config) => {
-      const { name, ran } = await xlCreate({ ...config, paused: true });
-      if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
-      const destroyed = await dom0.attempt(`xl destroy ${name}`);
-      return { createMs: ran.timeMs, destroyMs: destroyed.timeMs };
     },
     [Symbol.asyncDispose]: async () => {
       // Newest first: a guest goes before the driver domain that serves it.

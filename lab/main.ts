@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { Failure, sentenceOf } from '../src/base/failure.ts';
 import { configOf, nameOf, type Config } from './config.ts';
 import { dom0Of } from './dom0.ts';
+import { bench } from './bench.ts';
 import { carryIn } from './host.ts';
 import { bringUp, findMachine, isUp, takeDown, type Machine } from './machine.ts';
 import { say } from './say.ts';
@@ -106,7 +107,8 @@ async function main(): Promise<number> {
     const steps = await findSteps(rest);
     const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
     return good ? 0 : 1;
-  } else {
+  } else if (command === 'bench') await withMachine(config, signal, bench);
+  else {
     console.log(usage);
     return values.help ? 0 : 2;
   }

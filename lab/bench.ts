@@ -1,0 +1,128 @@
+/** `npm run lab -- bench`: what disks cost `xl create` and `xl block-attach` on this host. */
+import { formatMs } from '../src/base/units.ts';
+import { formatTable } from '../src/cli/table.ts';
+import { configText } from './guest.ts';
+import { carryIn, labOf, tidyUp } from './host.ts';
+import type { Machine } from './machine.ts';
+import { say } from './say.ts';
+import type { Lab } from './step.ts';
+
+/** A way for a raw file to become a guest's disk: the value of `script=` in its specification. */
+interface Door {
+  readonly name: string;
+  readonly script: string;
+}
+
+const doors: readonly Door[] = [{ name: "Xen's block script", script: 'block' }];
+const diskCounts = [1, 4] as const;
+const rounds = 5;
+
+interface Figures {
+  /** Milliseconds of `xl create -p`, by how many disks, less those of the same guest with none. */
+  readonly createShareMs: ReadonlyMap<number, number>;
+  readonly blockAttachMs: number;
+  /** Programs started and processes made for one disk, the script itself among them. */
+  readonly execs: number;
+  readonly forks: number;
+}
+
+function rawDisk(door: Door, number: number): string {
+  const vdev = `xvd${String.fromCharCode(97 + number)}`;
+  const script = `script=${door.script}`;
+  return `format=raw,vdev=${vdev},access=rw,backendtype=phy,${script},target=/d/${number}.img`;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
+}
+
+/** Milliseconds that a command takes by dom0's own clock, the way to it left out. */
+async function timed({ dom0 }: Lab, command: string): Promise<number> {
+  const out = await dom0.run(
+    `from=$EPOCHREALTIME; ${command} > /dev/null || exit; echo "$from $EPOCHREALTIME"`,
+  );
+  const [from = NaN, to = NaN] = out.split(' ').map(Number);
+  return (to - from) * 1000;
+}
+
+/** Creates a paused guest, does something beside it, and destroys it; both by their time. */
+async function withPaused(
+  lab: Lab,
+  disks: readonly string[],
+  command?: string,
+): Promise<{ createMs: number; commandMs: number }> {
+  await lab.dom0.put('/d/bench.cfg', configText('bench', { disks }));
+  const createMs = await timed(lab, 'xl create -q -p /d/bench.cfg');
+  const commandMs = command === undefined ? 0 : await timed(lab, command);
+  await lab.dom0.run('xl destroy bench');
+  return { createMs, commandMs };
+}
+
+/** Runs the door's script once under strace and counts what it starts. */
+async function count(lab: Lab, door: Door): Promise<{ execs: number; forks: number }> {
+  const calls = 'execve,fork,vfork,clone,clone3';
+  const wrapper = `#!/bin/sh
+[ "$1" = add ] || exec /etc/xen/scripts/${door.script} "$@"
+exec strace -f -qq -e trace=${calls} -o /d/strace.txt /etc/xen/scripts/${door.script} "$@"
+`;
+  await lab.dom0.put('/etc/xen/scripts/bench-counted', wrapper, 0o755);
+  const counted = { name: door.name, script: 'bench-counted' };
+  await withPaused(lab, [rawDisk(counted, 0)]);
+  const lines = (await lab.dom0.get('/d/strace.txt')).toString().split('\n');
+  const done = lines.filter((line) => / = \d+$/.test(line));
+  const execs = done.filter((line) => line.includes('execve(')).length;
+  const forks = done.filter((line) => /\b(v?fork|clone3?)\(|clone3? resumed/.test(line)).length;
+  return { execs, forks };
+}
+
+async function measure(lab: Lab): Promise<Map<Door, Figures>> {
+  const most = Math.max(...diskCounts);
+  await lab.dom0.run(`for n in $(seq 0 ${most}); do truncate -s 64M /d/$n.img; done`);
+  const none: number[] = [];
+  const times = doors.map((door) => ({
+    door,
+    create: new Map(diskCounts.map((disks) => [disks, [] as number[]])),
+    attach: [] as number[],
+  }));
+  for (let round = 1; round <= rounds; round++) {
+    say(`round ${round} of ${rounds}`);
+    none.push((await withPaused(lab, [])).createMs);
+    for (const { door, create, attach } of times) {
+      for (const [disks, list] of create) {
+        const specs = Array.from({ length: disks }, (_, number) => rawDisk(door, number));
+        list.push((await withPaused(lab, specs)).createMs);
+      }
+      const command = `xl block-attach bench '${rawDisk(door, 0)}'`;
+      attach.push((await withPaused(lab, [], command)).commandMs);
+    }
+  }
+  const figures = new Map<Door, Figures>();
+  for (const { door, create, attach } of times) {
+    const shares = [...create].map(
+      ([disks, list]) => [disks, median(list) - median(none)] as const,
+    );
+    figures.set(door, {
+      createShareMs: new Map(shares),
+      blockAttachMs: median(attach),
+      ...(await count(lab, door)),
+    });
+  }
+  return figures;
+}
+
+/** Measures every door in turn, round by round, and prints a table. */
+export async function bench(machine: Machine): Promise<void> {
+  await carryIn(machine);
+  await tidyUp(machine);
+  const figures = await measure(labOf(machine));
+  await tidyUp(machine);
+  const shares = diskCounts.map((disks) => `create, ${disks} disk${disks > 1 ? 's' : ''}`);
+  const rows = [...figures].map(([door, found]) => [
+    door.name,
+    ...diskCounts.map((disks) => formatMs(found.createShareMs.get(disks) ?? NaN)),
+    formatMs(found.blockAttachMs),
+    found.execs,
+    found.forks,
+  ]);
+  process.stdout.write(formatTable(['door', ...shares, 'block-attach', 'execs', 'forks'], rows));
+}
