@@ -63,6 +63,11 @@ export function isFailureKind(text: unknown): text is FailureKind {
   return typeof text === 'string' && Object.hasOwn(kinds, text);
 }
 
+/** A library's message in the form of our sentences: lower-case start, no full stop. */
+export function asSentence(message: string): string {
+  return message.charAt(0).toLowerCase() + message.slice(1).replace(/\.$/, '');
+}
+
 /** The sentence of anything thrown: a failure's own, or that of a bug, marked as one. */
 export function sentenceOf(thrown: unknown): string {
   if (thrown instanceof Failure) return thrown.message;

@@ -1,16 +1,19 @@
 /** vbdd's configuration: TOML in the style of xl.conf, every key with a default, typos refused. */
 import { readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
-import { prettifyError, z } from 'zod';
+import { z } from 'zod';
 import { Failure } from '../base/failure.ts';
+import { checkSchema } from './schema.ts';
 
 const Config = z.strictObject({
-  /** The control socket. */
+  /** The control socket; in its folder the toolstack's helper finds outcomes. */
   socket: z.string().default('/run/vbdkit/vbdd.sock'),
   /** xenstored's unix socket, or /dev/xen/xenbus; empty: the first of them that is there. */
   store: z.string().default(''),
   /** Hotplug scripts whose place vbdkit takes: a bare name, or the path that libxl would run. */
   scripts: z.array(z.string().min(1)).default(['block-vbd']),
+  /** The helper attaches disks without any sharing check while vbdd does not run. */
+  fallback: z.boolean().default(false),
   /** Where libxl looks for scripts. */
   script_dir: z.string().default('/etc/xen/scripts'),
   /** Where the kernel shows its devices. */
@@ -46,10 +49,7 @@ export function loadConfig(path: string | undefined, overrides: Partial<Config> 
     const what = thrown.message.split('\n')[0] ?? '';
     throw new Failure('invalid', `${where}: ${what}`, {}, thrown);
   }
-  const result = Config.safeParse({ ...values, ...overrides });
-  if (result.success) return result.data;
-  const what = prettifyError(result.error).replaceAll(/\s*\n\s*/g, ' ');
-  throw new Failure('invalid', `${path ?? DEFAULT_CONFIG_PATH}: ${what}`);
+  return checkSchema(Config, { ...values, ...overrides }, path ?? DEFAULT_CONFIG_PATH);
 }
 
 function readText(path: string | undefined): string {

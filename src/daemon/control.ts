@@ -1,11 +1,12 @@
 /** The control API: JSON over HTTP on a unix socket, version 1. Errors are failures, as JSON. */
 import { Hono, type Context } from 'hono';
 import { stream } from 'hono/streaming';
-import { prettifyError, z } from 'zod';
+import { z } from 'zod';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
 import type { Leases } from './leases.ts';
+import { checkSchema } from './schema.ts';
 import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
 import { viewOf, whyOf } from './views.ts';
 
@@ -156,7 +157,5 @@ async function parsed<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
   } catch (thrown) {
     throw new Failure('invalid', 'the request is not JSON', {}, thrown);
   }
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new Failure('invalid', prettifyError(result.error).replaceAll(/\s*\n\s*/g, ' '));
+  return checkSchema(schema, value, 'the request');
 }

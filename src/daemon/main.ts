@@ -1,11 +1,11 @@
 /** vbdd: the control plane as a process, in the foreground until SIGTERM. */
 import { existsSync, readFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createDevicePool } from '../backend/device-pool.ts';
 import { loopKernel } from '../backend/loop-kernel.ts';
 import { createLoopPool } from '../backend/loop-pool.ts';
-import { Failure, sentenceOf } from '../base/failure.ts';
+import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
 import { openStore } from '../xenstore/open.ts';
 import { type Config, loadConfig } from './config.ts';
@@ -14,28 +14,31 @@ import { peerPid, serveControl } from './control-server.ts';
 import { startDaemon } from './daemon.ts';
 import { kernelBackends } from './kernel-backends.ts';
 import { createLeases } from './leases.ts';
+import { openRunFolder } from './outcomes.ts';
+import { scriptTest } from './scripts.ts';
 
 const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
             [--script NAME]... [--xl auto|never] [--log-level LEVEL] [--version]
 `;
 
-/** The options of the command line, each winning over the configuration's key of that name. */
+const string = { type: 'string' } as const;
+const commandLine = {
+  config: string,
+  socket: string,
+  store: string,
+  sysfs: string,
+  script: { type: 'string', multiple: true },
+  xl: string,
+  'log-level': string,
+  'grace-seconds': string,
+} as const;
+
+/**
+ * The options of the command line, each winning over the configuration's key of that name.
+ * @throws Failure invalid
+ */
 function readOptions(args: string[]): { config: string | undefined; overrides: Partial<Config> } {
-  const string = { type: 'string' } as const;
-  const { values } = parseArgs({
-    args,
-    options: {
-      config: string,
-      socket: string,
-      store: string,
-      sysfs: string,
-      script: { type: 'string', multiple: true },
-      xl: string,
-      'log-level': string,
-      'grace-seconds': string,
-    },
-  });
-  const { config, script, 'log-level': level, 'grace-seconds': grace, ...same } = values;
+  const { config, script, 'log-level': level, 'grace-seconds': grace, ...same } = words(args);
   return {
     config,
     overrides: {
@@ -47,18 +50,22 @@ function readOptions(args: string[]): { config: string | undefined; overrides: P
   };
 }
 
+function words(
+  args: string[],
+): ReturnType<typeof parseArgs<{ options: typeof commandLine }>>['values'] {
+  try {
+    return parseArgs({ args, options: commandLine }).values;
+  } catch (thrown) {
+    const said = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new Failure('invalid', `${asSentence(said)} — see vbdd --help`, {}, thrown);
+  }
+}
+
 /** vbdkit's version, from its package. */
 function readVersion(): string {
   const path = join(import.meta.dirname, '..', '..', 'package.json');
   const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
   return version;
-}
-
-/** Scripts are named as libxl runs them, by path, or by the bare name that a disk's config gives. */
-function scriptTest(scripts: readonly string[]): (script: string | undefined) => boolean {
-  const names = new Set(scripts);
-  return (script) =>
-    script !== undefined && (names.has(script) || names.has(script.split('/').at(-1) ?? ''));
 }
 
 function findProgram(name: string): string | undefined {
@@ -78,6 +85,7 @@ async function main(): Promise<void> {
   const log = lineLog((line) => process.stderr.write(line), journal, level);
 
   await using stack = new AsyncDisposableStack();
+  const folder = stack.use(openRunFolder(dirname(config.socket)));
   const store = stack.use(await openStore({ path: config.store }));
   const loops = stack.use(
     createLoopPool(loopKernel(), {

@@ -237,3 +237,31 @@ test('wrong requests are answered, not suffered', options, async () => {
   const status = await client.call<{ version: string }>('GET', '/v1/status');
   assert.match(status.version, /^\d+\.\d+\.\d+$/);
 });
+
+const starts: [args: string[], sentence: RegExp][] = [
+  [['--bogus'], /^vbdd: unknown option '--bogus' — see vbdd --help\n$/],
+  [['--xl', 'maybe'], /xl: invalid option: expected one of "auto"\|"never"/],
+  [
+    ['--config', '/nonexistent'],
+    /^vbdd: cannot read \/nonexistent — check the path of --config\n$/,
+  ],
+  [['--store', '/nonexistent'], /^vbdd: there is no xenstore at \/nonexistent — /],
+];
+for (const [args, sentence] of starts) {
+  test(`vbdd ${args.join(' ')}: one sentence, and it does not start`, async () => {
+    const vbdd = join(import.meta.dirname, '..', '..', 'bin', 'vbdd');
+    const { stderr, code } = await run(vbdd, args);
+    assert.match(stderr, sentence);
+    assert.ok(code > 0);
+  });
+}
+
+test('without vbdd a verb says so, and what to do', async () => {
+  const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
+  const { stderr, code } = await run(vbd, ['list'], { VBDKIT_SOCKET: '/nonexistent' });
+  assert.equal(code, 1);
+  assert.match(
+    stderr,
+    /^vbd: vbdd does not answer at \/nonexistent — start it, or name its socket/,
+  );
+});
