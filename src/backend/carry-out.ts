@@ -1,4 +1,5 @@
 /** Does one step of a plan and notes in the disk's record what has changed by it. */
+import type { Failure } from '../base/failure.ts';
 import { parseDiskSequence, XenbusState } from '../disk/backend-nodes.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Step } from '../disk/plan.ts';
@@ -29,6 +30,7 @@ export async function carryOut(
       const sequence = parseDiskSequence(await world.store.read(`${record.path}/diskseq`));
       take(world, record, adoptDevice(world, record, nodes, physicalDevice, sequence));
       record.published = nodes.hotplugStatus === 'connected';
+      if (record.published) record.outcome = { refusal: undefined };
       return 'done';
     }
     case 'release':
@@ -39,7 +41,7 @@ export async function carryOut(
     case 'refuse': {
       world.log('error', step.failure.message, logFields(record));
       const values = { 'hotplug-error': step.failure.message, 'hotplug-status': step.status };
-      return publish(world, record, values, step.status);
+      return publish(world, record, values, step.status, step.failure);
     }
     case 'close backend':
       return closeBackend(world, record);
@@ -114,6 +116,7 @@ export function release(world: DiskWorld, record: DiskRecord): void {
   record.held?.[Symbol.dispose]();
   record.held = undefined;
   record.published = false;
+  record.outcome = undefined;
   record.closingSeen = false;
 }
 
@@ -123,6 +126,7 @@ async function publish(
   record: DiskRecord,
   values: Readonly<Record<string, string>>,
   hotplugStatus: string,
+  refusal?: Failure,
 ): Promise<'done' | 'changed'> {
   const { path } = record;
   const written = await world.store
@@ -142,7 +146,8 @@ async function publish(
   if (!written || record.nodes === undefined) return 'changed';
   const physicalDevice = values['physical-device'] ?? record.nodes.physicalDevice;
   record.nodes = { ...record.nodes, physicalDevice, hotplugStatus };
-  record.published = hotplugStatus === 'connected';
+  record.published = refusal === undefined;
+  record.outcome = { refusal };
   if (record.published) world.log('info', `attached ${record.nodes.params}`, logFields(record));
   return 'done';
 }

@@ -38,6 +38,12 @@ export interface Held extends Disposable {
   readonly loop: LoopClaim | undefined;
 }
 
+/** What the toolstack was told of a disk; each telling is another object. */
+export interface Outcome {
+  /** Undefined: it is attached. */
+  readonly refusal: Failure | undefined;
+}
+
 export interface DiskRecord {
   readonly key: DiskKey;
   /** Its backend directory: the name of this record everywhere. */
@@ -48,6 +54,8 @@ export interface DiskRecord {
   published: boolean;
   closingSeen: boolean;
   refusal: Failure | undefined;
+  /** Undefined until the store says how it ended, and again once the disk closes. */
+  outcome: Outcome | undefined;
   unadoptable: Failure | undefined;
   guest: DiskFacts['guest'];
   /** Why the last plan was what it was. */
@@ -68,6 +76,7 @@ export function newRecord(key: DiskKey): DiskRecord {
     published: false,
     closingSeen: false,
     refusal: undefined,
+    outcome: undefined,
     unadoptable: undefined,
     guest: 'not asked',
     because: [],

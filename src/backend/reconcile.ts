@@ -116,15 +116,18 @@ async function readNodes(
 
 function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['nodes']): void {
   const before = record.nodes;
-  const renewed = before?.params !== nodes?.params || before?.mode !== nodes?.mode;
-  if (renewed) {
+  const anew = before?.hotplugStatus !== undefined && nodes?.hotplugStatus === undefined;
+  if (anew || before?.params !== nodes?.params || before?.mode !== nodes?.mode) {
     record.refusal = undefined;
+    if (record.held === undefined) record.outcome = undefined;
     record.unadoptable = undefined;
   }
   if (nodes !== undefined) {
     if (!nodes.online || (nodes.state >= 5 && nodes.state <= 6)) record.closingSeen = true;
     else if (before === undefined) record.closingSeen = false;
-    record.ours = record.key.kind === 'vbd' && world.isOurs(nodes.script);
+    // What is held stays ours, even when its script's name has become another's meanwhile.
+    const held = record.held !== undefined;
+    record.ours = record.key.kind === 'vbd' && (held || world.isOurs(nodes.script));
   }
   record.nodes = nodes;
 }

@@ -225,7 +225,7 @@ async function withOwnWords(
 ): Promise<void> {
   let refusal: Failure | undefined;
   using _listener = daemon.disks.onChange((record) => {
-    if (record.path === backendPath(key)) refusal = record.refusal ?? refusal;
+    if (record.path === backendPath(key)) refusal = record.outcome?.refusal ?? refusal;
   });
   try {
     await work();

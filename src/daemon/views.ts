@@ -1,4 +1,5 @@
 /** What the API and the command line show of a disk: a stable shape, sizes in bytes. */
+import type { Failure } from '../base/failure.ts';
 import { type DiskRecord, type DiskWorld } from '../backend/disk-record.ts';
 import { factsOf } from '../backend/reconcile.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
@@ -49,7 +50,7 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     path: member?.path ?? nodes?.params ?? '',
     device: held?.facts.devicePath ?? null,
     sharers,
-    error: record.refusal?.message ?? record.reported ?? null,
+    error: refusalOf(record)?.message ?? record.reported ?? null,
     holdMs: record.holdMs ?? null,
   };
 }
@@ -58,10 +59,15 @@ function isGuest(holder: { who: { type: string } }): boolean {
   return holder.who.type === 'guest';
 }
 
+/** Why it is not attached: what was tried, or what the toolstack was told. */
+function refusalOf(record: DiskRecord): Failure | undefined {
+  return record.refusal ?? record.outcome?.refusal;
+}
+
 function stateOf(record: DiskRecord): DiskView['state'] {
   const { nodes } = record;
   if (nodes !== undefined && !record.ours) return 'foreign';
-  if (record.refusal !== undefined) return 'refused';
+  if (refusalOf(record) !== undefined) return 'refused';
   if (nodes === undefined || !nodes.online || nodes.state === XenbusState.closing) return 'closing';
   return record.published ? 'attached' : 'waiting';
 }

@@ -52,6 +52,9 @@ export const open: (path: string, flags: number, mode: number) => number = check
   'int open(const char *path, int flags, int mode)',
 );
 export const close: (fd: number) => number = checked('int close(int fd)');
+export const mkfifo: (path: string, mode: number) => number = checked(
+  'int mkfifo(const char *path, uint mode)',
+);
 export const fcntl: (fd: number, command: number, argument: Memory) => number = checked(
   'int fcntl(int fd, int command, void *argument)',
 );

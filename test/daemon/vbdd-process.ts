@@ -1,7 +1,7 @@
 /** vbdd as its users run it: bin/vbdd, a process of its own, on an embedded host's socket. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -56,6 +56,14 @@ export async function startProcessHost(): Promise<ProcessHost> {
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** A file full of zeros in the host's folder. */
+export function image(kit: ProcessHost, name: string, sizeBytes = 1 << 20): string {
+  const path = join(kit.dir, name);
+  writeFileSync(path, '');
+  truncateSync(path, sizeBytes);
+  return path;
 }
 
 /** Runs a program to its end; a non-zero exit is an answer, not an error. */
