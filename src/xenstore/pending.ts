@@ -44,13 +44,16 @@ export function createPending(timeoutMs: number): PendingRequests {
   const all = new Map<number, Waiting>();
   let timer: NodeJS.Timeout | undefined;
 
-  /** One timer for all: it fires at the oldest deadline and is then set for the next. */
+  /**
+   * One timer for all: it fires at the oldest deadline and is then set for the next. It is the
+   * connection that keeps a process waiting, not its timer.
+   */
   function sweep(): void {
     const nowMs = performance.now();
     timer = undefined;
     for (const [id, waiting] of all) {
       if (waiting.deadlineMs > nowMs) {
-        timer = setTimeout(sweep, waiting.deadlineMs - nowMs + 1);
+        timer = setTimeout(sweep, waiting.deadlineMs - nowMs + 1).unref();
         return;
       }
       all.delete(id);
@@ -60,7 +63,7 @@ export function createPending(timeoutMs: number): PendingRequests {
 
   return {
     add<T>(id: number, call: Call<T>, about: string) {
-      timer ??= setTimeout(sweep, timeoutMs + 1);
+      timer ??= setTimeout(sweep, timeoutMs + 1).unref();
       return new Promise<T>((resolve, reject) => {
         const deadlineMs = performance.now() + timeoutMs;
         all.set(id, { call, about, deadlineMs, resolve: resolve as Waiting['resolve'], reject });

@@ -103,7 +103,7 @@ struct dominfo {
 	uint32_t domid, ssidref;
 	unsigned dying : 1, crashed : 1, shutdown : 1;
 };
-enum { DOMINFO_SIZE = 128, DYING = 1, SHUTDOWN = 4 };
+enum { DOMINFO_SIZE = 112, DYING = 1, SHUTDOWN = 4 };
 
 /* C xenstored: the first domain from `first` on. */
 int xc_domain_getinfo(void *x, uint32_t first, unsigned most, void *info)

@@ -5,7 +5,10 @@ import { createMessageParser, createMessageWriter, MessageType } from '../../src
 export type RequestName = keyof typeof MessageType;
 
 export interface RawClient extends AsyncDisposable {
-  /** Sends a request; resolves with its reply as text: its type's name, and `|` for each NUL. */
+  /**
+   * Sends a request; resolves with its reply as text: its type's name, and `|` for each NUL.
+   * `CLOSED` when the connection ended instead.
+   */
   ask(name: RequestName, payload: string | Uint8Array, transactionId?: number): Promise<string>;
   /** Events and replies since the last call, in the order of the stream. */
   takeLog(): string[];
@@ -22,7 +25,7 @@ const names = new Map<number, string>(
 
 export async function openRaw(connect: Connect): Promise<RawClient> {
   const writer = createMessageWriter();
-  const waiting: ((reply: string) => void)[] = [];
+  let waiting: ((reply: string) => void)[] = [];
   const closed = Promise.withResolvers<void>();
   let log: string[] = [];
   let lastId = 0;
@@ -34,7 +37,11 @@ export async function openRaw(connect: Connect): Promise<RawClient> {
   }, 2 ** 20);
   const transport = await connect({
     onBytes: (chunkView) => parser.feed(chunkView),
-    onClose: () => closed.resolve(),
+    onClose() {
+      for (const settle of waiting) settle('CLOSED');
+      waiting = [];
+      closed.resolve();
+    },
   });
   const client: RawClient = {
     ask(name, payload, transactionId = 0) {

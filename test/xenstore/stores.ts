@@ -24,8 +24,6 @@ export interface Subject extends AsyncDisposable {
   restart(): Promise<void>;
   /** Can list more children than fit into one reply. */
   readonly listsInParts: boolean;
-  /** Takes two changes below the same node for a conflict, as the specification allows. */
-  readonly siblingsConflict: boolean;
 }
 
 /** In memory, as the embedded host uses it. */
@@ -65,7 +63,6 @@ async function embedded(
     crash: async () => server.goAway(),
     restart: async () => server.comeBack({ forget: true }),
     listsInParts: true,
-    siblingsConflict: true,
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
@@ -82,7 +79,6 @@ export async function real(kind: XenstoredKind): Promise<Subject> {
     crash: () => server.crash(),
     restart: () => server.start(),
     listsInParts: kind === 'xenstored',
-    siblingsConflict: kind === 'xenstored',
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }

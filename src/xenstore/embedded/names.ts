@@ -10,6 +10,7 @@ export function homeOf(domid: number): string {
 
 /** The absolute path that a caller means, or undefined when it means none. */
 export function canonicalPath(caller: Caller, limits: Limits, given: string): string | undefined {
+  if (given.startsWith('@')) return undefined;
   const home = homeOf(caller.domid);
   const path = given.startsWith('/') ? given : `${home}/${given}`;
   if (path.length >= ABSOLUTE_PATH_MAX_BYTES || !form.test(path)) return undefined;
