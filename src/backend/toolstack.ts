@@ -59,7 +59,7 @@ export async function attachDisk(
     await waitForBackend(store, place, options);
     if (hasScript) await waitForHotplug(store, place, options);
   } catch (thrown) {
-    await detachDisk(store, place, { force: true });
+    await detachDisk(store, place, { force: true, timeoutMs: options.backendTimeoutMs });
     throw thrown;
   }
 }
@@ -114,11 +114,15 @@ export async function detachDisk(
   const asked = await store.transaction((tx) => askToClose(tx, paths, force));
   if (asked) {
     const remote = place.backendDomid !== ownDomid;
-    const isGone = (state: string | undefined): true | undefined =>
-      state === undefined || (!remote && Number(state) === XenbusState.closed) ? true : undefined;
+    const path = `${paths.backend}/state`;
+    const isGone = async (): Promise<true | undefined> => {
+      const state = await store.read(path);
+      const closed = !remote && Number(state) === XenbusState.closed;
+      return state === undefined || closed ? true : undefined;
+    };
     const what = `the end of disk ${place.devid} of guest ${place.domid}`;
     try {
-      await waitForNode(store, `${paths.backend}/state`, isGone, { timeoutMs, what, signal });
+      await waitUntil(store, path, isGone, { timeoutMs, what, signal });
     } catch (thrown) {
       if (!(thrown instanceof Failure) || thrown.kind !== 'timeout') throw thrown;
       if (!force) throw stillHeld(place, timeoutMs, thrown);
@@ -170,7 +174,7 @@ function stillHeld(place: DiskPlace, timeoutMs: number, cause: Failure): Failure
 
 /** A directory that holds nothing more says nothing more; one with a value of its own stays. */
 async function removeWithEmptyParents(tx: StoreOps, path: string): Promise<void> {
-  if (!(await tx.remove(path))) return;
+  await tx.remove(path);
   for (let at = parentOf(path); at !== ''; at = parentOf(at)) {
     if ((await tx.read(at)) !== '') return;
     if ((await tx.directory(at))?.length !== 0) return;
@@ -187,11 +191,13 @@ async function waitForBackend(
   place: DiskPlace,
   options: AttachOptions,
 ): Promise<void> {
-  const accept = (state: string | undefined): true | undefined => {
+  const path = `${diskPaths(place).backend}/state`;
+  const isReady = async (): Promise<true | undefined> => {
+    const state = await store.read(path);
     if (state === undefined) throw removedMeanwhile(place);
     return Number(state) === XenbusState.initialising ? undefined : true;
   };
-  await waitForNode(store, `${diskPaths(place).backend}/state`, accept, {
+  await waitUntil(store, path, isReady, {
     timeoutMs: options.backendTimeoutMs ?? BACKEND_TIMEOUT_MS,
     what: `the backend of disk ${place.devid} of guest ${place.domid}`,
     signal: options.signal,
@@ -204,13 +210,20 @@ async function waitForHotplug(
   options: AttachOptions,
 ): Promise<void> {
   const { backend } = diskPaths(place);
-  const status = await waitForNode(store, `${backend}/hotplug-status`, (value) => value, {
+  const outcome = async (): Promise<{ status: string; why: string | undefined } | undefined> => {
+    const names = ['state', 'hotplug-status', 'hotplug-error'];
+    const { values } = await store.readAll(names.map((name) => `${backend}/${name}`));
+    const [state, status, why] = values;
+    if (state === undefined) throw removedMeanwhile(place);
+    return status === undefined ? undefined : { status, why };
+  };
+  // The folder is watched: nobody tells of a node that was never there when its folder goes.
+  const { status, why } = await waitUntil(store, backend, outcome, {
     timeoutMs: options.hotplugTimeoutMs ?? HOTPLUG_TIMEOUT_MS,
     what: `the hotplug step of disk ${place.devid} of guest ${place.domid}`,
     signal: options.signal,
   });
   if (status === 'connected') return;
-  const why = await store.read(`${backend}/hotplug-error`);
   throw new Failure(
     status === 'busy' ? 'in-use' : 'io',
     why ?? `the hotplug step of disk ${place.devid} ended with ${status} — see the journal of vbdd`,
@@ -229,11 +242,11 @@ interface Wait {
   readonly signal: AbortSignal | undefined;
 }
 
-/** The first answer of `accept` that is not undefined; it is asked at once and after every change. */
-async function waitForNode<T>(
+/** The first answer that is not undefined; asked for at once and after every change at `path`. */
+async function waitUntil<T>(
   store: Store,
   path: string,
-  accept: (value: string | undefined) => T | undefined,
+  ask: () => Promise<T | undefined>,
   { timeoutMs, what, signal }: Wait,
 ): Promise<T> {
   return within(
@@ -241,7 +254,7 @@ async function waitForNode<T>(
     what,
     async (ends) => {
       for await (const _ of store.watch(path, ends)) {
-        const answer = accept(await store.read(path));
+        const answer = await ask();
         if (answer !== undefined) return answer;
       }
       throw ends.reason;
