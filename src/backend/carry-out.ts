@@ -7,7 +7,7 @@ import { adoptDevice } from './adopt.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
 import { logFields } from './disk-record.ts';
 import type { Look } from './look.ts';
-import { removeDiskNodes } from './toolstack.ts';
+import { closeByForce, removeDiskNodes } from './toolstack.ts';
 
 /**
  * Carries out `step`. `changed` means that the store is no longer what the plan was made from.
@@ -159,16 +159,11 @@ function isWaiting(state: string | undefined): boolean {
   return state !== undefined && Number(state) < XenbusState.closing;
 }
 
-/** What a toolstack writes to have the backend close: asked for on behalf of a dead guest. */
+/** On behalf of a dead guest, which cannot close its side. */
 async function closeBackend(world: DiskWorld, record: DiskRecord): Promise<'done' | 'changed'> {
-  const { path } = record;
-  const state = String(XenbusState.closing);
-  const written = await world.store.transaction(async (tx) => {
-    if ((await tx.read(`${path}/state`)) === undefined) return false;
-    await Promise.all([tx.write(`${path}/online`, '0'), tx.write(`${path}/state`, state)]);
-    return true;
-  });
-  if (!written || record.nodes === undefined) return 'changed';
+  record.closeAsked = true;
+  const asked = await closeByForce(world.store, record.key);
+  if (!asked || record.nodes === undefined) return 'changed';
   record.nodes = { ...record.nodes, online: false, state: XenbusState.closing };
   record.closingSeen = true;
   return 'done';

@@ -53,6 +53,7 @@ export interface DiskRecord {
   held: Held | undefined;
   published: boolean;
   closingSeen: boolean;
+  closeAsked: boolean;
   refusal: Failure | undefined;
   /** Undefined until the store says how it ended, and again once the disk closes. */
   outcome: Outcome | undefined;
@@ -75,6 +76,7 @@ export function newRecord(key: DiskKey): DiskRecord {
     held: undefined,
     published: false,
     closingSeen: false,
+    closeAsked: false,
     refusal: undefined,
     outcome: undefined,
     unadoptable: undefined,

@@ -92,6 +92,7 @@ export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undef
     target: look?.target,
     conflict: look?.conflict,
     graceOver: goneSinceMs !== undefined && world.now() - goneSinceMs >= world.graceMs,
+    closeAsked: record.closeAsked,
   };
 }
 

@@ -57,6 +57,8 @@ export interface DiskFacts {
   readonly conflict: Failure | undefined;
   /** The guest is gone and its toolstack had its time to clean up after it. */
   readonly graceOver: boolean;
+  /** vbdkit has taken the dead guest's frontend away and told its backend to close. */
+  readonly closeAsked: boolean;
 }
 
 export type Step =
@@ -88,8 +90,10 @@ export function planDisk(facts: DiskFacts): Plan {
       facts,
       'the backend has closed and the toolstack wants it gone',
     );
-    // A toolstack in another domain waits for the backend's own domain to remove the directory.
-    return { because, steps: facts.driverDomain ? [...steps, { do: 'remove nodes' }] : steps };
+    // A toolstack in another domain waits for the backend's own domain to remove the directory; and
+    // of a dead guest's it had its time.
+    const remove = facts.driverDomain || (facts.guest === 'gone' && facts.graceOver);
+    return { because, steps: remove ? [...steps, { do: 'remove nodes' }] : steps };
   }
   if (facts.guest === 'gone') return planOrphan(facts, nodes);
   if (!nodes.online) return { because: ['it is closing'], steps: [] };
@@ -126,8 +130,7 @@ function planOrphan(facts: DiskFacts, nodes: BackendNodes): Plan {
       steps: [...release, { do: 'remove nodes' }],
     };
   }
-  const asked = nodes.state === XenbusState.closing && !nodes.online;
-  return { because, steps: asked ? [] : [{ do: 'close backend' }] };
+  return { because, steps: facts.closeAsked ? [] : [{ do: 'close backend' }] };
 }
 
 function planRefused(facts: DiskFacts, refusal: Failure): Plan {
@@ -220,7 +223,7 @@ export function describeStep(step: Step): string {
     case 'release':
       return 'give back what is held for it';
     case 'close backend':
-      return 'ask the backend to close: online=0, state=5';
+      return 'have the backend close: remove the frontend, online=0, state=5';
     case 'remove nodes':
       return 'remove its nodes';
   }

@@ -59,6 +59,7 @@ const fresh: DiskFacts = {
   target,
   conflict: undefined,
   graceOver: false,
+  closeAsked: false,
 };
 const conflict = new Failure('in-use', '/a.img is in use');
 const gone = new Failure('gone', 'no file is bound to /dev/loop10');
@@ -136,7 +137,13 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
   ['for a while', { held, guest: 'gone', nodes: attached, graceOver: true }, ['close backend']],
   [
     'then waited for',
-    { held, guest: 'gone', nodes: { ...attached, online: false, state: 5 }, graceOver: true },
+    {
+      held,
+      guest: 'gone',
+      nodes: { ...attached, online: false, state: 5 },
+      graceOver: true,
+      closeAsked: true,
+    },
     [],
   ],
   [
@@ -149,6 +156,16 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
       backend: 'not there',
     },
     ['release', 'remove nodes'],
+  ],
+  [
+    'its closed nodes, too, are removed',
+    { guest: 'gone', nodes: { ...attached, online: false, state: 6 }, graceOver: true },
+    ['remove nodes'],
+  ],
+  [
+    'a toolstack that only asked the dead guest is helped',
+    { held, guest: 'gone', nodes: { ...attached, online: false, state: 5 }, graceOver: true },
+    ['close backend'],
   ],
   ['a disk made anew under the same number starts anew', { held, published: true }, ['release']],
   [
@@ -205,6 +222,7 @@ const anyFacts: fc.Arbitrary<DiskFacts> = fc.record({
   target: fc.constantFrom(target, conflict, undefined),
   conflict: optional(conflict),
   graceOver: fc.boolean(),
+  closeAsked: fc.boolean(),
 });
 
 test('in every situation there is a reason, and no step is unsafe', (t) => {
