@@ -15,6 +15,7 @@ const verbs: Readonly<Record<string, Loader>> = {
   resize: async () => (await import('./commands/disks.ts')).resizeCommand,
   loop: async () => (await import('./commands/loop.ts')).loopCommand,
   spec: async () => (await import('./commands/spec.ts')).specCommand,
+  setup: async () => (await import('./commands/setup.ts')).setupCommand,
   demo: async () => (await import('./commands/demo.ts')).demoCommand,
 };
 

@@ -1,0 +1,59 @@
+/** `vbd setup`: puts vbdkit's helper where libxl looks for its block script, and takes it away again. */
+import { realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { buildCommand, type Command } from '@stricli/core';
+import { Failure } from '../../base/failure.ts';
+import { helperPath } from '../../daemon/scripts.ts';
+import type { CliContext } from '../context.ts';
+import { changesToSetUp, changesToUndo } from '../script-place.ts';
+
+interface SetupFlags {
+  readonly undo: boolean;
+  readonly dryRun: boolean;
+  readonly scriptDir: string;
+  readonly dpkgDir?: string;
+}
+
+export const setupCommand: Command<CliContext> = buildCommand({
+  docs: {
+    brief: 'Take the place of Xen’s block script, or give it back',
+    fullDescription: [
+      'vbd setup: xl hands every disk of the kind vbd to vbdkit; no guest’s configuration changes.',
+      'vbd setup --undo: everything is as it was. Both may be run again at any time.',
+    ].join('\n'),
+  },
+  parameters: {
+    flags: {
+      undo: { kind: 'boolean', brief: 'Give the place back', default: false },
+      dryRun: { kind: 'boolean', brief: 'Say what would be done, do nothing', default: false },
+      scriptDir: {
+        kind: 'parsed',
+        parse: (path: string) => resolve(path),
+        brief: 'Where libxl looks for scripts',
+        default: '/etc/xen/scripts',
+      },
+      dpkgDir: {
+        kind: 'parsed',
+        parse: String,
+        brief: 'dpkg’s database, where it is not the system’s',
+        optional: true,
+      },
+    },
+    positional: { kind: 'tuple', parameters: [] },
+  },
+  func(this: CliContext, { undo, dryRun, scriptDir, dpkgDir }: SetupFlags) {
+    const say = (line: string): void => {
+      this.process.stdout.write(`${line}\n`);
+    };
+    const options = { scriptDir, helper: realpathSync(helperPath), adminDir: dpkgDir };
+    const changes = undo ? changesToUndo(options) : changesToSetUp(options);
+    if (changes.length === 0) return say('nothing is to be done');
+    if (!dryRun && process.getuid?.() !== 0) {
+      throw new Failure('denied', 'only root may change where libxl finds its scripts — use sudo');
+    }
+    for (const { says, run } of changes) {
+      if (!dryRun) run();
+      say(dryRun ? `would ${says}` : says);
+    }
+  },
+});

@@ -1,0 +1,135 @@
+/** vbd setup and its undo, on a folder of scripts and a dpkg database of the test's own. */
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { helperPath, scriptTest } from '../../src/daemon/scripts.ts';
+import { type Ran, run } from '../daemon/vbdd-process.ts';
+import { needs, needsProgram } from '../peers.ts';
+
+const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
+const divert = needsProgram('dpkg-divert');
+const options = divert.skip === false ? needs(process.getuid?.() === 0, 'needs root') : divert;
+
+interface Host {
+  readonly scripts: string;
+  setup(...args: string[]): Promise<Ran>;
+  /** Every name with its text, and the diversions. */
+  look(): Record<string, string>;
+}
+
+function hostOf(t: TestContext): Host {
+  const dir = mkdtempSync(join(tmpdir(), 'vbdkit-setup-'));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const [scripts, dpkg] = [join(dir, 'scripts'), join(dir, 'dpkg')];
+  mkdirSync(scripts);
+  mkdirSync(join(dpkg, 'info'), { recursive: true });
+  for (const name of ['status', 'diversions']) writeFileSync(join(dpkg, name), '');
+  for (const name of ['block', 'block-tap', 'vif-bridge']) {
+    writeFileSync(join(scripts, name), `#!/bin/sh\necho ${name}\n`, { mode: 0o755 });
+  }
+  return {
+    scripts,
+    setup: (...args) => run(vbd, ['setup', '--script-dir', scripts, '--dpkg-dir', dpkg, ...args]),
+    look: () => {
+      const texts = readdirSync(scripts).map((name) => {
+        const path = join(scripts, name);
+        const linked = lstatSync(path).isSymbolicLink();
+        return [name, linked ? `-> ${realpathSync(path)}` : readFileSync(path, 'utf8')] as const;
+      });
+      const diversions = readFileSync(join(dpkg, 'diversions'), 'utf8');
+      return { ...Object.fromEntries(texts), diversions };
+    },
+  };
+}
+
+test('the helper takes the place of the scripts, and undo restores all', options, async (t) => {
+  const host = hostOf(t);
+  const before = host.look();
+  const done = await host.setup();
+  assert.equal(done.stderr, '');
+  assert.deepEqual(
+    done.stdout
+      .split('\n')
+      .map((line) => line.replaceAll(host.scripts, '').replace(/to \/.*libexec/, 'to')),
+    [
+      'link /block-vbd to/block-vbd',
+      'move /block to /block.xen, by a diversion of dpkg',
+      'link /block to/block-vbd',
+      'move /block-tap to /block-tap.xen, by a diversion of dpkg',
+      'link /block-tap to/block-vbd',
+      '',
+    ],
+  );
+  const set = host.look();
+  for (const name of ['block', 'block-tap', 'block-vbd'])
+    assert.equal(set[name], `-> ${helperPath}`);
+  assert.equal(set['block.xen'], before['block']);
+  assert.match(set['diversions'] ?? '', /scripts\/block\n.*scripts\/block\.xen\n:\n/);
+
+  assert.equal((await host.setup()).stdout, 'nothing is to be done\n');
+  assert.deepEqual(host.look(), set);
+  assert.equal((await host.setup('--undo')).code, 0);
+  assert.deepEqual(host.look(), before);
+  assert.equal((await host.setup('--undo')).stdout, 'nothing is to be done\n');
+});
+
+test('a dry run says the same and does nothing', options, async (t) => {
+  const host = hostOf(t);
+  const before = host.look();
+  const { stdout } = await host.setup('--dry-run');
+  assert.match(
+    stdout,
+    /^would link .*\nwould move .*block to .*block\.xen, by a diversion of dpkg\n/,
+  );
+  assert.deepEqual(host.look(), before);
+});
+
+test(
+  'a host without block-tap, and a setup that was cut short, are completed',
+  options,
+  async (t) => {
+    const host = hostOf(t);
+    rmSync(join(host.scripts, 'block-tap'));
+    const before = host.look();
+    await host.setup();
+    rmSync(join(host.scripts, 'block'));
+    assert.match((await host.setup()).stdout, /^link .*\/block to .*block-vbd\n$/);
+    assert.equal(existsSync(join(host.scripts, 'block-tap')), false);
+    await host.setup('--undo');
+    assert.deepEqual(host.look(), before);
+  },
+);
+
+test('what is not ours is left alone', options, async (t) => {
+  const host = hostOf(t);
+  writeFileSync(join(host.scripts, 'block-vbd'), 'mine');
+  const refused = await host.setup();
+  assert.match(refused.stderr, /^vbd: .*block-vbd is not vbdkit's link — move it away first\n$/);
+  assert.equal(refused.code, 1);
+  const none = await run(vbd, ['setup', '--script-dir', '/nonexistent/scripts']);
+  assert.match(none.stderr, /there is no \/nonexistent\/scripts, where libxl looks/);
+});
+
+test('a script that leads to the helper is vbdkit’s, and no other', options, async (t) => {
+  const host = hostOf(t);
+  const isOurs = scriptTest(['block-vbd']);
+  const block = join(host.scripts, 'block');
+  assert.equal(isOurs(block), false);
+  await host.setup();
+  assert.equal(isOurs(block), true);
+  assert.equal(isOurs(`${block}.xen`), false);
+  assert.equal(isOurs('/elsewhere/block-vbd'), true);
+  assert.equal(isOurs(undefined), false);
+});
