@@ -12,7 +12,7 @@ import { Skipped, type Lab } from './step.ts';
 import { xenstoreOf } from './xenstore.ts';
 
 /** The parts of the checkout that run in dom0; its packages have a disk of their own. */
-const carried = ['bin', 'src', 'package.json'];
+const carried = ['bin', 'libexec', 'src', 'package.json'];
 
 /** The API of one step on this machine. */
 export function labOf(machine: Machine): Lab {
