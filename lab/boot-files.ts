@@ -1,6 +1,6 @@
 /** What QEMU and `xl create` are handed: hypervisor, kernel, and the initial ram disks. */
 import { readFileSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { cached, keyOf } from './cache.ts';
@@ -52,6 +52,8 @@ async function build(suiteName: SuiteName, root: Root, target: string): Promise<
 
   const whole = await unpackKernel(root.kernelDeb, join(scratch, 'kernel'));
   await writeVmlinux(whole, join(target, 'vmlinux'));
+  // QEMU, as an HVM guest's device model, starts a kernel only in its packed form.
+  await copyFile(join(whole.folder, 'boot', `vmlinuz-${whole.version}`), join(target, 'vmlinuz'));
   const wanted = await moduleFiles(whole, suite.modules);
   const kernel = await copyModules(whole, wanted, join(target, 'modules'));
 
@@ -77,7 +79,7 @@ async function build(suiteName: SuiteName, root: Root, target: string): Promise<
 }
 
 /**
- * The folder with `xen`, `vmlinux`, the initial ram disks, dom0's `modules` and the
+ * The folder with `xen`, `vmlinux`, `vmlinuz`, the initial ram disks, dom0's `modules` and the
  * program `disk`, built when packages or sources have changed.
  */
 export async function bootFiles(suiteName: SuiteName, root: Root): Promise<string> {

@@ -36,7 +36,11 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
   async function create(config: GuestConfig = {}): Promise<Guest> {
     const { name, ran } = await xlCreate(config);
     if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
-    const guest = guestOf(dom0, machine, name, Number(ran.stdout));
+    const guest = guestOf(dom0, machine, {
+      name,
+      domid: Number(ran.stdout),
+      type: config.type ?? 'pv',
+    });
     made.push(guest);
     if (config.paused !== true && config.kernel === undefined) await guest.ready();
     return guest;

@@ -49,13 +49,15 @@ async function buildDom0(root: Root, boot: string, folder: string): Promise<void
     await mkdir(dirname(place), { recursive: true });
     await cp(join(dom0Files, name), place);
   }
-  for (const name of ['vmlinux', 'guest.cpio.gz', 'driver.cpio.gz', 'disk'])
+  for (const name of ['vmlinux', 'vmlinuz', 'guest.cpio.gz', 'driver.cpio.gz', 'disk'])
     await cp(join(boot, name), join(overlay, 'lab', name));
   const script = [
     'tree="$3/tree"; mkdir "$tree"; tar -xf "$1" -C "$tree"',
     'cp -r --preserve=mode "$2"/. "$tree"',
     'cd "$tree"; mkdir -p share opt/vbdkit/node_modules var/log/xen etc/systemd/system',
     'echo dom0 > etc/hostname; echo 127.0.0.1 localhost dom0 > etc/hosts; : > etc/fstab',
+    // Otherwise systemd takes each boot for the first one, and prepares for minutes.
+    'echo 76626464000000000000000000000000 > etc/machine-id; touch etc/.updated var/.updated',
     'mkdir -p etc/systemd/system/multi-user.target.wants',
     'ln -s ../lab.service etc/systemd/system/multi-user.target.wants/',
     `for unit in ${masked.join(' ')}; do ln -sf /dev/null "etc/systemd/system/$unit"; done`,

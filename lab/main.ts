@@ -105,7 +105,8 @@ async function main(): Promise<number> {
     if (!(await takeDown(config))) say(`no ${nameOf(config)} is up`);
   } else if (command === 'test') {
     const steps = await findSteps(rest);
-    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
+    const options = { slow: rest.length > 0, signal };
+    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, options));
     return good ? 0 : 1;
   } else if (command === 'bench') await withMachine(config, signal, bench);
   else {

@@ -20,6 +20,8 @@ export interface Step {
   readonly name: string;
   readonly run: (lab: Lab) => Promise<void>;
   readonly timeoutMs: number;
+  /** Takes minutes: run only when its name is asked for. */
+  readonly slow: boolean;
 }
 
 /** Thrown by `lab.skip`. */
@@ -29,6 +31,10 @@ export class Skipped extends Error {}
  * A step: passes when `run` returns, and leaves no guest, loop device or backend behind.
  * @param name a sentence
  */
-export function step(name: string, run: (lab: Lab) => Promise<void>, timeoutMs = 600_000): Step {
-  return { name, run, timeoutMs };
+export function step(
+  name: string,
+  run: (lab: Lab) => Promise<void>,
+  { timeoutMs = 600_000, slow = false }: { timeoutMs?: number; slow?: boolean } = {},
+): Step {
+  return { name, run, timeoutMs, slow };
 }

@@ -77,15 +77,21 @@ export const steps = [
     await guest.destroy();
   }),
 
-  step('a PVH guest does I/O', async (lab) => {
-    await image(lab, '/d/a.img');
-    const guest = await lab.guests.create({ type: 'pvh', disks: ['/d/a.img,raw,xvda,rw'] });
-    await guest.awaitDisk('xvda');
-    await guest.verify('xvda', 1, { length: 4194304 });
-    await guest.fill('xvda', 2, { length: 4194304 });
-    await guest.verify('xvda', 2, { length: 4194304 });
-    await guest.destroy();
-  }),
+  ...(['pvh', 'hvm'] as const).map((type) =>
+    step(
+      `a guest of type ${type} does I/O`,
+      async (lab) => {
+        await image(lab, '/d/a.img');
+        const guest = await lab.guests.create({ type, disks: ['/d/a.img,raw,xvda,rw'] });
+        await guest.awaitDisk('xvda');
+        await guest.verify('xvda', 1, { length: 4194304 });
+        await guest.fill('xvda', 2, { length: 4194304 });
+        await guest.verify('xvda', 2, { length: 4194304 });
+        await guest.destroy();
+      },
+      { timeoutMs: 900_000, slow: type === 'hvm' },
+    ),
+  ),
 
   ...(['pv64', 'pvh32'] as const).map((grub) =>
     step(`GRUB ${grub} reads a disk`, async (lab) => {
