@@ -1,7 +1,7 @@
 /** One booted host: brought up, found again by a later command, and always taken down by its own pid. */
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { sleep, within } from '../src/base/deadline.ts';
 import { Failure, sentenceOf } from '../src/base/failure.ts';
 import { formatMs } from '../src/base/units.ts';
@@ -9,7 +9,8 @@ import { connectAgent, type Agent } from './agent.ts';
 import { cacheDir, nameOf, type Config } from './config.ts';
 import { follow, type Followed } from './follow.ts';
 import { images } from './images.ts';
-import { isRunning, startQemu, type Process } from './qemu.ts';
+import { isRunning, processIn, processOf, type Process } from './process.ts';
+import { startQemu } from './qemu.ts';
 import { qmp } from './qmp.ts';
 import { say } from './say.ts';
 
@@ -36,22 +37,36 @@ function folderOf(config: Config): string {
   throw new Failure('invalid', `${folder} is too long for sockets — set VBDKIT_LAB_CACHE`);
 }
 
-function processIn(folder: string): Process | undefined {
-  const path = join(folder, 'machine.json');
-  if (!existsSync(path)) return undefined;
-  const found = JSON.parse(readFileSync(path, 'utf8')) as Process;
-  return isRunning(found) ? found : undefined;
+/** The QEMU of a run folder, while it runs. */
+function machineIn(folder: string): Process | undefined {
+  return processIn(join(folder, 'machine.json'));
+}
+
+/**
+ * Keeps other lab commands off the machine of this kind until disposed.
+ * @throws Failure in-use
+ */
+export async function claim(config: Config): Promise<AsyncDisposable> {
+  const path = `${folderOf(config)}.claim`;
+  await mkdir(dirname(path), { recursive: true });
+  const holder = processIn(path);
+  if (holder !== undefined) {
+    const sentence = `another lab command (pid ${holder.pid}) uses ${nameOf(config)}`;
+    throw new Failure('in-use', `${sentence} — wait for it, or set VBDKIT_LAB_CACHE`);
+  }
+  await writeFile(path, JSON.stringify(processOf(process.pid)));
+  return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
 }
 
 /** True while a machine of this kind runs. */
 export function isUp(config: Config): boolean {
-  return processIn(folderOf(config)) !== undefined;
+  return machineIn(folderOf(config)) !== undefined;
 }
 
 /** Ends the machine of this kind, if it runs, and waits until it has. */
 export async function takeDown(config: Config): Promise<boolean> {
   const folder = folderOf(config);
-  const found = processIn(folder);
+  const found = machineIn(folder);
   if (found === undefined) return false;
   process.kill(found.pid, 'SIGKILL');
   await within(30_000, "QEMU's end", async (signal) => {
@@ -134,7 +149,7 @@ async function boot(
 /** The machine of this kind that runs. */
 export async function findMachine(config: Config, signal: AbortSignal): Promise<Machine> {
   const folder = folderOf(config);
-  if (processIn(folder) === undefined)
+  if (machineIn(folder) === undefined)
     throw new Failure('not-found', `no ${nameOf(config)} is up — run npm run lab -- up`);
   const machine = await open(config, folder, signal);
   await machine.agent.ping(30_000);

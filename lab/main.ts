@@ -8,7 +8,7 @@ import { configOf, nameOf, type Config } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { bench } from './bench.ts';
 import { carryIn } from './host.ts';
-import { bringUp, findMachine, isUp, takeDown, type Machine } from './machine.ts';
+import { bringUp, claim, findMachine, isUp, takeDown, type Machine } from './machine.ts';
 import { say } from './say.ts';
 import { findSteps, runSteps } from './test-run.ts';
 
@@ -98,20 +98,24 @@ async function main(): Promise<number> {
   const [command, ...rest] = positionals;
   const config = configOf(values);
   const signal = interrupted();
-  if (command === 'up') await up(config, signal);
-  else if (command === 'run') return run(config, signal, rest[0] ?? '-');
-  else if (command === 'shell') await shell(config, signal);
-  else if (command === 'down') {
+  if (command === 'down') {
     if (!(await takeDown(config))) say(`no ${nameOf(config)} is up`);
-  } else if (command === 'test') {
+    return 0;
+  }
+  if (!['up', 'run', 'shell', 'test', 'bench'].includes(command ?? '')) {
+    console.log(usage);
+    return values.help ? 0 : 2;
+  }
+  await using _ = await claim(config);
+  if (command === 'up') await up(config, signal);
+  else if (command === 'run') return await run(config, signal, rest[0] ?? '-');
+  else if (command === 'shell') await shell(config, signal);
+  else if (command === 'bench') await withMachine(config, signal, bench);
+  else {
     const steps = await findSteps(rest);
     const options = { slow: rest.length > 0, signal };
     const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, options));
     return good ? 0 : 1;
-  } else if (command === 'bench') await withMachine(config, signal, bench);
-  else {
-    console.log(usage);
-    return values.help ? 0 : 2;
   }
   return 0;
 }

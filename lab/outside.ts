@@ -62,3 +62,13 @@ export async function outside(
   const tail = all.trim().split('\n').slice(-12).join('\n');
   throw new Failure('io', `${name} ended with ${code}: ${tail}`);
 }
+
+/**
+ * Runs a shell script that unpacks or packs files with their owners, which survive even where
+ * the lab is not run by root.
+ */
+export async function asRoot(script: string, args: readonly string[]): Promise<void> {
+  const shell = ['-euc', `PATH="$PATH:/usr/sbin"\n${script}`, 'sh', ...args];
+  if (process.getuid?.() === 0) await outside('sh', shell);
+  else await outside('fakeroot', ['sh', ...shell]);
+}

@@ -1,32 +1,11 @@
-/** The emulated machine itself: QEMU's command line, its process, and whether it still runs. */
+/** The emulated machine itself: QEMU's command line and its process. */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from './config.ts';
 import type { Images } from './images.ts';
-
-/** A process told apart from a later one with the same number by when it started. */
-export interface Process {
-  readonly pid: number;
-  readonly started: string;
-}
-
-/** Field 22 of /proc/PID/stat, or undefined when there is no such process or it is a zombie. */
-function startOf(pid: number): string | undefined {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return fields[0] === 'Z' ? undefined : fields[19];
-  } catch {
-    return undefined;
-  }
-}
-
-export function isRunning(process: Process): boolean {
-  return startOf(process.pid) === process.started;
-}
+import { processOf, type Process } from './process.ts';
 
 const xen = [
   'dom0_mem=1536M,max:1536M dom0_max_vcpus=1 com1=115200,8n1 console=com1',
@@ -108,6 +87,5 @@ export async function startQemu(
   closeSync(log);
   await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject));
   child.unref();
-  const pid = child.pid ?? 0;
-  return { pid, started: startOf(pid) ?? '' };
+  return processOf(child.pid ?? 0);
 }
