@@ -113,8 +113,7 @@ async function main(): Promise<number> {
   else if (command === 'bench') await withMachine(config, signal, bench);
   else {
     const steps = await findSteps(rest);
-    const options = { slow: rest.length > 0, signal };
-    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, options));
+    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
     return good ? 0 : 1;
   }
   return 0;

@@ -16,20 +16,22 @@ interface Outcome {
 
 /**
  * The steps of lab/steps whose `file: name` contains one of the words; all of them for no words.
+ * A slow one is run when a word is part of its own name, not of its file's.
  * @throws Failure not-found
  */
 export async function findSteps(words: readonly string[]): Promise<Step[]> {
+  const asked = (text: string): boolean => words.some((word) => text.includes(word));
   const found: Step[] = [];
   const folder = join(import.meta.dirname, 'steps');
-  for (const name of readdirSync(folder).sort()) {
-    const { steps } = (await import(join(folder, name))) as { steps: readonly Step[] };
-    for (const step of steps)
-      found.push({ ...step, name: `${name.replace(/\.ts$/, '')}: ${step.name}` });
+  for (const file of readdirSync(folder).sort()) {
+    const { steps } = (await import(join(folder, file))) as { steps: readonly Step[] };
+    for (const step of steps) {
+      const name = `${file.replace(/\.ts$/, '')}: ${step.name}`;
+      if (words.length === 0 || asked(name))
+        found.push({ ...step, name, slow: step.slow && !asked(step.name) });
+    }
   }
-  const chosen = found.filter(
-    ({ name }) => words.length === 0 || words.some((word) => name.includes(word)),
-  );
-  if (chosen.length > 0) return chosen;
+  if (found.length > 0) return found;
   throw new Failure('not-found', `no step is called ${words.join(' or ')} — see lab/steps`);
 }
 
@@ -76,14 +78,11 @@ function textOf(thrown: unknown): string {
 
 const skippedSlow: Outcome = { verdict: 'skipped', why: 'it takes minutes — ask for it by name' };
 
-/**
- * Runs the steps and returns whether none failed.
- * @param slow true runs those as well that take minutes
- */
+/** Runs the steps and returns whether none failed. */
 export async function runSteps(
   machine: Machine,
   steps: readonly Step[],
-  { slow, signal }: { slow: boolean; signal: AbortSignal },
+  signal: AbortSignal,
 ): Promise<boolean> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const started = performance.now();
@@ -91,8 +90,7 @@ export async function runSteps(
   await tidyUp(machine);
   for (const step of steps) {
     const from = performance.now();
-    const { verdict, why } =
-      step.slow && !slow ? skippedSlow : await runStep(machine, step, signal);
+    const { verdict, why } = step.slow ? skippedSlow : await runStep(machine, step, signal);
     counts[verdict]++;
     const mark = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[verdict];
     const time = formatMs(performance.now() - from).padStart(7);
