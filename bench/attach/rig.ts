@@ -1,0 +1,120 @@
+/** What a run stands on: files, a real xenstored, vbdd beside it, the peers; all gone afterwards. */
+import { execFileSync } from 'node:child_process';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { sleep } from '../../src/base/deadline.ts';
+import { Failure } from '../../src/base/failure.ts';
+import { vdevName, vdevNumber } from '../../src/disk/vdev.ts';
+import { openStore } from '../../src/xenstore/open.ts';
+import type { Store } from '../../src/xenstore/store.ts';
+import { startXenstored } from '../../test/peers/xenstored.ts';
+import { createFloor, type Floor } from './floor.ts';
+import type { GuestDisk } from './guest-disks.ts';
+import { type BlockScript, blockScript, type Losetup, losetup } from './programs.ts';
+import { startVbdd, type Vbdd } from './vbdd.ts';
+
+export interface Rig extends AsyncDisposable {
+  readonly store: Store;
+  readonly vbdd: Vbdd;
+  readonly floor: Floor;
+  readonly losetup: Losetup;
+  readonly script: BlockScript;
+  /** For what the tools write. */
+  readonly folder: string;
+  /** From 1 on; each has a file of its own. */
+  disk(number: number): GuestDisk;
+  /** Waits until no more than so many of the files are bound. @throws Failure when a loop device leaks */
+  settled(bound: number): Promise<void>;
+}
+
+/** As on a large host; the disks are dealt out to them in turn. */
+const MOST_GUESTS = 100;
+const FIRST_XVD = vdevNumber('xvda') ?? 0;
+const FILE_BYTES = 2 ** 20;
+const FLOOR_FILES = 16;
+const RELEASE_TIMEOUT_MS = 10_000;
+
+/** @throws Failure of what cannot be started; then everything else is stopped again */
+export async function startRig(disks: number): Promise<Rig> {
+  await using stack = new AsyncDisposableStack();
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-bench-'));
+  stack.defer(() => rmSync(folder, { recursive: true, force: true }));
+  stack.defer(() => detachLeftovers(folder));
+  const fileOf = (number: number): string => join(folder, `disk-${number}.img`);
+  for (let number = 1; number <= disks + FLOOR_FILES; number++) makeFile(fileOf(number));
+
+  const xenstored = stack.use(await startXenstored('xenstored'));
+  const { socket } = xenstored;
+  const guests = Math.min(disks, MOST_GUESTS);
+  for (let domid = 1; domid <= guests; domid++) await xenstored.introduce(domid);
+  const floorFiles = Array.from({ length: FLOOR_FILES }, (_, i) => fileOf(disks + 1 + i));
+  const floor = stack.use(createFloor(floorFiles));
+  const script = stack.use(blockScript(socket));
+  const vbdd = stack.use(await startVbdd(socket, folder));
+  const store = stack.use(await openStore({ path: socket }));
+  for (let i = 0; i < FLOOR_FILES; i++) floor.passMs();
+
+  const owned = stack.move();
+  return {
+    store,
+    vbdd,
+    floor,
+    losetup: losetup(),
+    script,
+    folder,
+    disk: (number) => ({
+      domid: 1 + ((number - 1) % guests),
+      vdev: vdevName(FIRST_XVD + 16 * Math.floor((number - 1) / guests)),
+      file: fileOf(number),
+    }),
+    settled: (bound) => settled(folder, bound),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function makeFile(path: string): void {
+  writeFileSync(path, '');
+  truncateSync(path, FILE_BYTES);
+}
+
+async function settled(folder: string, bound: number): Promise<void> {
+  const untilMs = performance.now() + RELEASE_TIMEOUT_MS;
+  while (boundBelow(folder).length > bound) {
+    if (performance.now() > untilMs) {
+      const left = boundBelow(folder).length - bound;
+      throw new Failure(
+        'io',
+        `${left} loop devices are still bound after their disks were detached`,
+      );
+    }
+    await sleep(2);
+  }
+}
+
+/** The loop devices that are bound to files in that folder. */
+function boundBelow(folder: string): string[] {
+  return readdirSync('/sys/block').filter(
+    (name) => name.startsWith('loop') && backingOf(name)?.startsWith(`${folder}/`),
+  );
+}
+
+function backingOf(name: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+/** What an interrupted script has left bound. */
+function detachLeftovers(folder: string): void {
+  for (const name of boundBelow(folder)) execFileSync('losetup', ['--detach', `/dev/${name}`]);
+}

@@ -1,0 +1,41 @@
+/** Runs a bench by name, `npm run bench -- NAME`; without a name, says which there are. */
+import { Failure, sentenceOf } from '../src/base/failure.ts';
+
+type Bench = (args: string[], signal: AbortSignal) => Promise<void>;
+
+const benches: Readonly<Record<string, { brief: string; load: () => Promise<Bench> }>> = {
+  attach: {
+    brief: "raw files to guests: vbdd, the kernel's floor, losetup, Xen's block script",
+    load: async () => (await import('./attach.ts')).benchAttach,
+  },
+};
+
+const usage = Object.entries(benches)
+  .map(([name, { brief }]) => `  ${name}  ${brief}\n`)
+  .join('');
+
+async function main([name, ...args]: string[]): Promise<void> {
+  const bench = benches[name ?? ''];
+  if (bench === undefined) {
+    process.stdout.write(`usage: npm run bench -- NAME [OPTION]...\n\n${usage}`);
+    process.exitCode = name === undefined ? 0 : 2;
+    return;
+  }
+  const interrupted = new AbortController();
+  const stop = (): void => interrupted.abort(new Failure('gone', 'the bench was interrupted'));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stop);
+  await (
+    await bench.load()
+  )(args, interrupted.signal);
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (thrown) {
+  process.stderr.write(`bench: ${sentenceOf(thrown)}\n`);
+  if (!(thrown instanceof Failure) && thrown instanceof Error)
+    process.stderr.write(`${thrown.stack}\n`);
+  process.exitCode = thrown instanceof Failure ? thrown.exitCode : 1;
+}
+// Nothing is left to wait for; the store's pending timers are.
+process.exit();
