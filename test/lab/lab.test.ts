@@ -1,0 +1,61 @@
+/** The parts of the lab that need no emulated machine. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { file, folder, initramfs, link } from '../../lab/cpio.ts';
+import { configText } from '../../lab/guest.ts';
+import { isRunning, processOf } from '../../lab/process.ts';
+import { requestsOf } from '../../lab/store-trace.ts';
+import { findSteps } from '../../lab/test-run.ts';
+import { needsProgram } from '../peers.ts';
+
+test('an initial ram disk is what cpio and gzip take apart', needsProgram('cpio'), () => {
+  const at = mkdtempSync(join(tmpdir(), 'vbdkit-cpio-'));
+  try {
+    const entries = [folder('bin'), file('bin/a', 'hello', 0o755), link('b', 'bin/a')];
+    writeFileSync(join(at, 'disk.gz'), initramfs(entries));
+    const unpack = 'gzip -dc disk.gz | cpio -idm --quiet && cat b && stat -c %a bin/a';
+    const ran = spawnSync('sh', ['-c', unpack], { cwd: at, encoding: 'utf8' });
+    assert.equal(ran.stdout, 'hello755\n');
+  } finally {
+    rmSync(at, { recursive: true });
+  }
+});
+
+test('the logs of every store give the same requests', () => {
+  const nodes = '/local/domain/0/backend/vbd/3/51712';
+  const xenstored417 = `1700000000.25 IN 0x55d0 20261122 21:00:00 WRITE (${nodes}/state 2 )`;
+  const xenstored420 = `1700000000.25 io: IN 0x55d0 (d0) 20261122 21:00:00 WRITE (${nodes}/state 2 )`;
+  const oxenstored = `[20261122T21:00:00.25Z]  D0           write     ${nodes}/state 2`;
+  for (const line of [xenstored417, xenstored420, oxenstored]) {
+    const [request] = requestsOf(`noise\n${line}\n`);
+    assert.equal(request?.op, 'write', line);
+    assert.equal(request.path, `${nodes}/state`);
+    assert.equal(request.rest, '2');
+  }
+});
+
+test("a guest's config names its disks, and a driver domain says what it is", () => {
+  const text = configText('g1', { disks: ['/d/a.img,raw,xvda,rw', '/dev/vdc,raw,xvdb,ro'] });
+  assert.match(text, /^disk = \[ '\/d\/a\.img,raw,xvda,rw', '\/dev\/vdc,raw,xvdb,ro' \]$/m);
+  assert.match(configText('g2', { driver: true }), /^driver_domain = 1$/m);
+});
+
+test('a process is not taken for a later one with its number', () => {
+  const own = processOf(process.pid);
+  assert.equal(isRunning(own), true);
+  assert.equal(isRunning({ ...own, started: '1' }), false);
+});
+
+test('steps are found by a part of their name, and a slow one only by its own', async () => {
+  const all = await findSteps([]);
+  assert.equal(new Set(all.map(({ name }) => name)).size, all.length);
+  const hvm = async (word: string): Promise<boolean[]> =>
+    (await findSteps([word])).filter(({ name }) => name.includes('hvm')).map(({ slow }) => slow);
+  assert.deepEqual(await hvm('stock'), [true]);
+  assert.deepEqual(await hvm('hvm'), [false]);
+  await assert.rejects(findSteps(['no such step']), /no step is called/);
+});
