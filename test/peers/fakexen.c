@@ -149,10 +149,11 @@ static struct guest *behind[PORTS]; /* who is notified through a port */
 
 static void raise_port(int port)
 {
+	/* Under the lock: a daemon that is woken and finds no port raised ends itself. */
 	pthread_mutex_lock(&lock);
 	raised[port] = 1;
-	pthread_mutex_unlock(&lock);
 	eventfd_write(event_fd, 1);
+	pthread_mutex_unlock(&lock);
 }
 
 static void *watch_domains(void *unused)
@@ -214,8 +215,8 @@ int xenevtchn_pending(void *x)
 	eventfd_t count;
 	int port, more = 0, found = -1;
 	(void)x;
-	eventfd_read(event_fd, &count);
 	pthread_mutex_lock(&lock);
+	eventfd_read(event_fd, &count);
 	for (port = 0; port < PORTS; port++) {
 		if (!raised[port])
 			continue;
@@ -226,9 +227,9 @@ int xenevtchn_pending(void *x)
 			more = 1;
 		}
 	}
-	pthread_mutex_unlock(&lock);
 	if (more)
 		eventfd_write(event_fd, 1);
+	pthread_mutex_unlock(&lock);
 	if (found < 0)
 		errno = EAGAIN;
 	return found;
