@@ -50,14 +50,15 @@ async function probeVbd(device: XenbusDevice, options: BlkbackOptions): Promise<
   const [, , domid, devid] = path.split('/');
   const sysfs = createBackendSysfs(options.sysfsDir, `vbd-${domid}-${devid}`);
   const vbd: Vbd = { device, sysfs, options, disk: undefined, cdrom: false, ring: undefined };
-  const publish = (name: keyof typeof features): Promise<void> =>
-    store.write(`${path}/${name}`, String(features[name]));
-  const first = publish('feature-max-indirect-segments');
-  const second = publish('multi-queue-max-queues');
+  const publish = (...names: (keyof typeof features)[]): Promise<void> =>
+    device.change((tx) => {
+      for (const name of names) void tx.write(`${path}/${name}`, String(features[name]));
+    });
+  await publish('feature-max-indirect-segments', 'multi-queue-max-queues');
   const watch: Watch = await store.observe(`${path}/physical-device`, () =>
     device.run(() => physicalDeviceChanged(vbd)),
   );
-  await Promise.all([first, second, publish('max-ring-page-order')]);
+  await publish('max-ring-page-order');
   await device.switchState(XenbusState.initWait);
   return {
     otherEndChanged: (state) => frontendChanged(vbd, state),
@@ -160,7 +161,7 @@ async function mapRing(vbd: Vbd): Promise<boolean> {
 async function connectIfReady(vbd: Vbd): Promise<void> {
   const { device, disk, ring } = vbd;
   if (disk === undefined || ring === undefined || device.state === XenbusState.connected) return;
-  await device.store.transaction((tx) => publishDisk(vbd, disk, tx));
+  await device.change((tx) => publishDisk(vbd, disk, tx));
   ring.serve = async (request) => {
     if (disk.resized()) device.run(() => publishSize(vbd, disk));
     return disk.serve(request);
@@ -196,8 +197,8 @@ async function publishDisk(vbd: Vbd, disk: ServedDisk, tx: StoreOps): Promise<vo
 
 /** The state is written again, though it stays: the frontend watches that node only. */
 async function publishSize(vbd: Vbd, disk: ServedDisk): Promise<void> {
-  const { store, path, state } = vbd.device;
-  await store.transaction((tx) => {
+  const { path, state } = vbd.device;
+  await vbd.device.change((tx) => {
     void tx.write(`${path}/sectors`, String(disk.sectors));
     void tx.write(`${path}/state`, String(state));
   });

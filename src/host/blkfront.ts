@@ -74,9 +74,12 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
   const bus = await startXenbus({ store: options.store, side: 'device', probe, log: options.log });
   const find = async (devid: number): Promise<GuestDisk> => {
     for (;;) {
-      const found = frontends.get(devid);
-      await (found === undefined ? arrived.promise : found.disk.connected());
-      if (found !== undefined) return found.disk.handle;
+      const disk = frontends.get(devid)?.disk;
+      const connected = disk?.connected().then(() => disk.handle);
+      // The disk may be detached meanwhile, and another one of its number be attached.
+      const another = arrived.promise.then(() => undefined);
+      const handle = await Promise.race([another, ...(connected === undefined ? [] : [connected])]);
+      if (handle !== undefined) return handle;
     }
   };
   return {
@@ -131,7 +134,7 @@ async function offerRing(frontend: Frontend): Promise<void> {
   const { ref, ring } = options.rings.grant(options.domid);
   frontend.ref = ref;
   disk.use(ring);
-  await device.store.transaction((tx) => {
+  await device.change((tx) => {
     void tx.write(`${device.path}/ring-ref`, String(ref));
     void tx.write(`${device.path}/event-channel`, String(port));
     void tx.write(`${device.path}/protocol`, 'x86_64-abi');

@@ -6,6 +6,7 @@ import { sentenceOf } from '../base/failure.ts';
 import { type Log, silentLog } from '../base/log.ts';
 import type { Store } from '../xenstore/store.ts';
 import { type Blkfront, startBlkfront } from './blkfront.ts';
+import { kernelStore } from './kernel-store.ts';
 import type { Rings } from './rings.ts';
 
 export interface GuestKernelOptions {
@@ -29,7 +30,8 @@ export interface GuestKernel {
 const stopReasons = ['poweroff', 'halt', 'reboot'];
 
 export async function startGuestKernel(options: GuestKernelOptions): Promise<GuestKernel> {
-  const { store, log = silentLog } = options;
+  const { log = silentLog } = options;
+  const store = kernelStore(options.store);
   let stopping = false;
   const stop = async (reason: string): Promise<void> => {
     if (stopping) return;
@@ -48,7 +50,8 @@ export async function startGuestKernel(options: GuestKernelOptions): Promise<Gue
   };
   const kill = (): void => {
     blkfront.kill();
-    void store[Symbol.asyncDispose]();
+    store.end();
+    void options.store[Symbol.asyncDispose]();
   };
   const warn = (thrown: unknown): void =>
     log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);

@@ -8,7 +8,8 @@ import { constants } from 'node:os';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { type Log, silentLog } from '../base/log.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
-import type { Store, Watch } from '../xenstore/store.ts';
+import type { Store, StoreOps, Watch } from '../xenstore/store.ts';
+import { type KernelEvent, type KernelStore, kernelStore } from './kernel-store.ts';
 import { createSerial, type Serial } from './serial.ts';
 
 /** One device, as its driver sees it. All that happens to a device happens one after another. */
@@ -19,10 +20,15 @@ export interface XenbusDevice {
   readonly otherEndDomid: number;
   /** The state it has switched to last; not what someone else may have written to the node. */
   readonly state: number;
-  readonly store: Store;
+  readonly store: KernelStore;
   /** Runs `task` after what the device is doing, unless the device is gone by then. */
   run(task: () => Promise<void>): void;
-  /** Writes the state, if it is another and the node is still there. */
+  /**
+   * Writes nodes of the device's own directory in one transaction, unless that was removed: a
+   * directory that is gone is not made again.
+   */
+  change(work: (tx: StoreOps) => void | Promise<void>): Promise<void>;
+  /** Writes the state, if it is another. */
   switchState(next: number): Promise<void>;
   /** Says in the store's error directory why the device cannot go on, and closes it. */
   fail(errno: string, why: string): Promise<void>;
@@ -72,9 +78,10 @@ const KIND = 'vbd';
 
 /** Starts driving the devices of one side of one domain. */
 export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
-  const { store, side, log = silentLog } = options;
+  const { side, log = silentLog } = options;
+  const store = kernelStore(options.store);
   let killed = false;
-  const devices = trackDevices(options, (thrown) => {
+  const devices = trackDevices(store, options, (thrown) => {
     if (killed) return;
     if (!(thrown instanceof Failure)) {
       queueMicrotask(() => {
@@ -83,13 +90,14 @@ export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
     }
     log('warning', `${side}: ${sentenceOf(thrown)}`);
   });
-  const watch = await store.observe(side, ({ path }) => {
-    if (!killed) devices.changed(path);
+  const watch = await store.observe(side, (event) => {
+    if (!killed) devices.changed(event);
   });
   return {
     kill() {
       killed = true;
       devices.stop();
+      store.end();
     },
     async settled() {
       if (killed) return;
@@ -101,20 +109,25 @@ export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
       if (killed) return;
       await watch[Symbol.asyncDispose]();
       await devices.releaseAll();
+      store.end();
     },
   };
 }
 
 interface Devices {
-  /** Looks again at what is at and below `path`. */
-  changed(path: string): void;
+  /** Looks again at what is at and below the event's path. */
+  changed(event: KernelEvent): void;
   stop(): void;
   settled(): Promise<void>;
   releaseAll(): Promise<void>;
 }
 
-function trackDevices(options: XenbusOptions, report: (thrown: unknown) => void): Devices {
-  const { store, side } = options;
+function trackDevices(
+  store: KernelStore,
+  options: XenbusOptions,
+  report: (thrown: unknown) => void,
+): Devices {
+  const { side } = options;
   const depth = side === 'backend' ? 4 : 3;
   const slots = new Map<string, Slot>();
   const scans = createSerial(report);
@@ -132,17 +145,17 @@ function trackDevices(options: XenbusOptions, report: (thrown: unknown) => void)
       slot.checking = false;
       if (stopped) return;
       const there = (await store.read(path)) !== undefined;
-      if (there && slot.bound === undefined) await bind(slot, options);
-      if (!there) await unbind(slot, store);
+      if (!there || (await isAnother(slot, store))) await unbind(slot, store);
+      if (there && slot.bound === undefined) await bind(slot, store, options);
       if (!there && !slot.checking) slots.delete(path);
     });
   };
-  const scan = async (path: string): Promise<void> => {
-    for (const known of slots.keys()) if (known.startsWith(`${path}/`)) check(known);
+  const scan = async (path: string, again: boolean): Promise<void> => {
+    if (!again) for (const known of slots.keys()) if (known.startsWith(`${path}/`)) check(known);
     for (const name of (await store.directory(path)) ?? []) {
       const child = `${path}/${name}`;
       if (child.split('/').length === depth) check(child);
-      else await scan(child);
+      else await scan(child, again);
     }
   };
   const settled = async (): Promise<void> => {
@@ -150,11 +163,11 @@ function trackDevices(options: XenbusOptions, report: (thrown: unknown) => void)
     await Promise.all([...slots.values()].map((slot) => slot.tasks.settled()));
   };
   return {
-    changed(path) {
+    changed({ path, again }) {
       const parts = path.split('/');
       if (parts.length > 1 && parts[1] !== KIND) return;
       if (parts.length < depth) {
-        scans.run(() => scan(parts.length === 1 ? `${side}/${KIND}` : path));
+        scans.run(() => scan(parts.length === 1 ? `${side}/${KIND}` : path, again));
         return;
       }
       const device = parts.slice(0, depth).join('/');
@@ -172,9 +185,16 @@ function trackDevices(options: XenbusOptions, report: (thrown: unknown) => void)
   };
 }
 
+/** The directory was removed and made again before anyone looked: a toolstack begins with state 1. */
+async function isAnother(slot: Slot, store: KernelStore): Promise<boolean> {
+  const known = slot.bound?.device.state;
+  if (known === undefined || known === XenbusState.initialising) return false;
+  return Number(await store.read(`${slot.path}/state`)) === XenbusState.initialising;
+}
+
 /** A device is taken up in state 1 only: one in another state belongs to its past. */
-async function bind(slot: Slot, options: XenbusOptions): Promise<void> {
-  const { store, side } = options;
+async function bind(slot: Slot, store: KernelStore, options: XenbusOptions): Promise<void> {
+  const { side } = options;
   const other = side === 'backend' ? 'frontend' : 'backend';
   const [state, otherEndDomid, otherEndPath = ''] = await Promise.all([
     store.read(`${slot.path}/state`),
@@ -186,13 +206,16 @@ async function bind(slot: Slot, options: XenbusOptions): Promise<void> {
   const device = deviceOf(slot, store, otherEndPath, Number(otherEndDomid));
   const driver = await options.probe(device);
   const statePath = `${otherEndPath}/state`;
-  const watch = await store.observe(statePath, () =>
-    device.run(async () => driver.otherEndChanged(Number((await store.read(statePath)) ?? 0))),
+  const watch = await store.observe(statePath, ({ again }) =>
+    device.run(async () => {
+      const state = await store.read(statePath);
+      if (state !== undefined || !again) await driver.otherEndChanged(Number(state ?? 0));
+    }),
   );
   slot.bound = { device, driver, watch };
 }
 
-async function unbind(slot: Slot, store: Store): Promise<void> {
+async function unbind(slot: Slot, store: KernelStore): Promise<void> {
   const bound = slot.bound;
   if (bound === undefined) return;
   slot.bound = undefined;
@@ -200,21 +223,32 @@ async function unbind(slot: Slot, store: Store): Promise<void> {
   await bound.driver.remove();
   // The toolstack may have asked for the end by itself; then it waits to see it.
   const statePath = `${slot.path}/state`;
-  if (Number(await store.read(statePath)) !== XenbusState.closing) return;
-  await writeState(store, statePath, XenbusState.closed);
+  await store.transaction(async (tx) => {
+    if (Number(await tx.read(statePath)) !== XenbusState.closing) return;
+    void tx.write(statePath, String(XenbusState.closed));
+  });
 }
 
 function deviceOf(
   slot: Slot,
-  store: Store,
+  store: KernelStore,
   otherEndPath: string,
   otherEndDomid: number,
 ): XenbusDevice {
   let state: number = XenbusState.initialising;
+  const statePath = `${slot.path}/state`;
+  const change: XenbusDevice['change'] = (work) =>
+    store.transaction(async (tx) => {
+      if ((await tx.read(statePath)) !== undefined) await work(tx);
+    });
   const switchState = async (next: number): Promise<void> => {
     if (next === state) return;
     state = next;
-    await writeState(store, `${slot.path}/state`, next);
+    await change(async (tx) => {
+      const closing = Number(await tx.read(statePath)) === XenbusState.closing;
+      // Linux writes over a toolstack's wish to close; then libxl waits in vain.
+      if (!closing || next >= XenbusState.closing) void tx.write(statePath, String(next));
+    });
   };
   const device: XenbusDevice = {
     path: slot.path,
@@ -228,6 +262,7 @@ function deviceOf(
       slot.tasks.run(async () => {
         if (slot.bound?.device === device) await task();
       }),
+    change,
     switchState,
     async fail(errno, why) {
       const number = (constants.errno as Readonly<Record<string, number>>)[errno] ?? 0;
@@ -237,11 +272,4 @@ function deviceOf(
     unregister: () => unbind(slot, store),
   };
   return device;
-}
-
-/** A directory that was removed meanwhile is not made again. */
-async function writeState(store: Store, path: string, state: number): Promise<void> {
-  await store.transaction(async (tx) => {
-    if ((await tx.read(path)) !== undefined) void tx.write(path, String(state));
-  });
 }

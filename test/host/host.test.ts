@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { needsLoop } from '../peers.ts';
 import {
   createWithDisk,
@@ -20,6 +21,13 @@ const backendOf = (domid: number): string => `/local/domain/0/backend/vbd/${domi
 const sysfsOf = (host: TestHost, domid: number): string =>
   join(host.sysfsDir, `bus/xen-backend/devices/vbd-${domid}-${xvda}`);
 const sectorOf = (byte: number): Uint8Array => new Uint8Array(512).fill(byte);
+
+/** Waits until the toolstack's and the script's connections are there again. */
+async function connected(host: TestHost): Promise<void> {
+  for (const store of [host.store, host.script]) {
+    while ((await store.read('/').catch(() => undefined)) === undefined) await sleep(5);
+  }
+}
 
 test('a guest reads and writes the real file behind its disk', needsLoop(), async () => {
   await using host = await startTestHost();
@@ -236,6 +244,43 @@ test('a backend directory that vanishes takes the device with it', needsLoop(), 
   await host.machine.settled();
   assert.equal(timesOpen(loop), 1);
   assert.equal(await host.store.read('/local/domain/0/backend'), undefined);
+});
+
+test(
+  'guests go on while xenstored is away, and their disks close in order after it',
+  needsLoop(),
+  async () => {
+    await using host = await startTestHost();
+    const file = rawFile(host, 'a.img');
+    using loop = testLoop(file);
+    const guest = await createWithDisk(host, `${file},raw,xvda,rw`, loop);
+    const disk = await guest.disk('xvda');
+    host.server.goAway();
+    await disk.write(0, sectorOf(8));
+    truncateSync(file, 2 ** 21);
+    loop.grow();
+    await disk.write(1, sectorOf(8));
+    host.server.comeBack();
+    await connected(host);
+    await waitFor(host.script, `${backendOf(guest.domid)}/sectors`, '4096');
+    await guest.detach('xvda');
+    assert.equal(timesOpen(loop), 1);
+  },
+);
+
+test('a xenstored that comes back empty takes no disk from a guest', needsLoop(), async () => {
+  await using host = await startTestHost();
+  const file = rawFile(host, 'a.img');
+  using loop = testLoop(file);
+  const guest = await createWithDisk(host, `${file},raw,xvda,rw`, loop);
+  const disk = await guest.disk('xvda');
+  host.server.goAway();
+  host.server.comeBack({ forget: true });
+  await connected(host);
+  await host.machine.settled();
+  await disk.write(0, sectorOf(8));
+  assert.equal(timesOpen(loop), 2);
+  assert.equal(await host.store.directory('/local/domain'), undefined);
 });
 
 test('a reboot brings another domid and the same disks', needsLoop(), async () => {

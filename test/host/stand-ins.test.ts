@@ -55,6 +55,7 @@ for (const kind of ['xenstored', 'oxenstored'] as const) {
       await writeDomain(dom0, { domid: 4, name: 'web', uuid: randomUUID() });
       const store = await createStore(xenstored.guest(4));
       const kernel = await startGuestKernel({ store, domid: 4, rings, onStopped: () => {} });
+      using _kernel = { [Symbol.dispose]: () => kernel.kill() };
 
       const attach = async (): Promise<void> => {
         const attaching = attachDisk(dom0, parseSpec([`${file},raw,xvda,rw`]), place);
