@@ -24,19 +24,18 @@ export function accessBy(caller: Caller, permissions: readonly Permission[]): nu
 
 /**
  * The node, when the caller may do with it what it wants to. Whether a node is missing is told
- * only to those who may do the same with its nearest parent that is there.
+ * only to those who may do the same with its nearest parent that is there; as in C xenstored, that
+ * parent is looked at, and so part of a transaction, whatever the reason for the refusal is.
  */
 export function lookUp(view: View, caller: Caller, path: string, wanted: number): Node | Errno {
   const node = view.get(path);
-  if (node !== undefined) {
-    return (accessBy(caller, node.permissions) & wanted) === wanted ? node : 'EACCES';
-  }
+  if (node !== undefined && (accessBy(caller, node.permissions) & wanted) === wanted) return node;
   let above = path;
-  for (;;) {
+  let parent: Node | undefined;
+  do {
     above = parentOf(above);
-    const parent = view.get(above);
-    if (parent === undefined && above !== '/') continue;
-    const may = parent === undefined ? 0 : accessBy(caller, parent.permissions);
-    return (may & wanted) !== 0 ? 'ENOENT' : 'EACCES';
-  }
+    parent = view.get(above);
+  } while (parent === undefined && above !== '/');
+  const may = accessBy(caller, parent?.permissions ?? []);
+  return node === undefined && (may & wanted) !== 0 ? 'ENOENT' : 'EACCES';
 }

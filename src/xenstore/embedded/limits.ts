@@ -38,6 +38,7 @@ export type Errno =
   | 'EEXIST'
   | 'EAGAIN'
   | 'EBUSY'
+  | 'EIO'
   | 'E2BIG'
   | 'ENOSPC'
   | 'ENOSYS';

@@ -77,6 +77,8 @@ export function remove({ view, caller, path }: NodeRequest): Outcome {
   if (node === 'ENOENT') return view.get(parentOf(path)) === undefined ? 'ENOENT' : ok;
   if (typeof node === 'string') return node;
   if (path === '/') return 'EINVAL';
+  // A transaction may see a node but not that its parent has it, when others made or removed it.
+  if (view.get(parentOf(path))?.children.has(nameOf(path)) !== true) return 'EIO';
   removeTree(view, path);
   return ok;
 }
@@ -91,8 +93,9 @@ function dropBelow(view: View, path: string, reach: 'above' | 'exact'): void {
   const node = view.get(path);
   if (node === undefined) return;
   for (const name of node.children) dropBelow(view, `${path}/${name}`, 'exact');
+  // While it is there, so that those who may read it, or its parent, are told.
+  view.tell(path, reach);
   view.drop(path);
-  view.tell(path, reach, node.permissions);
 }
 
 export function setPermissions(request: NodeRequest): Outcome {

@@ -17,8 +17,10 @@ interface Touched {
   readonly seen: number;
   node: Node | undefined;
   changed: boolean;
-  /** What watches are to be told of it at the commit. */
-  told: { reach: Reach; before: readonly Permission[] | undefined } | undefined;
+  /** Who could read it then. */
+  readonly before: readonly Permission[] | undefined;
+  /** Whether watches are to be told of it at the commit, and which. */
+  told: Reach | undefined;
 }
 
 export function createTransactionView(tree: NodeTree): TransactionView {
@@ -30,7 +32,13 @@ export function createTransactionView(tree: NodeTree): TransactionView {
     if (entry === undefined) {
       const node = tree.get(path);
       if (node !== undefined) node.shared = true;
-      entry = { seen: node?.generation ?? 0, node, changed: false, told: undefined };
+      entry = {
+        seen: node?.generation ?? 0,
+        before: node?.permissions,
+        node,
+        changed: false,
+        told: undefined,
+      };
       touched.set(path, entry);
     }
     return entry;
@@ -70,11 +78,9 @@ export function createTransactionView(tree: NodeTree): TransactionView {
       entry.node = undefined;
       entry.changed = true;
     },
-    tell(path, reach, before) {
+    tell(path, reach) {
       const entry = touch(path);
-      const said = entry.told;
-      const far = said?.reach === 'above' ? 'above' : reach;
-      entry.told = { reach: far, before: said?.before ?? before };
+      if (entry.told !== 'above') entry.told = reach;
     },
     owned: (domid) => tree.owned(domid) + (gained.get(domid) ?? 0),
     commit: () => commit(tree, touched),
@@ -86,14 +92,11 @@ function commit(tree: NodeTree, touched: ReadonlyMap<string, Touched>): boolean 
   for (const [path, { seen }] of touched) {
     if ((tree.get(path)?.generation ?? 0) !== seen) return false;
   }
-  for (const [path, { changed, node, seen }] of touched) {
-    if (changed && (node !== undefined || seen !== 0)) tree.replace(path, node);
-  }
-  for (const [path, { told, node, seen }] of touched) {
+  for (const [path, { changed, node, seen, told, before }] of touched) {
     // A node that came and went within the transaction was never there.
-    if (told !== undefined && (node !== undefined || seen !== 0)) {
-      tree.tell(path, told.reach, told.before);
-    }
+    if (node === undefined && seen === 0) continue;
+    if (changed) tree.replace(path, node);
+    if (told !== undefined) tree.tell(path, told, before);
   }
   return true;
 }

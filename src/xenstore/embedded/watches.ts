@@ -61,11 +61,10 @@ export function createWatches(nodeAt: (path: string) => Node | undefined): Watch
       (accessBy(watcher, permissions ?? []) & Access.read) !== 0;
     if (watcher.domid === 0) return true;
     if (path.startsWith('@')) return false;
-    return (
-      readable(before) ||
-      readable(nodeAt(path)?.permissions) ||
-      readable(nodeAt(parentOf(path))?.permissions)
-    );
+    if (readable(before)) return true;
+    const node = nodeAt(path);
+    if (node === undefined) return false;
+    return readable(node.permissions) || readable(nodeAt(parentOf(path))?.permissions);
   };
 
   return {
