@@ -28,16 +28,18 @@ export interface BlockScript extends Disposable {
 /** Folders that the script takes for granted, as Debian's package and its own first run make them. */
 const taken = ['/var/log/xen', '/run/xen-hotplug'];
 
-/** The script of Debian's xen-utils-common, with the environment that libxl gives it. */
+/** The script of Debian's xen-utils-common. */
+export const blockScriptPath = join(xenDir, 'etc/xen/scripts/block');
+
+/** The script, with the environment that libxl gives it. */
 export function blockScript(storeSocket: string): BlockScript {
-  const script = join(xenDir, 'etc/xen/scripts/block');
   const made = taken.filter((folder) => !existsSync(folder));
   for (const folder of made) mkdirSync(folder, { recursive: true });
   const call = async (command: 'add' | 'remove', disk: GuestDisk): Promise<void> => {
-    await run(script, [command], {
+    await run(blockScriptPath, [command], {
       ...process.env,
       XENSTORED_PATH: storeSocket,
-      script,
+      script: blockScriptPath,
       XENBUS_TYPE: 'vbd',
       XENBUS_PATH: backendName(disk),
       XENBUS_BASE_PATH: 'backend',

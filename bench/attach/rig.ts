@@ -1,6 +1,7 @@
 /** What a run stands on: files, a real xenstored, vbdd beside it, the peers; all gone afterwards. */
 import { execFileSync } from 'node:child_process';
 import {
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -15,10 +16,17 @@ import { Failure } from '../../src/base/failure.ts';
 import { vdevName, vdevNumber } from '../../src/disk/vdev.ts';
 import { openStore } from '../../src/xenstore/open.ts';
 import type { Store } from '../../src/xenstore/store.ts';
-import { startXenstored } from '../../test/peers/xenstored.ts';
+import { needs, needsLoop, needsProgram, type SkipOption } from '../../test/peers.ts';
+import { needsXenstored, startXenstored } from '../../test/peers/xenstored.ts';
 import { createFloor, type Floor } from './floor.ts';
 import type { GuestDisk } from './guest-disks.ts';
-import { type BlockScript, blockScript, type Losetup, losetup } from './programs.ts';
+import {
+  type BlockScript,
+  blockScript,
+  blockScriptPath,
+  type Losetup,
+  losetup,
+} from './programs.ts';
 import { startVbdd, type Vbdd } from './vbdd.ts';
 
 export interface Rig extends AsyncDisposable {
@@ -41,9 +49,24 @@ const FIRST_XVD = vdevNumber('xvda') ?? 0;
 const FILE_BYTES = 2 ** 20;
 const FLOOR_FILES = 16;
 const RELEASE_TIMEOUT_MS = 10_000;
+/** C xenstored takes seconds for the nodes of a hundred disks in one transaction. */
+const STORE_TIMEOUT_MS = 60_000;
 
-/** @throws Failure of what cannot be started; then everything else is stopped again */
+/** What of the peers this machine lacks. */
+export function needsPeers(): SkipOption {
+  const needed = [
+    needsLoop(),
+    needsProgram('losetup', 'strace', 'xenstore-read'),
+    needsXenstored('xenstored'),
+    needs(existsSync(blockScriptPath), 'no block script of xen-utils-common — run tools/peers.sh'),
+  ];
+  return needed.find(({ skip }) => skip !== false) ?? { skip: false };
+}
+
+/** @throws Failure of what is missing or cannot be started; then everything else is stopped again */
 export async function startRig(disks: number): Promise<Rig> {
+  const { skip: missing } = needsPeers();
+  if (missing !== false) throw new Failure('unavailable', missing);
   await using stack = new AsyncDisposableStack();
   const folder = mkdtempSync(join(tmpdir(), 'vbdkit-bench-'));
   stack.defer(() => rmSync(folder, { recursive: true, force: true }));
@@ -59,7 +82,7 @@ export async function startRig(disks: number): Promise<Rig> {
   const floor = stack.use(createFloor(floorFiles));
   const script = stack.use(blockScript(socket));
   const vbdd = stack.use(await startVbdd(socket, folder));
-  const store = stack.use(await openStore({ path: socket }));
+  const store = stack.use(await openStore({ path: socket, timeoutMs: STORE_TIMEOUT_MS }));
   for (let i = 0; i < FLOOR_FILES; i++) floor.passMs();
 
   const owned = stack.move();
