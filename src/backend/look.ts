@@ -1,7 +1,7 @@
 /** Looks at what a disk wants to hold: opens it, and asks who holds it already and whether they may share. */
 import { Failure } from '../base/failure.ts';
 import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
-import { imageOf, isVbdScript } from '../disk/spec.ts';
+import { imageOf, isVbdScript, vbdScript } from '../disk/spec.ts';
 import type { TargetFacts } from '../disk/plan.ts';
 import type { Member } from '../disk/identity.ts';
 import { type Holder, judge } from '../disk/sharing.ts';
@@ -87,13 +87,23 @@ function judgeKnown(
   return { conflict: undefined, unknownDomids: [...unknown].slice(0, LEARNT_AT_ONCE) };
 }
 
+/** Xen's block-tap, whose place vbdkit takes as well, says `aio` for raw files. */
+function namesInOurWords({ params, script }: Pick<BackendNodes, 'params' | 'script'>): {
+  target: string;
+  script: string | undefined;
+} {
+  if (script?.split('/').at(-1) !== 'block-tap') return { target: params, script };
+  return { target: params.replace(/^aio:/, 'raw:'), script: vbdScript };
+}
+
 /**
  * The raw file or device that a disk's nodes name. `block-vbd` takes other formats too, by prefix.
  * @throws Failure unsupported for a format that blkback cannot read; invalid for no format at all
  */
 export function rawPathOf(nodes: Pick<BackendNodes, 'params' | 'script'>): string {
-  if (!isVbdScript(nodes.script)) return nodes.params;
-  const image = imageOf({ format: 'raw', target: nodes.params, script: nodes.script });
+  const { target, script } = namesInOurWords(nodes);
+  if (!isVbdScript(script)) return nodes.params;
+  const image = imageOf({ format: 'raw', target, script });
   if (image === undefined || image.format === 'raw') return image?.path ?? nodes.params;
   throw new Failure(
     'unsupported',

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
@@ -190,7 +190,16 @@ test('the helper is one program, and starts no other', needsProgram('strace'), a
   }
 });
 
-test('a disk of another kind is refused in one sentence', options, async () => {
+test('a disk of another kind goes to the script that was moved aside', options, async () => {
+  const link = join(kit.dir, 'block-tap');
+  symlinkSync(helperPath, link);
+  writeFileSync(`${link}.xen`, '#!/bin/sh\necho "official $1"; exit 7\n', { mode: 0o755 });
+  const ran = await run(link, ['add'], environment('backend/vbd3/1/51712'));
+  assert.deepEqual([ran.stdout, ran.code], ['official add\n', 7]);
+  assert.equal((await run(link, ['remove'], environment(xvda))).code, 0);
+});
+
+test('without one it is refused in one sentence', options, async () => {
   const ran = await helper('add', 'backend/vbd3/1/51712');
   assert.match(ran.stderr, /vbdkit attaches disks of the kind vbd, not backend\/vbd3\/1\/51712/);
   assert.equal(ran.code, 1);
