@@ -100,14 +100,11 @@ interface Host {
 
 export async function startHost(options: HostOptions): Promise<EmbeddedHost> {
   const { server, connect = (_who, domid) => server.connect(domid) } = options;
-  const machine = await startMachine({
-    ...options,
-    connect: (domid) => connect('kernel', domid),
-  });
-  const store = oneAtATime(connect('toolstack', 0));
   await using opened = new AsyncDisposableStack();
-  opened.use(store);
-  opened.use(machine);
+  const store = opened.use(oneAtATime(connect('toolstack', 0)));
+  const machine = opened.use(
+    await startMachine({ ...options, connect: (domid) => connect('kernel', domid) }),
+  );
   const connections = opened.move();
   const host: Host = { options, machine, store, guests: new Map(), nextDomid: FIRST_DOMID };
   return {

@@ -56,7 +56,7 @@ export function kernelStore(store: Store): KernelStore {
         path,
         async [Symbol.asyncDispose]() {
           watches.delete(state);
-          await patient(async () => watch[Symbol.asyncDispose]());
+          if (!ended) await watch[Symbol.asyncDispose]();
         },
       };
     },

@@ -52,7 +52,7 @@ export interface XenbusOptions {
   readonly log?: Log | undefined;
 }
 
-/** Disposing it lets go of every device. */
+/** Disposing it is a power cut: every device is let go of, and nothing more is written. */
 export interface Xenbus extends AsyncDisposable {
   /** Stops at once, in the middle of whatever it does, as a domain that is no more. */
   kill(): void;
@@ -90,7 +90,7 @@ export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
     }
     log('warning', `${side}: ${sentenceOf(thrown)}`);
   });
-  const watch = await store.observe(side, (event) => {
+  await store.observe(side, (event) => {
     if (!killed) devices.changed(event);
   });
   return {
@@ -106,10 +106,11 @@ export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
       await devices.settled();
     },
     async [Symbol.asyncDispose]() {
-      if (killed) return;
-      await watch[Symbol.asyncDispose]();
-      await devices.releaseAll();
+      killed = true;
+      devices.stop();
       store.end();
+      await devices.settled();
+      await devices.removeAll();
     },
   };
 }
@@ -119,7 +120,8 @@ interface Devices {
   changed(event: KernelEvent): void;
   stop(): void;
   settled(): Promise<void>;
-  releaseAll(): Promise<void>;
+  /** Has the drivers let go of everything; nothing is written. */
+  removeAll(): Promise<void>;
 }
 
 function trackDevices(
@@ -177,10 +179,8 @@ function trackDevices(
       stopped = true;
     },
     settled,
-    async releaseAll() {
-      await settled();
-      for (const slot of slots.values()) slot.tasks.run(() => unbind(slot, store));
-      await settled();
+    async removeAll() {
+      for (const { bound } of slots.values()) await bound?.driver.remove();
     },
   };
 }

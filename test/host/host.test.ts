@@ -195,6 +195,7 @@ test('a closed backend is in the store before its device is let go of', needsLoo
     });
   });
   await guest.detach('xvda');
+  await host.machine.settled();
   assert.deepEqual(openAtClosed, [2]);
   assert.equal(timesOpen(loop), 1);
 });
@@ -213,6 +214,7 @@ test('a crashed guest leaves its device open until its disk is removed', needsLo
   await assert.rejects(guest.detach('xvda', { timeoutMs: 50 }), { kind: 'timeout' });
   assert.equal(timesOpen(loop), 2);
   await guest.destroy();
+  await host.machine.settled();
   assert.equal(timesOpen(loop), 1);
   for (const path of ['/local/domain/0/backend', '/libxl/1', '/local/domain/1']) {
     assert.equal(await host.store.read(path), undefined, path);
@@ -281,6 +283,17 @@ test('a xenstored that comes back empty takes no disk from a guest', needsLoop()
   await disk.write(0, sectorOf(8));
   assert.equal(timesOpen(loop), 2);
   assert.equal(await host.store.directory('/local/domain'), undefined);
+});
+
+test('a host whose xenstored is away can be switched off', needsLoop(), async () => {
+  const host = await startTestHost();
+  const file = rawFile(host, 'a.img');
+  using loop = testLoop(file);
+  const guest = await createWithDisk(host, `${file},raw,xvda,rw`, loop);
+  await guest.disk('xvda');
+  host.server.goAway();
+  await host[Symbol.asyncDispose]();
+  assert.equal(timesOpen(loop), 1);
 });
 
 test('a reboot brings another domid and the same disks', needsLoop(), async () => {

@@ -67,6 +67,7 @@ for (const kind of ['xenstored', 'oxenstored'] as const) {
       await disk.write(1, new Uint8Array(512).fill(6));
       assert.equal(readFileSync(file)[512], 6);
       await detachDisk(dom0, place);
+      await blkback.settled();
       assert.equal(timesOpen(loop), 1);
 
       await attach();

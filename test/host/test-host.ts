@@ -136,7 +136,7 @@ export async function waitFor(
   path: string,
   ...values: (string | undefined)[]
 ): Promise<void> {
-  for await (const _ of store.watch(path, AbortSignal.timeout(5000))) {
+  for await (const _ of store.watch(path, AbortSignal.timeout(20_000))) {
     if (values.includes(await store.read(path))) return;
   }
   throw new Error(`${path} is ${await store.read(path)}, not ${values.join(' or ')}`);
