@@ -156,6 +156,18 @@ test('quotas bind a guest to what it is granted, and free it when it gives back'
   assert.equal(replies.at(-1), 'ERROR ENOSPC|');
 });
 
+test('watches end with their connection', async () => {
+  await using server = startStoreServer({ watches: 2 });
+  server.introduce(5);
+  for (let times = 0; times < 3; times++) {
+    await using guest = await rawAs(server, 5);
+    for (const token of ['1', '2', '3']) {
+      assert.equal(await guest.ask('watch', `x\0${token}\0`), 'watch OK|');
+    }
+    assert.equal(await guest.ask('watch', 'x\0too-many\0'), 'ERROR E2BIG|');
+  }
+});
+
 test('watches at the root of a large tree cost nothing where nothing changes', async () => {
   await using server = startStoreServer();
   await using dom0 = server.connect(0);

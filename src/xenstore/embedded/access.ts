@@ -16,9 +16,7 @@ export function accessBy(caller: Caller, permissions: readonly Permission[]): nu
   if (isPrivileged(caller) || owner.domid === domid || owner.domid === target) {
     return Access.read | Access.write | Access.own;
   }
-  const own = permissions.find(
-    (entry, index) => index > 0 && (entry.domid === domid || entry.domid === target),
-  );
+  const own = permissions.find((entry) => entry.domid === domid || entry.domid === target);
   return bits[(own ?? owner).access];
 }
 
