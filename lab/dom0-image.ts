@@ -9,6 +9,7 @@ import type { SuiteName } from './suites.ts';
 
 /** Where the files of lab/dom0 go; all others go to /lab. */
 const places: Readonly<Record<string, string>> = {
+  'block-lab': 'etc/xen/scripts/block-lab',
   'lab.service': 'etc/systemd/system/lab.service',
   'oxenstored.conf': 'etc/xen/oxenstored.conf',
   'xen-default': 'etc/default/xen',
@@ -47,7 +48,7 @@ async function buildDom0(root: Root, boot: string, folder: string): Promise<void
     'mkdir -p etc/systemd/system/multi-user.target.wants',
     'ln -s ../lab.service etc/systemd/system/multi-user.target.wants/',
     `for unit in ${masked}; do ln -sf /dev/null "etc/systemd/system/$unit"; done`,
-    'mke2fs -q -t ext4 -O ^has_journal -d "$tree" "$3/dom0.ext4" 4G',
+    'mke2fs -q -t ext4 -d "$tree" "$3/dom0.ext4" 4G',
   ];
   await asRoot(script.join('\n'), [root.tar, overlay, folder]);
   await rm(overlay, { recursive: true });

@@ -27,7 +27,10 @@ export async function collect(machine: Machine, name: string, error: string): Pr
   await writeFile(join(folder, 'error.txt'), `${error}\n`);
   await writeFile(join(folder, 'console.log'), machine.console.text());
   for (const shared of ['console', 'jobs'])
-    await cp(join(machine.share, shared), join(folder, shared), { recursive: true });
+    await cp(join(machine.share, shared), join(folder, shared), {
+      recursive: true,
+      preserveTimestamps: true,
+    });
   const dom0 = dom0Of(machine);
   for (const [file, command] of Object.entries(looks)) {
     const ran = await dom0.attempt(command, { timeoutMs: 20_000 }).catch(() => undefined);

@@ -49,13 +49,24 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
   return {
     create,
     createDriver: async () => {
-      // Its file system has no journal: it must not meet what another driver domain left there.
-      await dom0.run('e2fsck -p /dev/vdd || [ $? -le 1 ]; cp /share/tree.tar /d/tree.tar');
-      return create({
-        driver: true,
-        memoryMb: 400,
-        disks: ['/dev/vdd,raw,xvda,rw', '/dev/vdb,raw,xvdb,ro', '/d/tree.tar,raw,xvdc,ro'],
-      });
+      const tree = await dom0.run(
+        'cp /share/tree.tar /d/tree.tar; losetup --read-only --find --show /d/tree.tar',
+      );
+      const devices = [
+        ['xvda', 'rw', '/dev/vdd'],
+        ['xvdb', 'ro', '/dev/vdb'],
+        ['xvdc', 'ro', tree],
+      ];
+      const disks = devices.map(
+        ([vdev, access, device]) =>
+          `format=raw,vdev=${vdev},access=${access},script=block-lab,target=${device}`,
+      );
+      try {
+        return await create({ driver: true, memoryMb: 400, disks });
+      } finally {
+        // The kernel does it when the backend has closed the device as well.
+        await dom0.run(`losetup --detach ${tree}`);
+      }
     },
     refused: async (config) => {
       const { name, ran } = await xlCreate(config);

@@ -38,7 +38,7 @@ export async function carryIn(machine: Machine): Promise<void> {
     .digest('hex');
   await dom0Of(machine).run(
     `cd /opt/vbdkit; [ "$(cat .sum 2> /dev/null)" = ${sum} ] && exit
-    rm -rf ${carried.join(' ')}; tar -xf /share/tree.tar && echo ${sum} > .sum`,
+    rm -rf ${carried.join(' ')}; tar -xf /share/tree.tar && sync && echo ${sum} > .sum`,
   );
 }
 

@@ -13,4 +13,4 @@ sudo=''
 $sudo apt-get -qq update
 # shellcheck disable=SC2086 # a list of words
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-  install -y --no-install-recommends $missing
+  install -y --no-install-recommends $missing > /dev/null

@@ -25,4 +25,12 @@ export const steps = [
     await guest.end('poweroff');
     await guest.gone();
   }),
+
+  step('dom0 comes back after a reset, with what it had synced', async ({ dom0 }) => {
+    await dom0.run('echo kept > /var/note; sync; echo lost > /run/note');
+    await dom0.reboot();
+    assert.equal(await dom0.run('cat /var/note; rm /var/note'), 'kept');
+    assert.equal((await dom0.attempt('cat /run/note')).code, 1);
+    await dom0.run('xl list');
+  }),
 ];
