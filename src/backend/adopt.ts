@@ -31,7 +31,9 @@ export function adoptDevice(
   if (target?.facts.kind === 'block') return adoptBlock(world, record, device, target);
   if (device.major === LOOP_MAJOR) {
     const loop = world.loops.adopt(device.minor, { diskSequence, readOnly: nodes.mode === 'r' });
-    return adoptLoop(loop, nodes, target);
+    // A number is not given twice while it is in use: then it matters no more what the path says.
+    const inUse = diskSequence !== undefined || world.backendOf(record.key) === 'there';
+    return adoptLoop(loop, nodes, inUse ? undefined : target);
   }
   throw new Failure('gone', `${nodes.params} is no longer the device ${physicalDevice}`);
 }

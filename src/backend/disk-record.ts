@@ -18,6 +18,8 @@ export interface DiskWorld {
   readonly holdings: Holdings;
   /** Brings this host's own uses (mounts, swap) in `holdings` up to date. */
   readonly refreshHostUses: () => void;
+  /** False until everyone who holds something already is known: after a start, after a lost connection. */
+  readonly mayHold: () => boolean;
   /** Whether the kernel has a backend device for the disk. */
   readonly backendOf: (key: DiskKey) => DiskFacts['backend'];
   /** True for the hotplug scripts whose place vbdkit takes. */

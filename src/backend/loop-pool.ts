@@ -179,12 +179,15 @@ function bind(pool: Pool, request: LoopRequest): Entry {
 }
 
 function adopted(pool: Pool, number: number, expected: ExpectedLoop): Entry {
-  for (const entry of pool.entries.values()) if (entry.number === number) return entry;
+  for (const entry of pool.entries.values()) {
+    if (entry.number === number) return checkedSequence(entry, expected);
+  }
+  // Whoever was given this number may have it open: even unbound, nobody else is given it.
+  const at = pool.ready.indexOf(number);
+  if (at >= 0) pool.ready.splice(at, 1);
   const found = adoptOne(pool.kernel, number, expected);
   const key = pool.entries.has(found.key) ? `${found.key} #${number}` : found.key;
   const entry = { ...found, key };
-  const at = pool.ready.indexOf(number);
-  if (at >= 0) pool.ready.splice(at, 1);
   pool.entries.set(key, entry);
   return entry;
 }
@@ -295,10 +298,7 @@ function adoptOne(kernel: LoopKernel, number: number, expected: ExpectedLoop): E
   let fd: Fd | undefined;
   try {
     fd = kernel.openExclusive(number, expected.readOnly);
-    const entry = entryOf(kernel, number, fd, 512);
-    if (expected.diskSequence !== undefined && expected.diskSequence !== entry.diskSequence) {
-      throw new Failure('gone', `${path} was freed and bound again since it was attached`);
-    }
+    const entry = checkedSequence(entryOf(kernel, number, fd, 512), expected);
     if (!entry.status.autoclear) kernel.setAutoclear(fd.number);
     return entry;
   } catch (thrown) {
@@ -311,6 +311,12 @@ function adoptOne(kernel: LoopKernel, number: number, expected: ExpectedLoop): E
     }
     throw thrown;
   }
+}
+
+function checkedSequence(entry: Entry, { diskSequence }: ExpectedLoop): Entry {
+  if (diskSequence === undefined || diskSequence === entry.diskSequence) return entry;
+  const path = loopPath(entry.number);
+  throw new Failure('gone', `${path} was freed and bound again since it was attached`);
 }
 
 type KeyParts = Pick<LoopStatus, 'device' | 'inode' | 'readOnly'> & { offsetBytes?: number };

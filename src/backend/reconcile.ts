@@ -3,7 +3,12 @@
  * step, and asks again until nothing is left to do. Watches, start-up and the sweep all come here.
  */
 import { Failure } from '../base/failure.ts';
-import { nodeNames, type NodeValues, parseBackendNodes } from '../disk/backend-nodes.ts';
+import {
+  type BackendNodes,
+  formatPhysicalDevice,
+  nodeNames,
+  parseBackendNodes,
+} from '../disk/backend-nodes.ts';
 import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
 import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
@@ -46,7 +51,8 @@ async function nextStep(
   record: DiskRecord,
   vms: VmBook,
 ): Promise<Step | 'look again' | undefined> {
-  const look = wantsTarget(record) ? lookAtTarget(world, record, vms) : undefined;
+  const looks = world.mayHold() && wantsTarget(record);
+  const look = looks ? lookAtTarget(world, record, vms) : undefined;
   using _target = look?.opened;
   if (look !== undefined && look.unknownDomids.length > 0) {
     await vms.learn(look.unknownDomids);
@@ -67,8 +73,11 @@ async function nextStep(
     return (await carryOut(world, record, step, look)) === 'changed' ? 'look again' : step;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
-    if (step.do === 'adopt') record.unadoptable = thrown;
-    else if (step.do === 'hold') record.refusal = thrown;
+    if (step.do === 'adopt') {
+      record.unadoptable = thrown;
+      // Not ours to hold, but its guest may use it all the same.
+      if (world.backendOf(record.key) === 'there') observeForeign(world, record);
+    } else if (step.do === 'hold') record.refusal = thrown;
     else throw thrown;
     return step;
   }
@@ -112,7 +121,7 @@ async function readNodes(
   );
   onRead(at);
   const named = nodeNames.map((name, index) => [name, values[index]] as const);
-  noteNodes(world, record, parseBackendNodes(Object.fromEntries(named) as NodeValues));
+  noteNodes(world, record, parseBackendNodes(Object.fromEntries(named)));
 }
 
 function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['nodes']): void {
@@ -129,8 +138,22 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
     // What is held stays ours, even when its script's name has become another's meanwhile.
     const held = record.held !== undefined;
     record.ours = record.key.kind === 'vbd' && (held || world.isOurs(nodes.script));
+    noteTold(record, nodes);
   }
   record.nodes = nodes;
+}
+
+/** What was told is in the store even when xenstored's answer to it was lost. */
+function noteTold(record: DiskRecord, nodes: BackendNodes): void {
+  const { held, refusal } = record;
+  const { hotplugStatus, physicalDevice } = nodes;
+  const given = held === undefined ? undefined : formatPhysicalDevice(held.facts.device);
+  if (hotplugStatus === 'connected' && given !== undefined && given === physicalDevice) {
+    record.published = true;
+    record.outcome ??= { refusal: undefined };
+  }
+  const refused = hotplugStatus === 'busy' || hotplugStatus === 'error';
+  if (refused && refusal !== undefined) record.outcome ??= { refusal };
 }
 
 /** Whether the guest lives matters only when its nodes are gone and something is still held for it. */

@@ -44,11 +44,14 @@ export interface Daemon extends AsyncDisposable {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { store, log, loops } = options;
   const holdings = createHoldings();
-  const uses = hostUses();
+  await using stack = new AsyncDisposableStack();
+  const uses = stack.use(hostUses());
   const now = (): number => performance.now();
   const goneSinceMs = (domid: number): number | undefined => deaths.goneSinceMs(domid);
   const refreshHostUses = (): void => uses.refresh(holdings);
-  const world: DiskWorld = { ...options, holdings, refreshHostUses, goneSinceMs, now };
+  let takenOver = false;
+  const mayHold = (): boolean => takenOver;
+  const world: DiskWorld = { ...options, holdings, refreshHostUses, goneSinceMs, now, mayHold };
 
   const disks = createDiskTable({
     reconcile: (record, onRead) => reconcileAndTell(world, record, onRead),
@@ -68,16 +71,22 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     await disks.settled();
     await deaths.look(first);
     await disks.settled();
+    if (takenOver) return;
+    takenOver = true;
+    disks.callAll((record) => record.held === undefined);
+    await disks.settled();
   };
 
   const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
   const scanLater = (): void => void scan().catch(logLoss);
-  await using stack = new AsyncDisposableStack();
   stack.use(deaths);
   stack.use(keepSpareLoops(loops, disks, log));
   stack.use(
     store.onConnection((connected) => {
-      if (!connected) deaths.forget();
+      if (!connected) {
+        deaths.forget();
+        takenOver = false;
+      }
       tellConnection(log, connected);
     }),
   );

@@ -19,8 +19,9 @@ export interface Deaths extends Disposable {
   /** After the store was away nobody counts as seen alive: it may have come back with less in it. */
   forget(): void;
   /**
-   * Asks the store about every guest of interest. Gone is who was alive once and is not any more;
-   * with `strangersToo` also who was never seen alive: a start finds guests that died before it.
+   * Asks the store about every guest of interest. Gone is who was alive once and is not any more, or
+   * is a stranger still after the time that toolstacks have; with `strangersToo` whoever was never
+   * seen alive: a start finds guests that died before it.
    */
   look(strangersToo?: boolean): Promise<void>;
 }
@@ -29,16 +30,54 @@ export function watchDeaths(options: DeathsOptions): Deaths {
   const gone = new Map<number, number>();
   /** Guests that were met, and whether they were ever seen alive. */
   const met = new Map<number, boolean>();
+  /** Guests that had disks before they were introduced, or died in between; since when. */
+  const strangers = new Map<number, number>();
   const timers = new Set<NodeJS.Timeout>();
 
-  function found(domid: number): void {
-    gone.set(domid, options.now());
-    options.onDeath(domid);
+  function afterGrace(work: () => void): void {
     const timer = setTimeout(() => {
       timers.delete(timer);
-      if (gone.has(domid)) options.onDeath(domid);
+      work();
     }, options.graceMs + 1);
     timers.add(timer.unref());
+  }
+
+  function found(domid: number): void {
+    strangers.delete(domid);
+    gone.set(domid, options.now());
+    options.onDeath(domid);
+    afterGrace(() => {
+      if (gone.has(domid)) options.onDeath(domid);
+    });
+  }
+
+  function isOverdue(domid: number): boolean {
+    const since = strangers.get(domid);
+    return since !== undefined && options.now() - since >= options.graceMs;
+  }
+
+  async function look(strangersToo = false): Promise<void> {
+    const interest = options.domids();
+    const domids = [...interest];
+    for (const domid of met.keys()) {
+      if (interest.has(domid)) continue;
+      for (const book of [met, gone, strangers]) book.delete(domid);
+    }
+    const { store } = options;
+    const [alive, vms] = await Promise.all([
+      Promise.all(domids.map((domid) => store.isIntroduced(domid))),
+      store.readAll(domids.map((domid) => `/local/domain/${domid}/vm`)),
+    ]);
+    for (const [index, domid] of domids.entries()) {
+      // Nodes of a domain that nobody ever made are someone's experiment, not a guest that died.
+      const overdue = isOverdue(domid) && vms.values[index] !== undefined;
+      const wasAlive = strangersToo || met.get(domid) === true || overdue;
+      met.set(domid, alive[index] === true || wasAlive);
+      if (alive[index] === true) {
+        gone.delete(domid);
+        strangers.delete(domid);
+      } else if (wasAlive && !gone.has(domid)) found(domid);
+    }
   }
 
   return {
@@ -46,29 +85,18 @@ export function watchDeaths(options: DeathsOptions): Deaths {
     meet(domid) {
       if (met.has(domid)) return;
       met.set(domid, false);
-      const note = (alive: boolean): void => void met.set(domid, alive);
+      const note = (alive: boolean): void => {
+        met.set(domid, alive);
+        if (alive) return;
+        strangers.set(domid, options.now());
+        afterGrace(() => void look().catch(() => {}));
+      };
       // A lost store is told elsewhere; the next look asks again.
       options.store.isIntroduced(domid).then(note, () => met.delete(domid));
     },
-    async look(strangersToo = false) {
-      const interest = options.domids();
-      const domids = [...interest];
-      for (const domid of met.keys()) {
-        if (interest.has(domid)) continue;
-        met.delete(domid);
-        gone.delete(domid);
-      }
-      const alive = await Promise.all(domids.map((domid) => options.store.isIntroduced(domid)));
-      for (const [index, domid] of domids.entries()) {
-        const wasAlive = strangersToo || met.get(domid) === true;
-        met.set(domid, alive[index] === true || wasAlive);
-        if (alive[index] === true) gone.delete(domid);
-        else if (wasAlive && !gone.has(domid)) found(domid);
-      }
-    },
+    look,
     forget() {
-      met.clear();
-      gone.clear();
+      for (const book of [met, gone, strangers]) book.clear();
     },
     [Symbol.dispose]() {
       for (const timer of timers) clearTimeout(timer);

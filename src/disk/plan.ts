@@ -157,7 +157,8 @@ function planUnheld(facts: DiskFacts, nodes: BackendNodes): Plan {
       steps: [],
     };
   }
-  if (target === undefined) return { because: ['its target was not looked at'], steps: [] };
+  if (target === undefined)
+    return { because: ['those who hold something already are looked at first'], steps: [] };
   if (target instanceof Failure) return planRefused(facts, target);
   if (facts.conflict !== undefined) return planRefused(facts, facts.conflict);
   const because = [

@@ -52,3 +52,16 @@ export async function startVbdkit(
   const owned = stack.move();
   return { host, vbdd, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
+
+/** The number of xvda. */
+export const XVDA = 51712;
+
+/** The backend directory of a guest's xvda. */
+export function backendOf(domid: number): string {
+  return `/local/domain/0/backend/vbd/${domid}/${XVDA}`;
+}
+
+/** The specification of a raw file as xvda. */
+export function xvdaOn(file: string, access = 'rw'): string {
+  return `vdev=xvda,access=${access},script=block-vbd,target=${file}`;
+}
