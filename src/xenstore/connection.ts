@@ -70,7 +70,8 @@ export function startConnection(
       if (lost === undefined) parser.feed(chunkView);
     } catch (thrown) {
       if (!(thrown instanceof Failure)) throw thrown;
-      lose(thrown);
+      const sentence = `${thrown.message} — the connection was given up, and is opened again by itself`;
+      lose(new Failure('unavailable', sentence, {}, thrown));
       transport?.close();
     }
   }

@@ -77,7 +77,8 @@ test('a message of another kind, or none at all, ends the connection and not the
   await assert.rejects(store.read('/odd'), isKind('corrupt'));
   let lost = 0;
   using _ = store.onConnection((connected) => (lost += connected ? 0 : 1));
-  await assert.rejects(store.read('/garbage'), isKind('corrupt'));
+  await assert.rejects(store.read('/garbage'), isKind('unavailable'));
+  await assert.rejects(store.read('/at-once'), isKind('unavailable'));
   assert.equal(lost, 1);
 });
 

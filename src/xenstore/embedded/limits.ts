@@ -1,6 +1,7 @@
 /**
  * What a xenstored grants at most, as C xenstored does unless told otherwise. Quotas bind guests
- * only; the privileged domain is bound by the protocol alone.
+ * only; the privileged domain is bound by the protocol alone. Outstanding requests need no quota
+ * here: each is answered before the next one is looked at.
  */
 export interface Limits {
   /** Nodes that a domain may own. */

@@ -32,6 +32,9 @@ export interface StoreServer extends AsyncDisposable {
   comeBack(options?: { forget?: boolean }): void;
 }
 
+/** What a socket's client may leave unread before it is given up. */
+const UNREAD_MAX_BYTES = 16 * 1024 * 1024;
+
 export function startStoreServer(limits: Partial<Limits> = {}): StoreServer {
   const state = createState({ ...defaultLimits, ...limits });
   const listening = new Set<AsyncDisposable>();
@@ -85,8 +88,11 @@ function inProcess(state: ServerState, domid: number, events: TransportEvents): 
 
 function serveSocket(state: ServerState, socket: Socket): void {
   const peer = createPeer(state, 0, {
-    // A client that does not read is not read from either.
-    deliver: (bytes) => void (socket.write(bytes) || socket.pause()),
+    // A client that does not read is not read from either, and events do not wait for it for ever.
+    deliver(bytes) {
+      if (!socket.write(bytes)) socket.pause();
+      if (socket.writableLength > UNREAD_MAX_BYTES) peer.close();
+    },
     closed: () => void socket.destroy(),
     later: (work) => process.nextTick(work),
   });
