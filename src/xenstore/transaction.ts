@@ -83,9 +83,9 @@ async function oneTry<T>(
   ended = true;
   const [committed] = await Promise.allSettled([end('T'), ...asked]);
   if (committed.status === 'rejected') {
-    if (failures.length > 0) throw failures[0];
+    // Nothing was written; what failed besides may have failed because of the other one's change.
     if (errnoOf(committed.reason) === 'EAGAIN') return conflict;
-    throw committed.reason;
+    throw failures[0] ?? committed.reason;
   }
   if (failures.length > 0) throw committedWithout(failures[0]);
   return { result };
