@@ -10,7 +10,7 @@ packages=(
   e2fsprogs              # mke2fs -d: a raw file with a real file system
   strace                 # counts system calls
   gcc libc6-dev          # builds the shim of test/peers and the floor of the bench
-  qemu-utils             # qemu-img, qemu-io
+  btrfs-progs            # mkfs.btrfs: a file system on several devices
 )
 
 cd "$(dirname "$0")/.."

@@ -76,6 +76,7 @@ export const faults: readonly Fault[] = [
     find: "fd?.close();\n    if (isErrno(thrown, 'EBUSY', 'ENXIO', 'EAGAIN', 'ENOENT')) return undefined;",
     plant:
       "if (fd !== undefined) kernel.setAutoclear(fd.number);\n    fd?.close();\n    if (isErrno(thrown, 'EBUSY', 'ENXIO', 'EAGAIN', 'ENOENT')) return undefined;",
+    only: 'a foreign losetup keeps',
   },
   {
     name: 'no-autoclear',

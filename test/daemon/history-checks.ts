@@ -1,0 +1,138 @@
+/** Asks outsiders, when all is quiet, whether things are as a history's model says. */
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseVdev } from '../../src/disk/vdev.ts';
+import {
+  type Disk,
+  foreignDomids,
+  isForeign,
+  mayLinger,
+  type Model,
+  show,
+} from './history-model.ts';
+import { guestAt, type Play } from './history-play.ts';
+import { dumpDisks, type DumpedDisk, forbiddenShares, loopsBelow, openPaths } from './outsiders.ts';
+
+const SETTLE_MS = 4000;
+
+/** Waits until everyone has done what is to be done, and all is as it should be. */
+export async function settle(play: Play, model: Model): Promise<void> {
+  const deadline = performance.now() + SETTLE_MS;
+  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, 50)) {
+    await play.site.host.machine.settled();
+    const wrong = await whatIsWrong(play, model);
+    if (wrong === undefined) break;
+    if (performance.now() > deadline) {
+      assert.fail(`${wrong}; vbdd said: ${play.site.vbdd.lines.slice(-4).join('; ')}`);
+    }
+    await sleep(pauseMs);
+  }
+  for (const [key, disk] of model.disks) {
+    if (disk.state === 'new' || disk.state === 'shaky') disk.state = 'sound';
+    if (disk.leaving && !mayLinger(model, disk)) model.disks.delete(key);
+  }
+  await useDisks(play, model);
+}
+
+/** What is wrong still; some things must never be. */
+async function whatIsWrong(play: Play, model: Model): Promise<string | undefined> {
+  const { site } = play;
+  const dump = await dumpDisks(site.host.store);
+  const [share] = forbiddenShares(dump);
+  if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
+  const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
+  if (bug !== undefined) assert.fail(bug);
+  return wrongNodes(play, model, dump) ?? wrongLoops(play, model) ?? wrongOpens(play, model, dump);
+}
+
+/** The disks that guests have and use. */
+function staying(model: Model): Disk[] {
+  return [...model.disks.values()].filter(({ leaving, holder }) => !leaving && !isForeign(holder));
+}
+
+const isOurs = ({ domid }: DumpedDisk): boolean => domid < foreignDomids.qdisk;
+
+/** Every disk has its nodes and the right device, and nobody else has nodes. */
+function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
+  const left = new Set(dump.filter(isOurs));
+  for (const disk of staying(model)) {
+    const { domid } = guestAt(play, disk.holder);
+    const devid = parseVdev(disk.vdev).number;
+    const found = dump.find((each) => each.domid === domid && each.devid === devid);
+    const says = `${show(disk)} has the nodes ${JSON.stringify(found)}`;
+    if (found === undefined) return says;
+    left.delete(found);
+    const { nodes, tag } = found;
+    if (nodes['hotplug-status'] !== 'connected' || nodes['online'] !== '1') return says;
+    // Its vbdd was killed before its backend opened the device: no file is behind it now.
+    if (disk.state === 'shaky' && tag === undefined) disk.state = 'broken';
+    if (disk.state !== 'broken' && (tag !== disk.tag || nodes['state'] !== '4')) return says;
+  }
+  const [over] = left;
+  const lingers = [...model.disks.values()].some((disk) => mayLinger(model, disk));
+  return over === undefined || lingers ? undefined : `nodes are left: ${JSON.stringify(over)}`;
+}
+
+/** One loop device per file and mode, for whomever it takes, and no other. */
+function wrongLoops({ site, foreign }: Play, model: Model): string | undefined {
+  const rest = loopsBelow(site.dir).map(({ tag, readOnly }) => `${tag} ${readOnly ? 'r' : 'w'}`);
+  const loopsOf = (disks: readonly Disk[]): string[] =>
+    disks
+      .filter(({ path, state }) => path !== 'c.dev' && state !== 'broken')
+      .map(({ tag, mode }) => `${tag} ${mode === 'r' ? 'r' : 'w'}`);
+  const all = [...model.disks.values()];
+  const own = new Set(loopsOf(staying(model)));
+  const others = foreign.has('block-iscsi')
+    ? loopsOf(all.filter(({ holder }) => holder === 'block-iscsi'))
+    : [];
+  for (const loop of ['c w', ...others, ...own]) {
+    const at = rest.indexOf(loop);
+    if (at < 0) return `no loop device for ${loop} among ${rest.join(', ')}`;
+    rest.splice(at, 1);
+  }
+  const lingering = new Set(loopsOf(all.filter((disk) => mayLinger(model, disk))));
+  const over = rest.filter((loop) => own.has(loop) || !lingering.delete(loop));
+  return over.length === 0 ? undefined : `loop devices are left: ${over.join(', ')}`;
+}
+
+/** vbdd has each device that it gave open once, and nothing else of the folder. */
+function wrongOpens(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
+  const { site, foreign } = play;
+  if (!model.vbdd) return undefined;
+  const open = openPaths(site.vbdd.pid, site.dir);
+  if (site.vbdd.pid === 'self') {
+    // The block backend, the device that is just there, and another script live here, too.
+    for (const disk of dump.filter(isOurs)) close(open, deviceOf(disk));
+    close(open, site.device);
+    for (const loop of foreign.values()) close(open, loop.path);
+  }
+  for (const disk of dump.filter(isOurs)) {
+    if (disk.tag === undefined) continue;
+    const times = open.get(deviceOf(disk)) ?? 0;
+    if (times !== 1) return `vbdd has ${deviceOf(disk)} open ${times} times`;
+  }
+  const given = new Set(dump.filter(isOurs).map(deviceOf));
+  const over = [...open].filter(([path, times]) => times > 0 && !given.has(path));
+  return over.length === 0 ? undefined : `vbdd has open: ${over.join(', ')}`;
+}
+
+function close(open: Map<string, number>, path: string): void {
+  open.set(path, (open.get(path) ?? 0) - 1);
+}
+
+function deviceOf({ nodes }: DumpedDisk): string {
+  const [, minor = ''] = nodes['physical-device']?.split(':') ?? [];
+  return `/dev/loop${Number.parseInt(minor, 16)}`;
+}
+
+/** Guests read what they should from their disks, and write. */
+async function useDisks(play: Play, model: Model): Promise<void> {
+  const sound = staying(model).filter(({ state }) => state === 'sound');
+  const uses = sound.map(async (disk) => {
+    const guestDisk = await guestAt(play, disk.holder).disk(disk.vdev, 2000);
+    const sector = Buffer.from(await guestDisk.read(0, 1)).toString('latin1');
+    assert.equal(sector.replace(/\0.*$/s, ''), disk.tag, `${show(disk)} reads another file`);
+    if (disk.mode !== 'r') await guestDisk.write(2, Buffer.alloc(512, disk.holder));
+  });
+  await Promise.all(uses);
+}
