@@ -117,6 +117,9 @@ export const steps = [
       /xvda +attached +w +\/dev\/loop\d+ +1 +\/d\/a\.img/,
     );
     await stress;
+    // libxl keeps the nodes of a failed attach, and takes no other of that name before they go.
+    assert.deepEqual(await loopFiles(lab), ['/d/a.img']);
+    await lab.dom0.run(`xl block-detach ${guest.name} xvdb`);
     await lab.dom0.run(`xl block-attach ${guest.name} /d/b.img,raw,xvdb,rw`);
     await guest.awaitDisk('xvdb');
     await guest.verify('xvdb', 2, { length: MiB });

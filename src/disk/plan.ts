@@ -134,11 +134,15 @@ function planOrphan(facts: DiskFacts, nodes: BackendNodes): Plan {
 }
 
 function planRefused(facts: DiskFacts, refusal: Failure): Plan {
-  const told = facts.nodes?.hotplugStatus === 'error' || facts.nodes?.hotplugStatus === 'busy';
+  const told = facts.nodes !== undefined && wasRefused(facts.nodes);
   const steps: Step[] = facts.held === undefined ? [] : [{ do: 'release' }];
   const status = refusal.kind === 'in-use' ? 'busy' : 'error';
   if (!told) steps.push({ do: 'refuse', failure: refusal, status });
   return { because: [`wanted: absent, because ${refusal.message}`], steps };
+}
+
+function wasRefused({ hotplugStatus }: BackendNodes): boolean {
+  return hotplugStatus === 'error' || hotplugStatus === 'busy';
 }
 
 function planUnheld(facts: DiskFacts, nodes: BackendNodes): Plan {
@@ -161,6 +165,10 @@ function planUnheld(facts: DiskFacts, nodes: BackendNodes): Plan {
     return { because: ['those who hold something already are looked at first'], steps: [] };
   if (target instanceof Failure) return planRefused(facts, target);
   if (facts.conflict !== undefined) return planRefused(facts, facts.conflict);
+  // libxl leaves the nodes of a failed hot attach: nobody expects that disk any more.
+  if (wasRefused(nodes)) {
+    return { because: ['its attach has failed; detach it, then attach it again'], steps: [] };
+  }
   const because = [
     `it wants ${target.path} for ${nodes.mode === 'r' ? 'reading' : 'writing'}`,
     `that is ${target.kind === 'file' ? 'a file' : 'a block device'}, ${target.member.identity}`,

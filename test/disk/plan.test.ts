@@ -95,6 +95,11 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
     { nodes: attached, unadoptable: conflict, backend: 'unknown' },
     ['report'],
   ],
+  [
+    'what was refused stays refused when the reason is gone: nobody expects it any more',
+    { nodes: { ...nodes, hotplugStatus: 'busy' } },
+    [],
+  ],
   ['a closing disk is waited for', { held, nodes: { ...attached, online: false, state: 5 } }, []],
   [
     'a closed one is given back',
