@@ -40,7 +40,7 @@ const op: fc.Arbitrary<Op> = fc.oneof(
         nil: undefined,
         freq: 3,
       }),
-    }) as fc.Arbitrary<Op>,
+    }),
   },
   { weight: 6, arbitrary: fc.record({ op: fc.constant('attach' as const), slot, wish }) },
   {
@@ -53,7 +53,7 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       op: fc.constant('end' as const),
       slot,
       how: fc.constantFrom('shutdown', 'power off', 'destroy', 'crash', 'crash'),
-    }) as fc.Arbitrary<Op>,
+    }),
   },
   {
     weight: 1,
