@@ -35,11 +35,20 @@ const quick: Counts = {
 
 /** Measures, prints a table and, last, one line of JSON. */
 export async function benchAttach(args: string[], signal: AbortSignal): Promise<void> {
-  const { values } = parseArgs({ args, options: { quick: { type: 'boolean', default: false } } });
-  const counts = values.quick ? quick : full;
+  const { values } = parseArgs({
+    args,
+    options: {
+      quick: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      guests: { type: 'string', default: '10' },
+    },
+  });
+  const chosen = values.quick ? quick : full;
+  const counts = { ...chosen, rounds: Number(values.rounds ?? chosen.rounds) };
+  const size = { disks: disksFor(counts), guests: Number(values.guests) };
   const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);
   const measured = await (async () => {
-    await using rig = await startRig(disksFor(counts));
+    await using rig = await startRig(size);
     return await measure(rig, counts, tell, signal);
   })();
   process.stdout.write(`${tableOf(measured, counts)}\n${JSON.stringify(figuresOf(measured))}\n`);

@@ -43,14 +43,20 @@ export interface Rig extends AsyncDisposable {
   settled(bound: number): Promise<void>;
 }
 
-/** As on a large host; the disks are dealt out to them in turn. */
-const MOST_GUESTS = 100;
 const FIRST_XVD = vdevNumber('xvda') ?? 0;
 const FILE_BYTES = 2 ** 20;
+/** A file system in memory, as /run is on a Xen host. */
+const MEMORY = '/dev/shm';
 const FLOOR_FILES = 16;
 const RELEASE_TIMEOUT_MS = 10_000;
 /** C xenstored takes seconds for the nodes of a hundred disks in one transaction. */
 const STORE_TIMEOUT_MS = 60_000;
+
+export interface RigSize {
+  readonly disks: number;
+  /** The disks are dealt out to them in turn. C xenstored is the slower the more there are. */
+  readonly guests: number;
+}
 
 /** What of the peers this machine lacks. */
 export function needsPeers(): SkipOption {
@@ -64,7 +70,7 @@ export function needsPeers(): SkipOption {
 }
 
 /** @throws Failure of what is missing or cannot be started; then everything else is stopped again */
-export async function startRig(disks: number): Promise<Rig> {
+export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
   const { skip: missing } = needsPeers();
   if (missing !== false) throw new Failure('unavailable', missing);
   await using stack = new AsyncDisposableStack();
@@ -76,12 +82,13 @@ export async function startRig(disks: number): Promise<Rig> {
 
   const xenstored = stack.use(await startXenstored('xenstored'));
   const { socket } = xenstored;
-  const guests = Math.min(disks, MOST_GUESTS);
   for (let domid = 1; domid <= guests; domid++) await xenstored.introduce(domid);
   const floorFiles = Array.from({ length: FLOOR_FILES }, (_, i) => fileOf(disks + 1 + i));
   const floor = stack.use(createFloor(floorFiles));
   const script = stack.use(blockScript(socket));
-  const vbdd = stack.use(await startVbdd(socket, folder));
+  const runFolder = mkdtempSync(join(MEMORY, 'vbdkit-bench-'));
+  stack.defer(() => rmSync(runFolder, { recursive: true, force: true }));
+  const vbdd = stack.use(await startVbdd(socket, runFolder));
   const store = stack.use(await openStore({ path: socket, timeoutMs: STORE_TIMEOUT_MS }));
   for (let i = 0; i < FLOOR_FILES; i++) floor.passMs();
 

@@ -24,7 +24,7 @@ const program = join(import.meta.dirname, '..', '..', 'bin', 'vbdd');
 const START_TIMEOUT_MS = 10_000;
 
 /**
- * Starts it on that store; its log goes into `folder`.
+ * Starts it on that store; its socket, its log and what it tells helpers go into `folder`.
  * @throws Failure unavailable when it does not come up
  */
 export async function startVbdd(storeSocket: string, folder: string): Promise<Vbdd> {

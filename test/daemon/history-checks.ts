@@ -99,20 +99,24 @@ function wrongLoops({ site, foreign }: Play, model: Model): string | undefined {
 function wrongOpens(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
   const { site, foreign } = play;
   if (!model.vbdd) return undefined;
+  const lingering = [...model.disks.values()].filter((disk) => mayLinger(model, disk));
+  const domids = lingering.map(({ holder }) => guestAt(play, holder).domid);
+  const left = dump.filter(({ domid }) => domids.includes(domid)).map(deviceOf);
+  const given = dump.filter((disk) => isOurs(disk) && !left.includes(deviceOf(disk)));
   const open = openPaths(site.vbdd.pid, site.dir);
+  for (const path of left) open.delete(path);
   if (site.vbdd.pid === 'self') {
     // The block backend, the device that is just there, and another script live here, too.
-    for (const disk of dump.filter(isOurs)) close(open, deviceOf(disk));
+    for (const disk of given) close(open, deviceOf(disk));
     close(open, site.device);
     for (const loop of foreign.values()) close(open, loop.path);
   }
-  for (const disk of dump.filter(isOurs)) {
-    if (disk.tag === undefined) continue;
-    const times = open.get(deviceOf(disk)) ?? 0;
-    if (times !== 1) return `vbdd has ${deviceOf(disk)} open ${times} times`;
+  const held = new Set(given.filter(({ tag }) => tag !== undefined).map(deviceOf));
+  for (const path of held) {
+    const times = open.get(path) ?? 0;
+    if (times !== 1) return `vbdd has ${path} open ${times} times`;
   }
-  const given = new Set(dump.filter(isOurs).map(deviceOf));
-  const over = [...open].filter(([path, times]) => times > 0 && !given.has(path));
+  const over = [...open].filter(([path, times]) => times > 0 && !held.has(path));
   return over.length === 0 ? undefined : `vbdd has open: ${over.join(', ')}`;
 }
 

@@ -95,6 +95,19 @@ export function newModel(): Model {
   return { vbdd: true, created: 0, tags, guests: new Map(), disks: new Map() };
 }
 
+/** The disk that a wish is about. */
+export function diskOf(model: Model, holder: Disk['holder'], wish: Wish): Disk {
+  const tag = model.tags.get(wish.path) ?? 'none';
+  return { ...wish, holder, tag, leaving: false, state: 'new' };
+}
+
+/** What a foreign hand takes. */
+export function foreignDisk(model: Model, { kind, mode }: Op & { op: 'foreign' }): Disk {
+  const path = kind === 'qdisk' ? 'b.img' : 'a.hard';
+  return diskOf(model, kind, { vdev: 'xvda', path, mode });
+}
+
+/** Where the model has a disk. */
 export function keyOf(holder: Disk['holder'], vdev: string): string {
   return `${holder} ${vdev}`;
 }

@@ -6,11 +6,13 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type fc from 'fast-check';
+import { aimed } from './history-aim.ts';
 import { settle } from './history-checks.ts';
 import {
   type Attempt,
-  clashes,
   type Disk,
+  diskOf,
+  foreignDisk,
   isForeign,
   judgeAttempts,
   keyOf,
@@ -37,73 +39,6 @@ export interface Step {
 
 export type HistoryCommand = fc.AsyncCommand<Model, Play>;
 
-/** Those of the things that can be done now, none in another's way. */
-function possible(model: Model, ops: readonly Op[]): Op[] {
-  const ending = new Set<string>();
-  const touched = new Set<string>();
-  return ops.filter((op) => {
-    switch (op.op) {
-      case 'create': {
-        const there = model.guests.has(op.slot) || touched.has(op.slot);
-        const { beside } = op;
-        if (there || (beside !== undefined && !isLiving(model, beside.slot, ending))) return false;
-        ending.add(op.slot);
-        touched.add(op.slot);
-        if (beside !== undefined) touched.add(beside.slot);
-        return true;
-      }
-      case 'attach':
-      case 'detach': {
-        const key = keyOf(op.slot, op.op === 'attach' ? op.wish.vdev : op.vdev);
-        const there = model.disks.get(key);
-        if (!isLiving(model, op.slot, ending) || touched.has(key)) return false;
-        if (op.op === 'detach' && there === undefined) return false;
-        if (there?.leaving === true) return false;
-        touched.add(key);
-        touched.add(op.slot);
-        return true;
-      }
-      case 'end': {
-        // A toolstack does one thing at a time to a guest; a crash may come at any time.
-        const busy = touched.has(op.slot) && op.how !== 'crash';
-        // A stub domain never outlives the guest that it is for.
-        const guest = model.guests.get(op.slot);
-        if ([...model.guests.values()].some(({ stubOf }) => stubOf === guest)) return false;
-        if (ending.has(op.slot) || busy || guest === undefined) return false;
-        if (!guest.alive && op.how !== 'destroy') return false;
-        ending.add(op.slot);
-        return true;
-      }
-      case 'foreign':
-        return !model.disks.has(keyOf(op.kind, 'xvda')) && mayBeTaken(model, op);
-      case 'unforeign':
-        return model.disks.has(keyOf(op.kind, 'xvda'));
-      case 'replace':
-        return true;
-    }
-  });
-}
-
-function isLiving(model: Model, slot: Slot, ending: ReadonlySet<string>): boolean {
-  return model.guests.get(slot)?.alive === true && !ending.has(slot);
-}
-
-/** Foreign hands ask nobody: only what clashes with nothing is left to them. */
-function mayBeTaken(model: Model, op: Op & { op: 'foreign' }): boolean {
-  const disk = foreignDisk(model, op);
-  return ![...model.disks.values()].some((held) => clashes(model, disk, held));
-}
-
-function foreignDisk(model: Model, { kind, mode }: Op & { op: 'foreign' }): Disk {
-  const path = kind === 'qdisk' ? 'b.img' : 'a.hard';
-  return diskOf(model, kind, { vdev: 'xvda', path, mode });
-}
-
-function diskOf(model: Model, holder: Disk['holder'], wish: Wish): Disk {
-  const tag = model.tags.get(wish.path) ?? 'none';
-  return { ...wish, holder, tag, leaving: false, state: 'new' };
-}
-
 /** The disks that an operation asks for. */
 function wishesOf(op: Op): readonly Wish[] {
   if (op.op === 'create') return op.disks;
@@ -114,10 +49,11 @@ const isFirst = ({ op }: Op): boolean => op === 'replace' || op === 'foreign';
 
 /** Several things done side by side, and what becomes of vbdd meanwhile. */
 export function stepCommand(step: Step): HistoryCommand {
+  let ops = step.ops;
   return {
-    check: (model) => possible(model, step.ops).length > 0,
+    check: (model) => aimed(model, step.ops).length > 0,
     async run(model, play) {
-      const ops = possible(model, step.ops);
+      ops = aimed(model, step.ops);
       // Foreign hands and new files come first: they ask nobody, so there is nothing to judge.
       for (const op of ops.filter(isFirst)) await doFirst(model, play, op);
       const rest = ops.filter((op) => !isFirst(op));
@@ -136,7 +72,7 @@ export function stepCommand(step: Step): HistoryCommand {
       if (fate.what === 'killed') killed(model);
       if (step.settles) await settle(play, model);
     },
-    toString: () => showStep(step),
+    toString: () => showStep({ ...step, ops }),
   };
 }
 
@@ -171,7 +107,8 @@ function rememberDead(model: Model): void {
 
 async function doFirst(model: Model, play: Play, op: Op): Promise<void> {
   if (op.op === 'foreign') {
-    if (!possible(model, [op]).length) return;
+    // An earlier one of the step may be in its way.
+    if (aimed(model, [op]).length === 0) return;
     model.disks.set(keyOf(op.kind, 'xvda'), foreignDisk(model, op));
   }
   const tag = `a${++model.created + 1}`;
