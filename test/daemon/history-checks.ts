@@ -13,7 +13,7 @@ import {
 import { guestAt, type Play } from './history-play.ts';
 import { dumpDisks, type DumpedDisk, forbiddenShares, loopsBelow, openPaths } from './outsiders.ts';
 
-const SETTLE_MS = 4000;
+const SETTLE_MS = 15_000;
 
 /** Waits until everyone has done what is to be done, and all is as it should be. */
 export async function settle(play: Play, model: Model): Promise<void> {
