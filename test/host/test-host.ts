@@ -107,7 +107,8 @@ export function testLoop(file: string, readOnly = false): TestLoop {
   for (;;) {
     const number = freeLoopNumber(control.number);
     try {
-      const loop = openLoopExclusive(number, readOnly);
+      using opened = new DisposableStack();
+      const loop = opened.use(openLoopExclusive(number, readOnly));
       configureLoop(loop.number, {
         backingFd: backing.number,
         readOnly,
@@ -117,6 +118,7 @@ export function testLoop(file: string, readOnly = false): TestLoop {
         blockSizeBytes: 512,
         name: file,
       });
+      opened.move();
       return {
         path: loopPath(number),
         physicalDevice: `7:${number.toString(16)}`,
