@@ -1,4 +1,6 @@
 /** Guests' disks as libxl writes them into the store, and the moment when one is connected. */
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { within } from '../../src/base/deadline.ts';
 import { Failure } from '../../src/base/failure.ts';
 import { backendPath, XenbusState } from '../../src/disk/backend-nodes.ts';
@@ -123,18 +125,28 @@ async function watchOutcome(store: Store, disk: GuestDisk, onOutcome: () => void
   return watch;
 }
 
-/** @throws Failure when one of them is not connected */
+/** @throws Failure when one of them is not connected, or its device is not bound to its file */
 export async function checkConnected(store: Store, disks: readonly GuestDisk[]): Promise<void> {
+  const names = ['hotplug-status', 'hotplug-error', 'physical-device-path'];
   const { values } = await store.readAll(
-    disks.flatMap((disk) => [
-      `${backendOf(disk)}/hotplug-status`,
-      `${backendOf(disk)}/hotplug-error`,
-    ]),
+    disks.flatMap((disk) => names.map((name) => `${backendOf(disk)}/${name}`)),
   );
-  for (const [index, disk] of disks.entries()) {
-    const [status, error] = values.slice(2 * index, 2 * index + 2);
+  for (const [index, { file }] of disks.entries()) {
+    const [status, error, device = ''] = values.slice(names.length * index);
     if (status !== 'connected') {
-      throw new Failure('io', `${disk.file} was not attached: ${error ?? status ?? 'no outcome'}`);
+      throw new Failure('io', `${file} was not attached: ${error ?? status ?? 'no outcome'}`);
     }
+    if (backingFile(basename(device)) !== file) {
+      throw new Failure('io', `${device} is not bound to ${file}, though it was said to be`);
+    }
+  }
+}
+
+/** What sysfs shows behind `loop7`; undefined when nothing is. */
+export function backingFile(loop: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${loop}/loop/backing_file`, 'utf8').trimEnd();
+  } catch {
+    return undefined;
   }
 }

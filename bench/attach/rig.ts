@@ -1,14 +1,6 @@
 /** What a run stands on: files, a real xenstored, vbdd beside it, the peers; all gone afterwards. */
 import { execFileSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep } from '../../src/base/deadline.ts';
@@ -19,7 +11,7 @@ import type { Store } from '../../src/xenstore/store.ts';
 import { needs, needsLoop, needsProgram, type SkipOption } from '../../test/peers.ts';
 import { needsXenstored, startXenstored } from '../../test/peers/xenstored.ts';
 import { createFloor, type Floor } from './floor.ts';
-import type { GuestDisk } from './guest-disks.ts';
+import { backingFile, type GuestDisk } from './guest-disks.ts';
 import {
   type BlockScript,
   blockScript,
@@ -132,16 +124,8 @@ async function settled(folder: string, bound: number): Promise<void> {
 /** The loop devices that are bound to files in that folder. */
 function boundBelow(folder: string): string[] {
   return readdirSync('/sys/block').filter(
-    (name) => name.startsWith('loop') && backingOf(name)?.startsWith(`${folder}/`),
+    (name) => name.startsWith('loop') && backingFile(name)?.startsWith(`${folder}/`),
   );
-}
-
-function backingOf(name: string): string | undefined {
-  try {
-    return readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8');
-  } catch {
-    return undefined;
-  }
 }
 
 /** What an interrupted script has left bound. */

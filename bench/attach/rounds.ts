@@ -1,15 +1,9 @@
 /** The measurements: every peer in turn, a few attaches each, round after round. */
 import { sleep } from '../../src/base/deadline.ts';
-import {
-  checkConnected,
-  closeDisks,
-  type GuestDisk,
-  removeDisks,
-  watchOutcomes,
-  writeDisks,
-} from './guest-disks.ts';
+import type { GuestDisk } from './guest-disks.ts';
 import { countLoopCalls } from './loop-calls.ts';
 import type { Rig } from './rig.ts';
+import { background, detach, throughLosetup, throughScripts, throughVbdd } from './through.ts';
 
 /** How much of what is measured. */
 export interface Counts {
@@ -89,10 +83,12 @@ export async function measure(
       signal.throwIfAborted();
       tell(`round ${round + 1} of ${counts.rounds}, ${there} disks there`);
       await using _background = await background(rig, there);
-      for (const disk of guests.slice(0, counts.vbdd)) await throughVbdd(rig, disk, there, times);
-      for (const disk of guests.slice(0, counts.losetup)) await throughLosetup(rig, disk, times);
+      for (const disk of guests.slice(0, counts.vbdd)) await besideFloor(rig, disk, there, times);
+      for (const disk of guests.slice(0, counts.losetup)) {
+        times.losetup.push(await throughLosetup(rig, disk));
+      }
       for (const disk of guests.slice(0, counts.script)) {
-        times.script.push(await throughScripts(rig, [disk]));
+        times.script.push(await throughScripts(rig, [disk], tell));
       }
       await rig.settled(there);
       const last = round === counts.rounds - 1;
@@ -107,9 +103,9 @@ export async function measure(
     signal.throwIfAborted();
     tell(`round ${round + 1} of ${counts.rounds}, ${counts.atOnce} attaches at once`);
     const burst = guests.slice(0, counts.atOnce);
-    bursts.vbdd.push(await allThroughVbdd(rig, burst));
-    await detachAll(rig, burst, 0);
-    bursts.script.push(await throughScripts(rig, burst));
+    bursts.vbdd.push(await throughVbdd(rig, burst));
+    await detach(rig, burst, 0);
+    bursts.script.push(await throughScripts(rig, burst, tell));
     await rig.settled(0);
   }
   return { single, bursts, firstMs: cold, roundTrips, loopCalls, rssBytes };
@@ -122,70 +118,23 @@ function noTimes(): Times {
 /** The first attach, which is cold, and then so many that what comes is not; the first one's time in ms. */
 async function warmUp(rig: Rig, disks: readonly GuestDisk[]): Promise<number> {
   const times = noTimes();
-  for (const disk of disks) await throughVbdd(rig, disk, 0, times);
+  for (const disk of disks) await besideFloor(rig, disk, 0, times);
   return times.vbdd[0] ?? NaN;
 }
 
-/** One transaction of all would take C xenstored minutes. */
-const BACKGROUND_BATCH = 10;
-
-/** So many other disks, attached through vbdd until disposal. */
-async function background(rig: Rig, there: number): Promise<AsyncDisposable> {
-  const disks = Array.from({ length: there }, (_, i) => rig.disk(1 + i));
-  for (let at = 0; at < there; at += BACKGROUND_BATCH) {
-    await allThroughVbdd(rig, disks.slice(at, at + BACKGROUND_BATCH));
-  }
-  return { [Symbol.asyncDispose]: () => detachAll(rig, disks, 0) };
-}
-
-/** All at once through vbdd; from the commit to the last one's outcome, in ms. */
-async function allThroughVbdd(rig: Rig, disks: readonly GuestDisk[]): Promise<number> {
-  await using outcomes = await watchOutcomes(rig.store, disks);
-  const beganMs = await writeDisks(rig.store, disks, 'block-vbd');
-  return (await outcomes.connected()) - beganMs;
-}
-
-async function detachAll(rig: Rig, disks: readonly GuestDisk[], there: number): Promise<void> {
-  await closeDisks(rig.store, disks);
-  await rig.settled(there);
-  await removeDisks(rig.store, disks);
-}
-
-/** One attach through vbdd, and beside it one pass of the floor. */
-async function throughVbdd(rig: Rig, disk: GuestDisk, there: number, times: Times): Promise<void> {
-  times.vbdd.push(await allThroughVbdd(rig, [disk]));
+/** One attach through vbdd, and at once one pass of the floor. */
+async function besideFloor(rig: Rig, disk: GuestDisk, there: number, times: Times): Promise<void> {
+  times.vbdd.push(await throughVbdd(rig, [disk]));
   times.floor.push(rig.floor.passMs());
   times.hold.push(await rig.vbdd.holdMs(disk));
-  await detachAll(rig, [disk], there);
-}
-
-async function throughLosetup(rig: Rig, disk: GuestDisk, times: Times): Promise<void> {
-  const beganMs = performance.now();
-  const device = await rig.losetup.attach(disk.file);
-  times.losetup.push(performance.now() - beganMs);
-  await rig.losetup.detach(device);
-}
-
-/** The scripts of these disks, started together; from the commit to the end of the last, in ms. */
-async function throughScripts(rig: Rig, disks: readonly GuestDisk[]): Promise<number> {
-  return rig.vbdd.paused(async () => {
-    const beganMs = await writeDisks(rig.store, disks, 'block');
-    const ended = await Promise.allSettled(disks.map((disk) => rig.script.add(disk)));
-    const tookMs = performance.now() - beganMs;
-    // What a script says of a failure is in the store.
-    await checkConnected(rig.store, disks);
-    for (const end of ended) if (end.status === 'rejected') throw end.reason;
-    await Promise.all(disks.map((disk) => rig.script.remove(disk)));
-    await removeDisks(rig.store, disks);
-    return tookMs;
-  });
+  await detach(rig, [disk], there);
 }
 
 /** What vbdd has still to ask after an attach is asked within this time. */
 const AFTERMATH_MS = 100;
 
 async function oneByOne(rig: Rig, disks: readonly GuestDisk[]): Promise<void> {
-  for (const disk of disks) await allThroughVbdd(rig, [disk]);
+  for (const disk of disks) await throughVbdd(rig, [disk]);
   await sleep(AFTERMATH_MS);
 }
 
@@ -193,12 +142,12 @@ async function roundTripsOf(rig: Rig, disks: readonly GuestDisk[], there: number
   const before = await rig.vbdd.storeRoundTrips();
   await oneByOne(rig, disks);
   const after = await rig.vbdd.storeRoundTrips();
-  await detachAll(rig, disks, there);
+  await detach(rig, disks, there);
   return (after - before) / disks.length;
 }
 
 async function loopCallsOf(rig: Rig, disks: readonly GuestDisk[], there: number): Promise<number> {
   const calls = await countLoopCalls(rig.vbdd.pid, rig.folder, () => oneByOne(rig, disks));
-  await detachAll(rig, disks, there);
+  await detach(rig, disks, there);
   return calls / disks.length;
 }
