@@ -47,23 +47,26 @@ export async function writeDisks(
   disks: readonly GuestDisk[],
   script: string,
 ): Promise<number> {
-  await store.transaction((tx) => {
-    for (const disk of disks) writeDisk(tx, disk, script);
-  });
+  // All of it is answered before the commit goes out: else answers that are still under way would
+  // hold up the commit's own, and the clock would start late.
+  await store.transaction((tx) =>
+    Promise.all(disks.flatMap((disk) => writeDisk(tx, disk, script))),
+  );
   return performance.now();
 }
 
-function writeDisk(tx: StoreOps, disk: GuestDisk, script: string): void {
+function writeDisk(tx: StoreOps, disk: GuestDisk, script: string): Promise<void>[] {
   const place = placeOf(disk);
   const { backend, frontend } = diskPaths(place);
   const spec = parseSpec([`script=${script},vdev=${disk.vdev},target=${disk.file}`]);
-  for (const { path, value, permissions } of libxlNodes(spec, { ...place, scriptDir })) {
+  return libxlNodes(spec, { ...place, scriptDir }).flatMap(({ path, value, permissions }) => {
     const isState = path === `${backend}/state`;
-    if (path === backend || path === frontend) void tx.mkdir(path);
-    else void tx.write(path, isState ? String(XenbusState.initWait) : value);
-    if (permissions !== undefined && permissions[0]?.domid === 0)
-      void tx.setPermissions(path, permissions);
-  }
+    const isFolder = path === backend || path === frontend;
+    return [
+      isFolder ? tx.mkdir(path) : tx.write(path, isState ? String(XenbusState.initWait) : value),
+      ...(permissions === undefined ? [] : [tx.setPermissions(path, permissions)]),
+    ];
+  });
 }
 
 /** Leaves the backends as a toolstack and blkback leave them when a guest has let go of its disks. */

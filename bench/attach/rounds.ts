@@ -125,7 +125,7 @@ async function warmUp(rig: Rig, disks: readonly GuestDisk[]): Promise<number> {
 /** One attach through vbdd, and at once one pass of the floor. */
 async function besideFloor(rig: Rig, disk: GuestDisk, there: number, times: Times): Promise<void> {
   times.vbdd.push(await throughVbdd(rig, [disk]));
-  times.floor.push(rig.floor.passMs());
+  times.floor.push(await rig.floor.passMs());
   times.hold.push(await rig.vbdd.holdMs(disk));
   await detach(rig, [disk], there);
 }
