@@ -11,9 +11,18 @@ import {
   show,
 } from './history-model.ts';
 import { guestAt, type Play } from './history-play.ts';
-import { dumpDisks, type DumpedDisk, forbiddenShares, loopsBelow, openPaths } from './outsiders.ts';
+import {
+  backendDevices,
+  dumpDisks,
+  type DumpedDisk,
+  forbiddenShares,
+  loopPath,
+  loopsBelow,
+  openPaths,
+  readTag,
+} from './outsiders.ts';
 
-const SETTLE_MS = 15_000;
+const SETTLE_MS = 10_000;
 
 /** Waits until everyone has done what is to be done, and all is as it should be. */
 export async function settle(play: Play, model: Model): Promise<void> {
@@ -37,7 +46,7 @@ export async function settle(play: Play, model: Model): Promise<void> {
 /** What is wrong still; some things must never be. */
 async function whatIsWrong(play: Play, model: Model): Promise<string | undefined> {
   const { site } = play;
-  const dump = await dumpDisks(site.host.store);
+  const dump = await dumpDisks(site.host.store, site.dir);
   const [share] = forbiddenShares(dump);
   if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
   const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
@@ -54,6 +63,7 @@ const isOurs = ({ domid }: DumpedDisk): boolean => domid < foreignDomids.qdisk;
 
 /** Every disk has its nodes and the right device, and nobody else has nodes. */
 function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
+  const opened = backendDevices(play.site.sysfsDir);
   const left = new Set(dump.filter(isOurs));
   for (const disk of staying(model)) {
     const { domid } = guestAt(play, disk.holder);
@@ -64,9 +74,18 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     left.delete(found);
     const { nodes, tag } = found;
     if (nodes['hotplug-status'] !== 'connected' || nodes['online'] !== '1') return says;
-    // Its vbdd was killed before its backend opened the device: no file is behind it now.
-    if (disk.state === 'shaky' && tag === undefined) disk.state = 'broken';
-    if (disk.state !== 'broken' && (tag !== disk.tag || nodes['state'] !== '4')) return says;
+    if (disk.state === 'broken') continue;
+    // Its vbdd was killed before its backend opened the device: no file of ours is behind it now.
+    if (disk.state === 'shaky' && tag === undefined) {
+      disk.state = 'broken';
+      continue;
+    }
+    if (tag !== disk.tag) return says;
+    if (disk.state === 'unused') continue;
+    const used = opened.get(`vbd-${domid}-${devid}`);
+    const isUsed = nodes['state'] === '4' && used === deviceOf(found);
+    if (disk.state === 'shaky' && used !== undefined && !isUsed) disk.state = 'unused';
+    else if (!isUsed) return `${says}; its backend has ${used}`;
   }
   const [over] = left;
   const lingers = [...model.disks.values()].some((disk) => mayLinger(model, disk));
@@ -107,7 +126,7 @@ function wrongOpens(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
   for (const path of left) open.delete(path);
   if (site.vbdd.pid === 'self') {
     // The block backend, the device that is just there, and another script live here, too.
-    for (const disk of given) close(open, deviceOf(disk));
+    for (const path of backendDevices(site.sysfsDir).values()) close(open, path);
     close(open, site.device);
     for (const loop of foreign.values()) close(open, loop.path);
   }
@@ -125,8 +144,7 @@ function close(open: Map<string, number>, path: string): void {
 }
 
 function deviceOf({ nodes }: DumpedDisk): string {
-  const [, minor = ''] = nodes['physical-device']?.split(':') ?? [];
-  return `/dev/loop${Number.parseInt(minor, 16)}`;
+  return loopPath(nodes['physical-device'] ?? '');
 }
 
 /** Guests read what they should from their disks, and write. */
@@ -134,8 +152,8 @@ async function useDisks(play: Play, model: Model): Promise<void> {
   const sound = staying(model).filter(({ state }) => state === 'sound');
   const uses = sound.map(async (disk) => {
     const guestDisk = await guestAt(play, disk.holder).disk(disk.vdev, 2000);
-    const sector = Buffer.from(await guestDisk.read(0, 1)).toString('latin1');
-    assert.equal(sector.replace(/\0.*$/s, ''), disk.tag, `${show(disk)} reads another file`);
+    const tag = readTag(await guestDisk.read(0, 1), play.site.dir);
+    assert.equal(tag, disk.tag, `${show(disk)} reads another file`);
     if (disk.mode !== 'r') await guestDisk.write(2, Buffer.alloc(512, disk.holder));
   });
   await Promise.all(uses);

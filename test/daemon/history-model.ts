@@ -59,9 +59,10 @@ export interface Disk extends Wish {
   leaving: boolean;
   /**
    * `new` until it was seen at work, then `sound`. A new one whose vbdd is killed is `shaky`: when
-   * its backend had not opened the device yet, that is free again, and the disk is `broken`.
+   * its backend had not opened the device yet, that is free again. Then the disk is `broken`, or
+   * `unused` where the next vbdd gave it another device, but too late for the backend.
    */
-  state: 'new' | 'sound' | 'shaky' | 'broken';
+  state: 'new' | 'sound' | 'shaky' | 'broken' | 'unused';
 }
 
 export interface ModelGuest {

@@ -25,18 +25,28 @@ export interface Play {
   readonly foreign: Map<ForeignKind, { readonly path: string } & Disposable>;
 }
 
-/** How long a toolstack waits for vbdd: less where there is none. */
-const PATIENCE_MS = { up: 5000, down: 40 } as const;
+/** How long a toolstack waits; less for whom nobody will answer. */
+const PATIENCE_MS = { usual: 10_000, 'no vbdd': 40, 'no guest': 200 } as const;
 const XVDA = 51712;
 
 function specOf({ site }: Play, { vdev, path, mode }: Wish): string {
   return `vdev=${vdev},access=${mode === 'r' ? 'ro' : 'rw'},script=block-vbd,target=${site.pathOf(path)}`;
 }
 
-/** Does one thing; a Failure is an outcome, anything else thrown is a bug. */
-export async function perform(play: Play, model: Model, op: Op, name: string): Promise<Outcome> {
+/**
+ * Does one thing; a Failure is an outcome, anything else thrown is a bug.
+ * @param name of the guest or the file that comes by it
+ * @param doomed the guest dies meanwhile
+ */
+export async function perform(
+  play: Play,
+  model: Model,
+  op: Op,
+  name = '',
+  doomed = false,
+): Promise<Outcome> {
   try {
-    await act(play, model, op, name);
+    await act(play, model, op, name, doomed);
     return 'ok';
   } catch (thrown) {
     if (thrown instanceof Failure) return thrown;
@@ -44,9 +54,11 @@ export async function perform(play: Play, model: Model, op: Op, name: string): P
   }
 }
 
-async function act(play: Play, model: Model, op: Op, name: string): Promise<void> {
+async function act(play: Play, model: Model, op: Op, name: string, doomed: boolean): Promise<void> {
   const { site, guests } = play;
-  const hotplugTimeoutMs = PATIENCE_MS[model.vbdd ? 'up' : 'down'];
+  const backendTimeoutMs = PATIENCE_MS[doomed ? 'no guest' : 'usual'];
+  const hotplugTimeoutMs = model.vbdd ? backendTimeoutMs : PATIENCE_MS['no vbdd'];
+  const patience = { backendTimeoutMs, hotplugTimeoutMs };
   switch (op.op) {
     case 'create': {
       const beside = op.beside === undefined ? undefined : guests.get(op.beside.slot);
@@ -54,7 +66,7 @@ async function act(play: Play, model: Model, op: Op, name: string): Promise<void
       const guest = await site.host.createGuest({
         name,
         disks,
-        attach: { hotplugTimeoutMs },
+        attach: patience,
         ...(op.beside?.as === 'half' ? { uuid: beside?.uuid } : {}),
         ...(op.beside?.as === 'stub' ? { target: beside?.domid } : {}),
       });
@@ -70,10 +82,13 @@ async function act(play: Play, model: Model, op: Op, name: string): Promise<void
         kind: 'vbd',
         scriptDir: '/etc/xen/scripts',
       } as const;
-      return attachDisk(site.host.store, spec, place, { hotplugTimeoutMs });
+      return attachDisk(site.host.store, spec, place, patience);
     }
     case 'detach':
-      return guestAt(play, op.slot).detach(op.vdev, { force: op.force, timeoutMs: 2000 });
+      return guestAt(play, op.slot).detach(op.vdev, {
+        force: op.force,
+        timeoutMs: backendTimeoutMs,
+      });
     case 'end':
       return end(guestAt(play, op.slot), op.how);
     case 'foreign':

@@ -16,7 +16,15 @@ export async function startProcessSite(): Promise<Site> {
   const { host, server } = kit;
   const vbdd = asProcess(kit);
   const owned = stack.move();
-  return { ...files, dir, host, server, vbdd, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    ...files,
+    dir,
+    host,
+    server,
+    sysfsDir: join(kit.dir, 'sys'),
+    vbdd,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 function asProcess(kit: ProcessHost): RunningVbdd {

@@ -1,5 +1,5 @@
 /** Where a history takes place: an embedded host, files to attach, and a vbdd that comes and goes. */
-import { linkSync, renameSync, writeFileSync } from 'node:fs';
+import { linkSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../../src/base/failure.ts';
@@ -12,12 +12,15 @@ import type { Transport } from '../../src/xenstore/transport.ts';
 import { O, openFd } from '../../src/sys/fd.ts';
 import { startTestHost, type TestHost, testLoop } from '../host/test-host.ts';
 import type { Path } from './history-model.ts';
+import { tagSector } from './outsiders.ts';
 import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
 
 export interface Site extends AsyncDisposable {
   readonly dir: string;
   readonly host: EmbeddedHost;
   readonly server: StoreServer;
+  /** The stand-in for /sys. */
+  readonly sysfsDir: string;
   /** The block device `c.dev`, on c.img. */
   readonly device: string;
   pathOf(path: Path): string;
@@ -48,15 +51,13 @@ export interface InsideVbdd {
 
 const FILE_BYTES = 2 ** 16;
 
-function writeTagged(path: string, tag: string, mode = 0o644): void {
-  const bytes = Buffer.alloc(FILE_BYTES);
-  bytes.write(tag, 'latin1');
-  writeFileSync(path, bytes, { mode });
-}
-
 /** The files and the device of a history, below `dir`. */
 export function placeFiles(dir: string): Pick<Site, 'device' | 'pathOf' | 'replace'> & Disposable {
   const at = (name: string): string => join(dir, name);
+  const writeTagged = (path: string, tag: string, mode = 0o644): void => {
+    writeFileSync(path, tagSector(dir, tag), { mode });
+    truncateSync(path, FILE_BYTES);
+  };
   writeTagged(at('a.img'), 'a1');
   linkSync(at('a.img'), at('a.hard'));
   writeTagged(at('b.img'), 'b');
@@ -91,6 +92,7 @@ export async function startSite(): Promise<Site> {
     dir: host.dir,
     host,
     server: host.server,
+    sysfsDir: host.sysfsDir,
     vbdd,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -60,7 +60,10 @@ export function stepCommand(step: Step): HistoryCommand {
       const before = [...model.disks.values()].map((disk) => markLeaving(disk, rest));
       const names = rest.map((op) => (op.op === 'create' ? `${op.slot}${++model.created}` : ''));
       for (const [index, op] of rest.entries()) addGuest(model, op, names[index] ?? '');
-      const doing = rest.map((op, index) => perform(play, model, op, names[index] ?? ''));
+      const doing = rest.map((op, index) => {
+        const doomed = (op.op === 'attach' || op.op === 'detach') && dies(rest, op.slot);
+        return perform(play, model, op, names[index], doomed);
+      });
       const fate = model.vbdd ? step.meanwhile : nothing;
       await meanwhile(play, fate);
       const outcomes = await Promise.all(doing);

@@ -3,6 +3,7 @@
  * the bytes of the devices themselves. Nothing of src/ decides here.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Store, StoreOps } from '../../src/xenstore/store.ts';
 
 /** A backend directory of dom0's, with the nodes that matter here. */
@@ -20,14 +21,14 @@ export interface DumpedDisk {
 const backend = '/local/domain/0/backend';
 const names = ['state', 'online', 'script', 'params', 'mode', 'physical-device', 'hotplug-status'];
 
-/** Every disk of dom0's backends, of one moment: read in a transaction. */
-export async function dumpDisks(store: Store): Promise<DumpedDisk[]> {
+/** Every disk of dom0's backends, of one moment: read in a transaction. The tags are those of `dir`. */
+export async function dumpDisks(store: Store, dir: string): Promise<DumpedDisk[]> {
   const disks = await store.transaction(async (tx) => {
     const kinds = await list(tx, backend);
     const found = await Promise.all(kinds.map((kind) => dumpKind(tx, kind)));
     return found.flat();
   });
-  return disks.map((disk) => ({ ...disk, tag: tagOf(disk.nodes['physical-device']) }));
+  return disks.map((disk) => ({ ...disk, tag: tagOf(disk.nodes['physical-device'], dir) }));
 }
 
 async function dumpKind(tx: StoreOps, kind: string): Promise<Omit<DumpedDisk, 'tag'>[]> {
@@ -58,16 +59,44 @@ async function list(tx: StoreOps, path: string): Promise<string[]> {
   return (await tx.directory(path)) ?? [];
 }
 
-/** What a test wrote into the first sector of a file, read through a device that is bound to it. */
-export function tagOf(physicalDevice: string | undefined): string | undefined {
-  const [major, minor] = (physicalDevice ?? '').split(':').map((part) => Number.parseInt(part, 16));
-  if (major !== 7) return undefined;
+/** The first sector of a file below `dir`: it says which file it is, whatever path or device leads to it. */
+export function tagSector(dir: string, tag: string): Buffer {
+  const sector = Buffer.alloc(512);
+  sector.write(`${dir}\n${tag}\n`);
+  return sector;
+}
+
+/** The tag in a sector; undefined when it is of another folder. */
+export function readTag(sector: Uint8Array, dir: string): string | undefined {
+  const [where, tag] = Buffer.from(sector).toString().split('\n');
+  return where === dir ? tag : undefined;
+}
+
+/** The path of the loop device that `physical-device` names. */
+export function loopPath(physicalDevice: string): string {
+  return `/dev/loop${Number.parseInt(physicalDevice.split(':')[1] ?? '', 16)}`;
+}
+
+/** The devices that dom0's kernel has open for guests, by the names of its backends: `vbd-DOMID-DEVID`. */
+export function backendDevices(sysfsDir: string): Map<string, string> {
+  const bus = join(sysfsDir, 'bus/xen-backend/devices');
+  const found = readdirSync(bus).map((name) => [name, textOf(join(bus, name, 'physical_device'))]);
+  return new Map(
+    found.flatMap(([name = '', device]) =>
+      device === undefined ? [] : [[name, loopPath(device)]],
+    ),
+  );
+}
+
+/** Which file a device is bound to, read through the device; undefined for none below `dir`. */
+function tagOf(physicalDevice: string | undefined, dir: string): string | undefined {
+  if (physicalDevice?.startsWith('7:') !== true) return undefined;
   let fd: number | undefined;
   try {
-    fd = openSync(`/dev/loop${minor}`, 'r');
-    const sector = Buffer.alloc(64);
-    const length = readSync(fd, sector, 0, sector.length, 0);
-    return length === 0 ? undefined : sector.toString('latin1').replace(/\0.*$/s, '');
+    fd = openSync(loopPath(physicalDevice), 'r');
+    const sector = Buffer.alloc(512);
+    readSync(fd, sector, 0, sector.length, 0);
+    return readTag(sector, dir);
   } catch {
     return undefined;
   } finally {
@@ -107,7 +136,7 @@ export function loopsBelow(dir: string): BoundLoop[] {
   return names.flatMap((name) => {
     const file = textOf(`/sys/block/${name}/loop/backing_file`);
     if (file?.startsWith(`${dir}/`) !== true) return [];
-    const tag = tagOf(`7:${Number(name.slice(4)).toString(16)}`);
+    const tag = tagOf(`7:${Number(name.slice(4)).toString(16)}`, dir);
     return [{ path: `/dev/${name}`, tag, readOnly: textOf(`/sys/block/${name}/ro`) === '1' }];
   });
 }

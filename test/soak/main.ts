@@ -1,6 +1,7 @@
 /**
- * `npm run soak -- --minutes N [--seed S]`: random histories for as long as one likes, judged as
- * those of the test suite are. The first that ends wrong is shrunk, printed, and ends the run.
+ * `npm run soak -- --minutes N [--histories N] [--seed S]`: random histories for as long as one
+ * likes, judged as those of the test suite are. The first that ends wrong is shrunk, printed, and
+ * ends the run.
  */
 import { parseArgs } from 'node:util';
 import fc from 'fast-check';
@@ -8,12 +9,23 @@ import { histories, playHistory } from '../daemon/histories.ts';
 import { startSite } from '../daemon/history-site.ts';
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '10' }, seed: { type: 'string' } },
+  options: {
+    minutes: { type: 'string', default: '10' },
+    histories: { type: 'string', default: '1000000000' },
+    seed: { type: 'string' },
+  },
 });
-const minutes = Number(values.minutes);
-if (!(minutes > 0)) throw new Error(`${values.minutes} is not a number of minutes`);
+const minutes = numberOf('minutes');
+const most = numberOf('histories');
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
-process.stdout.write(`soak: ${minutes} minutes, seed ${seed}\n`);
+process.stdout.write(`soak: at most ${minutes} minutes, seed ${seed}\n`);
+
+function numberOf(name: 'minutes' | 'histories'): number {
+  const number = Number(values[name]);
+  if (number > 0) return number;
+  process.stderr.write(`soak: --${name} ${values[name]} is not a number above 0\n`);
+  process.exit(2);
+}
 
 let played = 0;
 const tell = setInterval(() => process.stdout.write(`soak: ${played} histories\n`), 30_000);
@@ -22,11 +34,15 @@ const result = await fc.check(
     played += 1;
     await playHistory(startSite, commands);
   }),
-  { seed, numRuns: 1e9, interruptAfterTimeLimit: minutes * 60_000 },
+  { seed, numRuns: most, interruptAfterTimeLimit: minutes * 60_000 },
 );
 clearInterval(tell);
 // A run that was interrupted by its time limit found nothing.
 const wrong = result.counterexample === null ? 0 : 1;
-if (wrong > 0) process.stdout.write(`${fc.defaultReportMessage(result) ?? ''}\n`);
-process.stdout.write(`${JSON.stringify({ bench: 'soak', histories: played, wrong, seed })}\n`);
+const message = wrong === 0 ? '' : (fc.defaultReportMessage(result) ?? 'no report');
+if (wrong > 0) process.stdout.write(`${message}\n`);
+const leaks = /devices? (is|are) left|nodes are left|has open/.test(message) ? 1 : 0;
+const forbidden = /forbidden share|attached beside|both attached/.test(message) ? 1 : 0;
+const line = { bench: 'soak', histories: played, wrong, leaks, forbidden, seed };
+process.stdout.write(`${JSON.stringify(line)}\n`);
 process.exitCode = wrong;
