@@ -142,7 +142,11 @@ test('the sweep comes by itself', options, async () => {
   const losing = losingEvents(host.connect());
   await using _vbdd = await startTestDaemon(host, { store: losing.store, sweepMs: 20 });
   losing.deaf = true;
-  await host.createGuest({ name: 'web', disks: [xvdaOn(rawFile(host, 'a.img'))] });
+  await host.createGuest({
+    name: 'web',
+    disks: [xvdaOn(rawFile(host, 'a.img'))],
+    attach: { hotplugTimeoutMs: 2000 },
+  });
 });
 
 test(

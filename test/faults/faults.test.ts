@@ -1,12 +1,13 @@
 /** Each promise that the code makes is broken on purpose, and a test must notice. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { needsLoop } from '../peers.ts';
+import { needsLoop, needsProgram } from '../peers.ts';
 import { runWithFault } from './check.ts';
 import { faults } from './faults.ts';
 
 for (const fault of faults) {
-  const options = fault.needsLoop === true ? needsLoop() : {};
+  const loop = fault.needsLoop === true && needsLoop().skip;
+  const options = { skip: loop || needsProgram(...(fault.programs ?? [])).skip };
   test(`planted fault ${fault.name}: ${fault.breaks}`, options, () => {
     const { failed, output } = runWithFault(fault);
     assert.ok(failed > 0, `${fault.caughtBy} does not notice:\n${output}`);

@@ -17,6 +17,8 @@ export interface Fault {
   /** Only the tests whose name matches, where the file has many. */
   readonly only?: string;
   readonly needsLoop?: boolean;
+  /** Programs without which that test is skipped. */
+  readonly programs?: readonly string[];
 }
 
 const pool = {
@@ -24,6 +26,8 @@ const pool = {
   caughtBy: 'test/backend/loop-pool.test.ts',
   needsLoop: true,
 };
+
+const restart = { caughtBy: 'test/daemon/restart.test.ts', needsLoop: true };
 
 export const faults: readonly Fault[] = [
   {
@@ -185,5 +189,135 @@ export const faults: readonly Fault[] = [
     plant: 'return outcome === conflict ? (undefined as T) : outcome.result;',
     caughtBy: 'test/xenstore/store.test.ts',
     only: 'conflict',
+  },
+  {
+    ...pool,
+    name: 'adopted-without-autoclear',
+    breaks: 'what the official script bound is freed with its last user, too',
+    find: 'if (!entry.status.autoclear) kernel.setAutoclear(fd.number);',
+    plant: '',
+    only: 'learns to clear itself',
+  },
+  {
+    ...restart,
+    name: 'binding-not-checked',
+    breaks: 'a device that was bound anew is not taken for the one that was given',
+    file: pool.file,
+    find: 'if (diskSequence === undefined || diskSequence === entry.diskSequence) return entry;',
+    plant: 'if (diskSequence !== -1) return entry;',
+    only: 'bound to another file since',
+  },
+  {
+    ...restart,
+    name: 'named-number-given-again',
+    breaks: 'a freed device that a guest may have open is given to nobody else',
+    file: pool.file,
+    find: 'if (at >= 0) pool.ready.splice(at, 1);',
+    plant: '',
+    only: 'given to nobody else',
+  },
+  {
+    ...restart,
+    name: 'path-believed-at-adoption',
+    breaks: 'a file that was replaced stays with the guest that has it',
+    file: 'src/backend/adopt.ts',
+    find: 'inUse ? undefined : target',
+    plant: 'inUse ? target : target',
+    only: 'replaced while vbdd was away',
+  },
+  {
+    ...restart,
+    name: 'given-before-all-are-known',
+    breaks: 'after a start, those who hold something are known before anything is given',
+    file: 'src/backend/reconcile.ts',
+    find: 'world.mayHold() && wantsTarget(record)',
+    plant: 'wantsTarget(record)',
+    only: 'those who hold something',
+  },
+  {
+    ...restart,
+    name: 'unadoptable-forgotten',
+    breaks: 'a guest whose device cannot be taken over still counts as its holder',
+    file: 'src/backend/reconcile.ts',
+    find: "if (world.backendOf(record.key) === 'there') observeForeign(world, record);",
+    plant: '',
+    only: 'counts as a holder',
+  },
+  {
+    name: 'orphan-not-closed',
+    breaks: 'what a dead guest left is cleaned up',
+    file: 'src/disk/plan.ts',
+    find: "facts.closeAsked ? [] : [{ do: 'close backend' }]",
+    plant: '[]',
+    caughtBy: 'test/disk/plan.test.ts',
+    only: 'for a while',
+  },
+  {
+    ...restart,
+    name: 'stranger-never-buried',
+    breaks: 'a guest that dies before vbdd has met it is cleaned up',
+    file: 'src/daemon/deaths.ts',
+    find: 'return since !== undefined && options.now() - since >= options.graceMs;',
+    plant: 'return since === null;',
+    only: 'before vbdd has met it',
+  },
+  {
+    ...restart,
+    name: 'descriptor-left-open',
+    breaks: 'a vbdd that is done has nothing open',
+    file: 'src/daemon/daemon.ts',
+    find: 'stack.use(hostUses())',
+    plant: 'hostUses()',
+    only: 'has nothing open',
+  },
+  {
+    ...restart,
+    name: 'lost-answer-believed',
+    breaks: 'an attach whose answer was lost counts as told',
+    file: 'src/backend/reconcile.ts',
+    find: 'record.published = true;',
+    plant: '',
+    caughtBy: 'test/daemon/lost-store.test.ts',
+    only: 'the answer was lost',
+  },
+  {
+    ...restart,
+    name: 'no-sweep',
+    breaks: 'the sweep finds what an event was lost of',
+    file: 'src/daemon/daemon.ts',
+    find: 'setInterval(scanLater, options.sweepMs)',
+    plant: 'setInterval(() => {}, options.sweepMs)',
+    caughtBy: 'test/daemon/lost-store.test.ts',
+    only: 'comes by itself',
+  },
+  {
+    ...restart,
+    name: 'late-device-of-others-missed',
+    breaks: 'a device that another script gives late counts from then on',
+    file: 'src/daemon/daemon.ts',
+    find: "const device = leaf === 'physical-device' && known !== undefined && !known.ours;",
+    plant: 'const device = known === undefined;',
+    caughtBy: 'test/daemon/holders.test.ts',
+    only: 'gives late',
+  },
+  {
+    ...restart,
+    name: 'host-uses-ignored',
+    breaks: 'what this host has mounted is refused to guests',
+    file: 'src/backend/look.ts',
+    find: 'world.refreshHostUses();',
+    plant: '',
+    caughtBy: 'test/daemon/holders.test.ts',
+    only: 'has mounted',
+    programs: ['mke2fs', 'mount', 'umount', 'losetup'],
+  },
+  {
+    name: 'event-after-the-reading-lost',
+    breaks: 'an event that comes after the reading is answered by another look',
+    file: 'src/daemon/disk-table.ts',
+    find: 'if (slot.calledAt === called) slot.calledAt = 0;',
+    plant: 'slot.calledAt = 0;',
+    caughtBy: 'test/daemon/disk-table.test.ts',
+    only: 'after the reading',
   },
 ];
