@@ -77,7 +77,7 @@ async function oneTry<T>(
     ended = true;
     // Its answer changes nothing: a transaction that cannot be ended was lost with its connection.
     end('F').catch(() => {});
-    if (errnoOf(failures[0]) === 'EAGAIN') return conflict;
+    if (isConflict(failures[0])) return conflict;
     throw thrown;
   }
   ended = true;
@@ -89,6 +89,11 @@ async function oneTry<T>(
   }
   if (failures.length > 0) throw committedWithout(failures[0]);
   return { result };
+}
+
+/** C xenstored answers EIO where a transaction sees a node whose parent, seen later, has lost it. */
+function isConflict(thrown: unknown): boolean {
+  return ['EAGAIN', 'EIO'].includes(errnoOf(thrown) ?? '');
 }
 
 function committedWithout(thrown: unknown): unknown {

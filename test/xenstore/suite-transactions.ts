@@ -76,6 +76,18 @@ export function transactionTests(on: Suite): void {
     assert.equal(await on.store.read('/tx/counter'), '8');
   });
 
+  test('a node that others remove meanwhile is met with another try, too', async () => {
+    await on.store.write('/tx/torn/a', '1');
+    let tries = 0;
+    const removed = await on.store.transaction(async (tx) => {
+      tries += 1;
+      await tx.read('/tx/torn/a');
+      if (tries === 1) await on.other.remove('/tx/torn/a');
+      return tx.remove('/tx/torn/a');
+    });
+    assert.deepEqual({ tries, removed }, { tries: 2, removed: false });
+  });
+
   test('a change elsewhere is no conflict', async () => {
     let runs = 0;
     await on.store.write('/tx/here', '0');
