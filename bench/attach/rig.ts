@@ -1,7 +1,6 @@
 /** What a run stands on: files, a real xenstored, vbdd beside it, the peers; all gone afterwards. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep } from '../../src/base/deadline.ts';
 import { Failure } from '../../src/base/failure.ts';
@@ -37,7 +36,10 @@ export interface Rig extends AsyncDisposable {
 
 const FIRST_XVD = vdevNumber('xvda') ?? 0;
 const FILE_BYTES = 2 ** 20;
-/** A file system in memory, as /run is on a Xen host. */
+/**
+ * A file system in memory, as /run is on a Xen host. Binding a file has the kernel flush it: on a
+ * disk, that disk would be measured.
+ */
 const MEMORY = '/dev/shm';
 const FLOOR_FILES = 16;
 const RELEASE_TIMEOUT_MS = 10_000;
@@ -66,7 +68,7 @@ export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
   const { skip: missing } = needsPeers();
   if (missing !== false) throw new Failure('unavailable', missing);
   await using stack = new AsyncDisposableStack();
-  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-bench-'));
+  const folder = mkdtempSync(join(MEMORY, 'vbdkit-bench-'));
   stack.defer(() => rmSync(folder, { recursive: true, force: true }));
   stack.defer(() => detachLeftovers(folder));
   const fileOf = (number: number): string => join(folder, `disk-${number}.img`);
@@ -78,9 +80,7 @@ export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
   const floorFiles = Array.from({ length: FLOOR_FILES }, (_, i) => fileOf(disks + 1 + i));
   const floor = stack.use(await startFloor(floorFiles));
   const script = stack.use(blockScript(socket));
-  const runFolder = mkdtempSync(join(MEMORY, 'vbdkit-bench-'));
-  stack.defer(() => rmSync(runFolder, { recursive: true, force: true }));
-  const vbdd = stack.use(await startVbdd(socket, runFolder));
+  const vbdd = stack.use(await startVbdd(socket, folder));
   const store = stack.use(await openStore({ path: socket, timeoutMs: STORE_TIMEOUT_MS }));
   for (let i = 0; i < FLOOR_FILES; i++) await floor.passMs();
   goFirst();
