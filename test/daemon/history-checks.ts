@@ -47,11 +47,21 @@ export async function settle(play: Play, model: Model): Promise<void> {
 async function whatIsWrong(play: Play, model: Model): Promise<string | undefined> {
   const { site } = play;
   const dump = await dumpDisks(site.host.store, site.dir);
-  const [share] = forbiddenShares(dump);
+  // What a killed vbdd had freed may be anybody's now.
+  const broken = staying(model).filter(({ state }) => state === 'broken');
+  const lost = new Set(broken.map((disk) => nodesOf(play, dump, disk)));
+  const sound = dump.filter((disk) => !lost.has(disk));
+  const [share] = forbiddenShares(sound);
   if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
   const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
   if (bug !== undefined) assert.fail(bug);
-  return wrongNodes(play, model, dump) ?? wrongLoops(play, model) ?? wrongOpens(play, model, dump);
+  return wrongNodes(play, model, dump) ?? wrongLoops(play, model) ?? wrongOpens(play, model, sound);
+}
+
+function nodesOf(play: Play, dump: readonly DumpedDisk[], disk: Disk): DumpedDisk | undefined {
+  const { domid } = guestAt(play, disk.holder);
+  const devid = parseVdev(disk.vdev).number;
+  return dump.find((each) => each.domid === domid && each.devid === devid);
 }
 
 /** The disks that guests have and use. */
@@ -66,9 +76,7 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
   const opened = backendDevices(play.site.sysfsDir);
   const left = new Set(dump.filter(isOurs));
   for (const disk of staying(model)) {
-    const { domid } = guestAt(play, disk.holder);
-    const devid = parseVdev(disk.vdev).number;
-    const found = dump.find((each) => each.domid === domid && each.devid === devid);
+    const found = nodesOf(play, dump, disk);
     const says = `${show(disk)} has the nodes ${JSON.stringify(found)}`;
     if (found === undefined) return says;
     left.delete(found);
@@ -82,7 +90,7 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     }
     if (tag !== disk.tag) return says;
     if (disk.state === 'unused') continue;
-    const used = opened.get(`vbd-${domid}-${devid}`);
+    const used = opened.get(`vbd-${found.domid}-${found.devid}`);
     const isUsed = nodes['state'] === '4' && used === deviceOf(found);
     if (disk.state === 'shaky' && used !== undefined && !isUsed) disk.state = 'unused';
     else if (!isUsed) return `${says}; its backend has ${used}`;

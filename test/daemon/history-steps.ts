@@ -89,7 +89,8 @@ function showStep({ ops, meanwhile, settles }: Step): string {
 /** What a killed vbdd leaves behind of the disks whose backends may not have opened them yet. */
 function shake(disks: Iterable<Disk>): void {
   for (const disk of disks) {
-    if (disk.state === 'new' && !isForeign(disk.holder)) disk.state = 'shaky';
+    const closed = disk.state === 'new' || disk.state === 'unused';
+    if (closed && !isForeign(disk.holder)) disk.state = 'shaky';
   }
 }
 
