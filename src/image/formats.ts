@@ -1,0 +1,63 @@
+/** The names of the formats, and what each of them offers: the contract of a format's own folder. */
+import type { Bytes } from '../bytes/bytes.ts';
+import type { FileTable } from './file-table.ts';
+import type { Image } from './image.ts';
+
+/** What vbdkit reads and writes. */
+export const imageFormats = ['raw', 'vhd', 'vmdk', 'qcow2', 'vhdx', 'qcow1'] as const;
+export type ImageFormat = (typeof imageFormats)[number];
+
+export interface OpenContext {
+  readonly writable: boolean;
+  /** Files and the cache of their metadata pages. */
+  readonly files: FileTable;
+  /**
+   * Opens another file of the same image (a VMDK's extent), named relative to the image. Confined
+   * to the image's own folder unless the user allowed more.
+   * @throws Failure denied | not-found
+   */
+  openExtent(name: string, writable: boolean): Bytes;
+  /**
+   * Opens the parent read-only, by the first of these names that leads to one.
+   * @param isIt whether an image that was found is the one that is meant; the sentence of why not
+   * @throws Failure denied | not-found | corrupt | invalid (a loop, too deep a chain)
+   */
+  openParent(
+    names: readonly string[],
+    format: ImageFormat | undefined,
+    isIt?: (image: Image) => string | undefined,
+  ): Image;
+}
+
+export interface CreateContext {
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** The format's own options, by name, as given to `-o`. */
+  readonly options: Readonly<Record<string, string>>;
+  /** The parent of a child that is created, open; and its name as it should be stored. */
+  readonly parent?: { readonly image: Image; readonly name: string } | undefined;
+  /** Creates a file beside the image, empty and writable; it must not exist yet. */
+  createFile(name: string): Bytes;
+}
+
+export interface CreateOption {
+  readonly name: string;
+  readonly says: string;
+  readonly values?: readonly string[] | undefined;
+}
+
+export interface Format {
+  readonly name: ImageFormat;
+  readonly canWrite: boolean;
+  readonly hasParents: boolean;
+  readonly options: readonly CreateOption[];
+  /** Whether a file looks like one: `head` is its first 64 KiB at most, `tail` its last 2 KiB. */
+  recognises(head: Uint8Array, tail: Uint8Array): boolean;
+  /**
+   * Opens it and takes over `bytes`, also when it throws.
+   * @throws Failure corrupt | unsupported | denied
+   */
+  open(bytes: Bytes, context: OpenContext): Image;
+  /** Writes a new image into `bytes`, which is empty. @throws Failure invalid | unsupported */
+  create(bytes: Bytes, context: CreateContext): void;
+}

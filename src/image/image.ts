@@ -1,0 +1,91 @@
+/**
+ * The contract between formats and the engine. A format answers where bytes live and what must be
+ * done to change that; it moves no guest's bytes, waits for nothing, and in map and plan allocates
+ * nothing.
+ *
+ * The law of acknowledgement: when all steps of a plan were accepted by the kernel, what was written
+ * reads back even if this process is killed at once. Barriers in plans are for power loss only: at
+ * any prefix of the steps, and any order of what is between two barriers, a reopened image is sound,
+ * keeps all that was flushed, and shows nothing that was never written to the disk.
+ */
+import type { ImageFormat } from './formats.ts';
+import type { Extents } from './extents.ts';
+import type { Steps } from './steps.ts';
+
+export interface Image extends Disposable {
+  readonly format: ImageFormat;
+  readonly path: string;
+  /** Size of the disk. */
+  readonly sizeBytes: number;
+  readonly writable: boolean;
+  readonly parent: Image | undefined;
+  /** Files of this image alone, as `FileTable` numbers them. */
+  readonly files: readonly number[];
+  /** Ranges of this many bytes are allocated, and given back, as one. */
+  readonly clusterBytes: number;
+  /**
+   * Fills `out` (emptied by the caller) with extents from byte `at` of the disk on.
+   * Where a page of metadata is needed that is not cached it stops there and says so in `needFile`
+   * and `needAt`; the engine caches it and asks again from where the extents end.
+   * `at + lengthBytes` is at most `sizeBytes`.
+   * @returns how many bytes the added extents cover; less than asked for also when `out` is full
+   */
+  map(at: number, lengthBytes: number, out: Extents): number;
+  /**
+   * Plans that `lengthBytes` of a request are written to byte `at` of the disk; `requestAt` is the
+   * first byte of them in the request. Steps are added to `out`; it stops early for a page as map does.
+   * @returns how many bytes the added steps cover: at least one, unless a page is needed
+   * @throws Failure exhausted | corrupt when they cannot be written
+   */
+  planWrite(at: number, lengthBytes: number, requestAt: number, out: Steps): number;
+  /**
+   * Plans that the range reads as zeros.
+   * @param unmap space may be given back; else the range stays, or becomes, allocated
+   */
+  planZero(at: number, lengthBytes: number, unmap: boolean, out: Steps): number;
+  /**
+   * What has to be written before a flush can be one (a footer, a dirty mark); the engine flushes
+   * all files of the image afterwards.
+   */
+  planFlush(out: Steps): void;
+  /** What has to be written when a writable image is closed in order. */
+  planClose(out: Steps): void;
+  /** Plans another size. @throws Failure unsupported | invalid */
+  planResize(sizeBytes: number, out: Steps): void;
+  /** For `vbd info`: names and values as qemu-img shows them where it has them. */
+  info(): ImageInfo;
+  /** Looks at all of its own metadata. */
+  check(): CheckReport;
+}
+
+export interface ImageInfo {
+  /** `backing-filename`, as the image says it. */
+  readonly parentName?: string | undefined;
+  readonly parentFormat?: ImageFormat | undefined;
+  /** As qemu-img's `format-specific`: what only this format has. */
+  readonly specific?: Readonly<Record<string, unknown>> | undefined;
+  readonly dirty?: boolean | undefined;
+  readonly corrupt?: boolean | undefined;
+  readonly encrypted?: boolean | undefined;
+  readonly compressed?: boolean | undefined;
+}
+
+export interface Finding {
+  /** `leak`: space that nothing uses. `corruption`: what is read may be wrong. */
+  readonly kind: 'leak' | 'corruption';
+  /** One sentence. */
+  readonly says: string;
+  /** What would mend it; undefined when nothing can. Several findings may share one. */
+  readonly repair?: ((out: Steps) => void) | undefined;
+}
+
+export interface CheckReport {
+  readonly findings: readonly Finding[];
+  /** Clusters of the disk, those with a place of their own, and those of them out of order or compressed. */
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters?: number | undefined;
+  readonly compressedClusters?: number | undefined;
+  /** Where the last used byte of the file ends. */
+  readonly endAt?: number | undefined;
+}
