@@ -109,7 +109,7 @@ async function main(): Promise<void> {
       sweepMs: config.sweep_seconds * 1000,
     }),
   );
-  stack.use(folder.follow(daemon.disks));
+  stack.use(folder.follow(daemon.disks, log));
   const leases = stack.use(createLeases(daemon));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };

@@ -6,7 +6,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DiskRecord, Outcome } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
-import { oneLine } from '../base/log.ts';
+import { type Log, oneLine } from '../base/log.ts';
 import { O, openFd, type Fd } from '../sys/fd.ts';
 import { lockRange } from '../sys/file.ts';
 import { isErrno, mkfifo } from '../sys/ffi.ts';
@@ -14,7 +14,7 @@ import type { DiskTable } from './disk-table.ts';
 
 export interface RunFolder extends Disposable {
   /** Tells the outcomes of these disks, those known already and those to come. */
-  follow(disks: DiskTable): Disposable;
+  follow(disks: DiskTable, log: Log): Disposable;
 }
 
 /**
@@ -34,7 +34,7 @@ export function openRunFolder(folder: string): RunFolder {
   stack.use(openAlive(join(folder, 'alive')));
   const owned = stack.move();
   return {
-    follow: (disks) => followOutcomes(outcomes, disks),
+    follow: (disks, log) => followOutcomes(outcomes, disks, log),
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };
 }
@@ -49,8 +49,12 @@ function openAlive(path: string): Fd {
   return openFd(path, O.RDWR | O.NONBLOCK);
 }
 
-function followOutcomes(folder: string, disks: DiskTable): Disposable {
+/** What cannot be told now, for want of a descriptor or of space, is told after a while. */
+const TELL_AGAIN_MS = 1000;
+
+function followOutcomes(folder: string, disks: DiskTable, log: Log): Disposable {
   const told = new Map<string, Outcome>();
+  let timer: NodeJS.Timeout | undefined;
   const tell = (record: DiskRecord): void => {
     const { path, outcome } = record;
     if (told.get(path) === outcome) return;
@@ -59,12 +63,31 @@ function followOutcomes(folder: string, disks: DiskTable): Disposable {
       told.delete(path);
       rmSync(file, { force: true });
     } else {
-      told.set(path, outcome);
       writeFileSync(file, `${lineOf(outcome)}\n`, { mode: 0o600 });
+      told.set(path, outcome);
     }
   };
-  for (const record of disks.records.values()) tell(record);
-  return disks.onChange(tell);
+  const tryToTell = (record: DiskRecord): void => {
+    try {
+      tell(record);
+    } catch (thrown) {
+      if (!(thrown instanceof Error && 'code' in thrown)) throw thrown;
+      log('warning', `an outcome cannot be told and is tried again: ${thrown.message}`);
+      timer ??= setTimeout(tellAll, TELL_AGAIN_MS).unref();
+    }
+  };
+  const tellAll = (): void => {
+    timer = undefined;
+    for (const record of disks.records.values()) tryToTell(record);
+  };
+  tellAll();
+  const listener = disks.onChange(tryToTell);
+  return {
+    [Symbol.dispose]() {
+      listener[Symbol.dispose]();
+      clearTimeout(timer);
+    },
+  };
 }
 
 function fileNameOf({ key }: DiskRecord): string {

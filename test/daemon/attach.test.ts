@@ -171,55 +171,6 @@ test('a qdisk of the same file counts as a holder', options, async () => {
   await assert.rejects(host.createGuest({ name: 'web', disks }), { kind: 'in-use' });
 });
 
-const bad: [what: string, make: (dir: string) => string, sentence: RegExp][] = [
-  ['a missing path', (dir) => join(dir, 'none'), /none does not exist — check the path/],
-  ['a directory', (dir) => dir, /is a directory — give a regular file or a block device/],
-  ['a character device', () => '/dev/null', /is a character device/],
-  [
-    'a loop of links',
-    (dir) => {
-      symlinkSync('loop', join(dir, 'loop'));
-      return join(dir, 'loop');
-    },
-    /is a loop of symbolic links/,
-  ],
-  [
-    'a file that nobody may write',
-    (dir) => {
-      writeFileSync(join(dir, 'ro.img'), 'x', { mode: 0o444 });
-      return join(dir, 'ro.img');
-    },
-    /is read-only — attach it with access=r/,
-  ],
-  [
-    'a path through a file',
-    (dir) => {
-      writeFileSync(join(dir, 'file'), '');
-      return join(dir, 'file', 'x');
-    },
-    /a part of the path is not a directory/,
-  ],
-  [
-    'a format that blkback cannot read',
-    (dir) => `vmdk:${dir}/a.vmdk`,
-    /is vmdk, which blkback cannot read/,
-  ],
-];
-for (const [what, make, sentence] of bad) {
-  test(`${what} is refused with one sentence, and nothing is left`, options, async () => {
-    await using kit = await startVbdkit();
-    const { host, vbdd } = kit;
-    const target = make(host.dir);
-    const disks = [`vdev=xvda,script=block-vbd,target=${target}`];
-    await assert.rejects(host.createGuest({ name: 'web', disks }), sentence);
-    await vbdd.disks.settled();
-    assert.equal(boundLoops(host.dir).size, 0);
-    assert.equal(vbdd.world.holdings.size, vbdd.world.holdings.size);
-    assert.equal(vbdd.disks.records.size, 0);
-    assert.equal(await host.store.directory('/local/domain/0/backend/vbd'), undefined);
-  });
-}
-
 test('a file name with a newline and a quote works, and is shown safely', options, async () => {
   await using kit = await startVbdkit();
   const { host } = kit;
