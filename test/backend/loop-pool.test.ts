@@ -1,7 +1,15 @@
 /** The loop pool on the kernel's real devices, beside a foreign losetup. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { linkSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
@@ -253,4 +261,28 @@ test('devices are made ahead of need', options, () => {
   assert.deepEqual([made, own.spare], [3, 3]);
   own.replenish();
   assert.equal(made, 3);
+});
+
+const MANY = 4000;
+/** No loop device is ever removed: so many would stay with the machine, and slow its other tests. */
+const manyOptions =
+  process.env['VBDKIT_MANY_LOOPS'] === '1'
+    ? options
+    : { skip: `leaves ${MANY} loop devices with the machine — VBDKIT_MANY_LOOPS=1 runs it` };
+
+test(`${MANY} files have a device each at the same time`, manyOptions, () => {
+  using claims = new DisposableStack();
+  const numbers = new Set<number>();
+  for (let index = 0; index < MANY; index++) {
+    const path = join(dir, `many-${index}`);
+    writeFileSync(path, '');
+    truncateSync(path, 4096);
+    const { number } = claims.use(acquire(path));
+    numbers.add(number);
+  }
+  assert.equal(numbers.size, MANY);
+  const bound = execFileSync('losetup', ['--list', '--noheadings', '--output', 'BACK-FILE']);
+  assert.equal(bound.toString().split(`${dir}/many-`).length - 1, MANY);
+  claims.dispose();
+  assert.deepEqual([...numbers].filter(backingFile), []);
 });
