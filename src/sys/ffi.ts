@@ -73,6 +73,15 @@ export const pread: (fd: number, to: Memory, count: number, at: number) => numbe
 export const pwrite: (fd: number, from: Memory, count: number, at: number) => number = checked(
   'int64_t pwrite(int fd, const void *from, size_t count, int64_t at)',
 );
+export const lseek: (fd: number, at: number, whence: number) => number = checked(
+  'int64_t lseek(int fd, int64_t at, int whence)',
+);
+export const fallocate: (fd: number, mode: number, at: number, lengthBytes: number) => number =
+  checked('int fallocate(int fd, int mode, int64_t at, int64_t lengthBytes)');
+export const ftruncate: (fd: number, lengthBytes: number) => number = checked(
+  'int ftruncate(int fd, int64_t lengthBytes)',
+);
+export const fdatasync: (fd: number) => number = checked('int fdatasync(int fd)');
 export const read: (fd: number, to: Memory, count: number) => number = checked(
   'int64_t read(int fd, void *to, size_t count)',
 );
@@ -124,6 +133,36 @@ export const recvmsg: (fd: number, message: Address, flags: number) => number = 
 export const syscall: (number: number, a: number, b: number, c: number) => number = checked(
   'long syscall(long number, long a, long b, long c)',
 );
+
+export const ioUringSetup: (number: number, entries: number, parameters: Uint8Array) => number =
+  checked('long syscall(long number, uint entries, void *parameters)');
+
+/** The same without an exception, for hot paths: -1, and `errno` says why until the next call. */
+export const raw: {
+  errno(): number;
+  pread(fd: number, to: Address, count: number, at: number): number;
+  pwrite(fd: number, from: Address, count: number, at: number): number;
+  preadv2(fd: number, vectors: Address, count: number, at: number, flags: number): number;
+  fdatasync(fd: number): number;
+  ioUringEnter(
+    number: number,
+    fd: number,
+    submit: number,
+    wait: number,
+    flags: number,
+    signals: Address,
+    signalBytes: number,
+  ): number;
+} = {
+  errno: () => koffi.errno(),
+  pread: libc.func('int64_t pread(int fd, size_t to, size_t count, int64_t at)'),
+  pwrite: libc.func('int64_t pwrite(int fd, size_t from, size_t count, int64_t at)'),
+  preadv2: libc.func('int64_t preadv2(int fd, size_t vectors, int count, int64_t at, int flags)'),
+  fdatasync: libc.func('int fdatasync(int fd)'),
+  ioUringEnter: libc.func(
+    'long syscall(long number, int fd, uint submit, uint wait, uint flags, size_t signals, size_t signalBytes)',
+  ),
+};
 
 /**
  * A view of `length` bytes of memory at `address`. It must not outlive the mapping: reading an
