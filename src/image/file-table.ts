@@ -2,10 +2,20 @@
  * Every open file of every image by a small number, and what is cached of their metadata: pages
  * that come and go, bounded over all images, and tables that stay for as long as the file is open.
  */
+import { Failure } from '../base/failure.ts';
+import { formatSize } from '../base/units.ts';
 import type { Bytes } from '../bytes/bytes.ts';
+import {
+  addPage,
+  createPageCache,
+  dropRange,
+  dropSlot,
+  findSlot,
+  PAGE_BYTES,
+  type PageCache,
+} from './page-cache.ts';
 
-/** Entries of metadata tables never cross a page: they are aligned to their size. */
-export const PAGE_BYTES = 4096;
+export { PAGE_BYTES } from './page-cache.ts';
 
 export interface FileTable extends Disposable {
   /** Takes over an open file; its number is its own until it is closed. */
@@ -31,4 +41,120 @@ export interface FileTable extends Disposable {
   put(file: number, at: number, fromView: Uint8Array): void;
   /** What guests' bytes or zeros overwrote of the file: cached pages of it are forgotten. */
   forget(file: number, at: number, lengthBytes: number): void;
+}
+
+/** The largest true table is the block table of a 64 TiB VHDX of 1 MiB blocks, bitmaps included. */
+const MAX_KEPT_BYTES = 640 * 2 ** 20;
+
+interface Kept {
+  readonly at: number;
+  readonly view: Uint8Array;
+}
+
+interface OpenFile {
+  readonly bytes: Bytes;
+  readonly kept: Kept[];
+}
+
+/** @param options.cacheBytes what all cached pages together may take; 32 MiB unless said */
+export function createFileTable(options: { readonly cacheBytes?: number } = {}): FileTable {
+  const cache = createPageCache(options.cacheBytes ?? 32 * 2 ** 20);
+  const open: (OpenFile | undefined)[] = [];
+  const fileOf = (file: number): OpenFile => {
+    const entry = open[file];
+    if (entry === undefined) throw new Error(`no file is open by the number ${file}`);
+    return entry;
+  };
+  const close = (file: number): void => {
+    const { bytes } = fileOf(file);
+    open[file] = undefined;
+    dropRange(cache, file, 0, Infinity);
+    bytes[Symbol.dispose]();
+  };
+  return {
+    add(bytes) {
+      const free = open.indexOf(undefined);
+      const file = free < 0 ? open.length : free;
+      open[file] = { bytes, kept: [] };
+      return file;
+    },
+    get: (file) => fileOf(file).bytes,
+    close,
+    keep(file, at, lengthBytes) {
+      const { bytes, kept } = fileOf(file);
+      const view = readTable(bytes, at, lengthBytes);
+      kept.push({ at, view });
+      return view;
+    },
+    get pages() {
+      return cache.pages;
+    },
+    find(file, at) {
+      const slot = findSlot(cache, file, at / PAGE_BYTES);
+      return slot < 0 ? -1 : slot * PAGE_BYTES;
+    },
+    load(file, at) {
+      load(cache, file, fileOf(file).bytes, at);
+    },
+    put(file, at, fromView) {
+      const { bytes, kept } = fileOf(file);
+      try {
+        bytes.write(fromView, at);
+      } catch (thrown) {
+        dropRange(cache, file, at, at + fromView.length);
+        throw thrown;
+      }
+      for (const table of kept) patch(table.view, table.at, fromView, at);
+      patchPages(cache, file, fromView, at);
+    },
+    forget(file, at, lengthBytes) {
+      dropRange(cache, file, at, at + lengthBytes);
+    },
+    [Symbol.dispose]() {
+      for (const [file, entry] of open.entries()) if (entry !== undefined) close(file);
+    },
+  };
+}
+
+function load(cache: PageCache, file: number, bytes: Bytes, at: number): void {
+  const page = at / PAGE_BYTES;
+  const known = findSlot(cache, file, page);
+  const slot = known < 0 ? addPage(cache, file, page) : known;
+  const view = cache.pages.subarray(slot * PAGE_BYTES, (slot + 1) * PAGE_BYTES);
+  try {
+    view.fill(0, bytes.read(view, at));
+  } catch (thrown) {
+    dropSlot(cache, slot);
+    throw thrown;
+  }
+}
+
+function patchPages(cache: PageCache, file: number, from: Uint8Array, at: number): void {
+  const end = at + from.length;
+  for (let page = Math.floor(at / PAGE_BYTES); page * PAGE_BYTES < end; page += 1) {
+    const slot = findSlot(cache, file, page);
+    if (slot < 0) continue;
+    const view = cache.pages.subarray(slot * PAGE_BYTES, (slot + 1) * PAGE_BYTES);
+    patch(view, page * PAGE_BYTES, from, at);
+  }
+}
+
+function readTable(bytes: Bytes, at: number, lengthBytes: number): Uint8Array {
+  if (lengthBytes > MAX_KEPT_BYTES) {
+    const size = formatSize(lengthBytes);
+    throw new Failure(
+      'exhausted',
+      `a table of ${size} is larger than any that ${bytes.path} may have`,
+    );
+  }
+  const view = new Uint8Array(lengthBytes);
+  bytes.read(view, at);
+  return view;
+}
+
+/** Copies what `from`, which begins at byte `fromAt` of a file, has of a view that begins at `viewAt`. */
+function patch(view: Uint8Array, viewAt: number, from: Uint8Array, fromAt: number): void {
+  const begin = Math.max(viewAt, fromAt);
+  const end = Math.min(viewAt + view.length, fromAt + from.length);
+  if (begin < end) view.set(from.subarray(begin - fromAt, end - fromAt), begin - viewAt);
 }
