@@ -123,6 +123,37 @@ export const socketpair: (
   protocol: number,
   fds: Uint8Array,
 ) => number = checked('int socketpair(int domain, int type, int protocol, void *fds)');
+export const socket: (domain: number, type: number, protocol: number) => number = checked(
+  'int socket(int domain, int type, int protocol)',
+);
+export const bind: (fd: number, address: Uint8Array, length: number) => number = checked(
+  'int bind(int fd, const void *address, uint length)',
+);
+export const connect: (fd: number, address: Uint8Array, length: number) => number = checked(
+  'int connect(int fd, const void *address, uint length)',
+);
+export const listen: (fd: number, backlog: number) => number = checked(
+  'int listen(int fd, int backlog)',
+);
+export const getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number = checked(
+  'int getsockname(int fd, void *address, void *length)',
+);
+export const setsockopt: (
+  fd: number,
+  level: number,
+  name: number,
+  value: Uint8Array,
+  length: number,
+) => number = checked(
+  'int setsockopt(int fd, int level, int name, const void *value, uint length)',
+);
+export const epollCreate: (flags: number) => number = checked('int epoll_create1(int flags)');
+export const epollControl: (
+  epoll: number,
+  operation: number,
+  fd: number,
+  event: Uint8Array,
+) => number = checked('int epoll_ctl(int epoll, int operation, int fd, void *event)');
 export const sendmsg: (fd: number, message: Address, flags: number) => number = checked(
   'int64_t sendmsg(int fd, size_t message, int flags)',
 );
@@ -162,6 +193,21 @@ export const raw: {
   ioUringEnter: libc.func(
     'long syscall(long number, int fd, uint submit, uint wait, uint flags, size_t signals, size_t signalBytes)',
   ),
+};
+
+/** Of sockets, without an exception: -1, and `errno` of `raw` says why until the next call. */
+export const rawSocket: {
+  accept4(fd: number, address: Address, length: Address, flags: number): number;
+  recv(fd: number, to: Address, count: number, flags: number): number;
+  sendmsg(fd: number, message: Address, flags: number): number;
+  sendfile(to: number, from: number, at: Address, count: number): number;
+  epollWait(epoll: number, events: Address, most: number, timeoutMs: number): number;
+} = {
+  accept4: libc.func('int accept4(int fd, size_t address, size_t length, int flags)'),
+  recv: libc.func('int64_t recv(int fd, size_t to, size_t count, int flags)'),
+  sendmsg: libc.func('int64_t sendmsg(int fd, size_t message, int flags)'),
+  sendfile: libc.func('int64_t sendfile(int to, int from, size_t at, size_t count)'),
+  epollWait: libc.func('int epoll_wait(int epoll, size_t events, int most, int timeoutMs)'),
 };
 
 /**
