@@ -21,7 +21,8 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 missing=()
 for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
 xen=$peers/xen
-if [ ${#missing[@]} -eq 0 ] && [ -e "$xen/complete" ]; then exit 0; fi
+has_xen() { [ -e "$xen/complete" ] && [ -e "$xen/usr/include/xen/io/blkif.h" ]; }
+if [ ${#missing[@]} -eq 0 ] && has_xen; then exit 0; fi
 
 if [ "$(id -u)" != 0 ]; then
   echo "peers.sh installs Debian packages — run it as root" >&2
@@ -33,8 +34,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if [ ! -e "$xen/complete" ]; then
-  # The release's own Xen: xenstored, oxenstored, xl, and the block script of xen-utils-common.
+if ! has_xen; then
+  # The release's own Xen: xenstored, oxenstored, xl, the block script of xen-utils-common, headers.
   utils=$(apt-cache pkgnames xen-utils- | grep -E '^xen-utils-[0-9.]+$' | sort -V | tail -n 1)
   libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
     --no-replaces --no-enhances "$utils" | grep -E '^libxen' | sort -u)
@@ -43,7 +44,7 @@ if [ ! -e "$xen/complete" ]; then
   mkdir -p "$fresh/deb"
   # shellcheck disable=SC2086 # one word a package
   (cd "$fresh/deb" && apt-get download -qq -o APT::Sandbox::User=root \
-    "$utils" xen-utils-common $libraries)
+    "$utils" xen-utils-common libxen-dev $libraries)
   for deb in "$fresh"/deb/*.deb; do dpkg -x "$deb" "$fresh"; done
   rm -r "$fresh/deb"
   touch "$fresh/complete"
