@@ -103,6 +103,9 @@ export const u16le: Field<number> = integer(2, 'Uint16', true);
 export const u32le: Field<number> = integer(4, 'Uint32', true);
 export const i32le: Field<number> = integer(4, 'Int32', true);
 export const u64le: Field<number> = wide(true);
+export const u16be: Field<number> = integer(2, 'Uint16', false);
+export const u32be: Field<number> = integer(4, 'Uint32', false);
+export const u64be: Field<number> = wide(false);
 
 /** 64 bits that may use all of them: device numbers and inodes of some file systems. */
 export const big64le: Field<bigint> = {
