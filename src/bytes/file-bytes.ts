@@ -1,11 +1,11 @@
 /** Bytes over a regular file or a block device: holes, punching and zeroing as the kernel offers them. */
+import { readlinkSync } from 'node:fs';
 import { Failure } from '../base/failure.ts';
 import { deviceSizeBytes, discardRange, sectorBytes } from '../sys/blockdev.ts';
 import { O, openFd, type Fd } from '../sys/fd.ts';
 import {
   ErrnoError,
   fallocate,
-  fcntlNumber,
   fdatasync,
   ftruncate,
   isErrno,
@@ -17,14 +17,13 @@ import { fileFacts, type FileFacts } from '../sys/file.ts';
 import { mapPrivate } from '../sys/memory.ts';
 import type { Bytes } from './bytes.ts';
 
-// linux/fs.h, linux/falloc.h, linux/fcntl.h
+// linux/fs.h, linux/falloc.h
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const KEEP_SIZE = 1;
 const PUNCH_HOLE = 2;
 const ZERO_RANGE = 16;
-const F_SETFL = 4;
 
 /** What is written where a file system or a device cannot zero by itself. */
 const zeros = new Uint8Array(1 << 18);
@@ -33,35 +32,40 @@ export interface FileBytesOptions {
   readonly writable: boolean;
   /** Opens it a second time with O_DIRECT for the engine's own calls. */
   readonly direct?: boolean | undefined;
+  /** Is asked where the file really is, before it is opened; it throws to refuse. */
+  readonly allow?: ((realPath: string) => void) | undefined;
 }
 
 /**
- * Opens a regular file or a block device; `path` may be `/proc/self/fd/N` of a descriptor that was
- * looked at before.
- * @param name what sentences call it
- * @throws Failure not-found | denied | unsupported | io
+ * Opens a regular file or a block device. It is looked at first, so that nothing else is ever
+ * opened, and what was looked at is what is opened.
+ * @throws Failure not-found | denied | exhausted | io
  */
-export function openFileBytes(path: string, options: FileBytesOptions, name = path): Bytes {
-  return guarded('open', name, () => {
+export function openFileBytes(path: string, options: FileBytesOptions): Bytes {
+  return guarded('open', path, () => {
+    using looked = openFd(path, O.PATH);
+    const facts = fileFacts(looked.number);
+    const real = `/proc/self/fd/${looked.number}`;
+    options.allow?.(readlinkSync(real));
+    if (facts.kind !== 'file' && facts.kind !== 'block') {
+      const what = `${path} is a ${facts.kind}`;
+      throw new Failure('denied', `${what} — only files and block devices hold images`);
+    }
     const flags = options.writable ? O.RDWR : O.RDONLY;
     using stack = new DisposableStack();
-    const fd = stack.use(openFd(path, flags | O.NONBLOCK));
-    const facts = fileFacts(fd.number);
-    if (facts.kind !== 'file' && facts.kind !== 'block') {
-      throw new Failure(
-        'denied',
-        `${name} is a ${facts.kind} — only files and block devices hold images`,
-      );
-    }
-    // O_NONBLOCK kept the open from waiting; I/O with it would end early on some file systems.
-    fcntlNumber(fd.number, F_SETFL, 0);
-    const direct =
-      options.direct === true
-        ? stack.use(openFd(`/proc/self/fd/${fd.number}`, flags | O.DIRECT))
-        : undefined;
-    const bytes = fileBytes(name, fd, direct, facts, options.writable);
+    const fd = stack.use(openFd(real, flags));
+    const direct = options.direct === true ? stack.use(openFd(real, flags | O.DIRECT)) : undefined;
+    const bytes = fileBytes(path, fd, direct, facts, options.writable);
     stack.move();
     return bytes;
+  });
+}
+
+/** Creates an empty file. @throws Failure exists | not-found | denied | exhausted | io */
+export function createFileBytes(path: string): Bytes {
+  return guarded('create', path, () => {
+    openFd(path, O.RDWR | O.CREAT | O.EXCL, 0o666).close();
+    return openFileBytes(path, { writable: true });
   });
 }
 
@@ -240,6 +244,8 @@ function failureOf(error: unknown, what: string, path: string): unknown {
     case 'ENOENT':
     case 'ENOTDIR':
       return new Failure('not-found', `there is no ${path}`, facts, error);
+    case 'EEXIST':
+      return new Failure('exists', `${path} exists already`, facts, error);
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':

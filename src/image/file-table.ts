@@ -22,6 +22,10 @@ export interface FileTable extends Disposable {
   add(bytes: Bytes): number;
   get(file: number): Bytes;
   close(file: number): void;
+  /** How many files were ever added. */
+  readonly added: number;
+  /** Closes those that were added after the first `added` ones and are still open. */
+  closeSince(added: number): void;
   /**
    * A metadata table that stays in memory: read once, kept true by the engine's puts. What is past
    * the end of the file reads as zeros.
@@ -52,6 +56,7 @@ interface Kept {
 }
 
 interface OpenFile {
+  readonly order: number;
   readonly bytes: Bytes;
   readonly kept: Kept[];
 }
@@ -60,6 +65,7 @@ interface OpenFile {
 export function createFileTable(options: { readonly cacheBytes?: number } = {}): FileTable {
   const cache = createPageCache(options.cacheBytes ?? 32 * 2 ** 20);
   const open: (OpenFile | undefined)[] = [];
+  let added = 0;
   const fileOf = (file: number): OpenFile => {
     const entry = open[file];
     if (entry === undefined) throw new Error(`no file is open by the number ${file}`);
@@ -71,15 +77,25 @@ export function createFileTable(options: { readonly cacheBytes?: number } = {}):
     dropRange(cache, file, 0, Infinity);
     bytes[Symbol.dispose]();
   };
+  const closeSince = (first: number): void => {
+    for (const [file, entry] of open.entries()) {
+      if (entry !== undefined && entry.order >= first) close(file);
+    }
+  };
   return {
     add(bytes) {
       const free = open.indexOf(undefined);
       const file = free < 0 ? open.length : free;
-      open[file] = { bytes, kept: [] };
+      open[file] = { order: added, bytes, kept: [] };
+      added += 1;
       return file;
     },
     get: (file) => fileOf(file).bytes,
     close,
+    get added() {
+      return added;
+    },
+    closeSince,
     keep(file, at, lengthBytes) {
       const { bytes, kept } = fileOf(file);
       const view = readTable(bytes, at, lengthBytes);
@@ -110,9 +126,7 @@ export function createFileTable(options: { readonly cacheBytes?: number } = {}):
     forget(file, at, lengthBytes) {
       dropRange(cache, file, at, at + lengthBytes);
     },
-    [Symbol.dispose]() {
-      for (const [file, entry] of open.entries()) if (entry !== undefined) close(file);
-    },
+    [Symbol.dispose]: () => closeSince(0),
   };
 }
 

@@ -1,0 +1,74 @@
+/**
+ * Which files an image may lead to: those in its own folder and below, and in folders that the user
+ * allowed, by whatever links; never a URL, nor itself, nor a chain without an end.
+ */
+import { realpathSync } from 'node:fs';
+import { dirname, resolve, sep } from 'node:path';
+import { Failure } from '../base/failure.ts';
+import { fileFacts } from '../sys/file.ts';
+
+/** Images in a chain, the first one included. */
+const MOST_IMAGES = 32;
+
+/** `scheme:` of two letters or more, as in `nbd:`, `json:` and `https://`; `C:` is a folder's name. */
+const scheme = /^[a-z][a-z0-9+.-]+:/i;
+
+/** Where the names that an image's file holds are looked up. */
+export interface Surroundings {
+  readonly folder: string;
+  /** Folders, links resolved, that what is found must be in. */
+  readonly allowed: readonly string[];
+}
+
+export function surroundingsOf(path: string, allowPaths: readonly string[]): Surroundings {
+  const folder = dirname(resolve(path));
+  return { folder, allowed: [folder, ...allowPaths].map((folder) => realFolder(folder)) };
+}
+
+function realFolder(folder: string): string {
+  try {
+    return realpathSync(folder);
+  } catch {
+    return resolve(folder);
+  }
+}
+
+/** The path that a name in an image's file stands for. @throws Failure denied */
+export function resolveName(around: Surroundings, name: string): string {
+  if (scheme.test(name) || name.includes('\0')) {
+    throw new Failure('denied', `${name} is not a path — only files on this host are opened`);
+  }
+  return resolve(around.folder, name);
+}
+
+/** @throws Failure denied when a file that was looked at is not where the image may lead */
+export function requireAllowed(around: Surroundings, name: string, realPath: string): void {
+  const inside = (folder: string): boolean =>
+    realPath.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+  if (around.allowed.some(inside)) return;
+  const where = `${name} is outside of ${around.folder}`;
+  throw new Failure('denied', `${where} — allow its folder with --allow-path`);
+}
+
+/** Files of a chain from its first image down, as `identityOf` names them. */
+export type Chain = readonly string[];
+
+export function identityOf(fd: number): string {
+  const { kind, represents, device, inode } = fileFacts(fd);
+  if (kind === 'block') return `${represents.major}:${represents.minor}`;
+  return `${device.major}:${device.minor} ${inode}`;
+}
+
+/** The chain with one more file. @throws Failure invalid when it is in it already, or too deep */
+export function longerChain(chain: Chain, identity: string, path: string): Chain {
+  if (chain.includes(identity)) {
+    throw new Failure('invalid', `${path} is its own parent or extent — the chain has no end`);
+  }
+  return [...chain, identity];
+}
+
+/** @throws Failure invalid */
+export function requireDepth(images: number, path: string): void {
+  if (images < MOST_IMAGES) return;
+  throw new Failure('invalid', `${path} has more than ${MOST_IMAGES} parents — merge some of them`);
+}

@@ -1,0 +1,260 @@
+/** Opens and creates images by path: what is refused is refused before a format sees it. */
+import { linkSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { Failure } from '../base/failure.ts';
+import type { Bytes } from '../bytes/bytes.ts';
+import { createFileBytes, openFileBytes, type FileBytesOptions } from '../bytes/file-bytes.ts';
+import {
+  type Chain,
+  identityOf,
+  longerChain,
+  requireAllowed,
+  requireDepth,
+  resolveName,
+  type Surroundings,
+  surroundingsOf,
+} from './chain.ts';
+import type { FileTable } from './file-table.ts';
+import type { ImageFormat, OpenContext } from './formats.ts';
+import type { Image } from './image.ts';
+import { lockImageFile, type LockRequest } from './locks.ts';
+import { formatOf, probe } from './registry.ts';
+
+export interface OpenOptions {
+  /** Probed when absent: never leave it out for a disk that a guest may write. */
+  readonly format?: ImageFormat | undefined;
+  readonly writable: boolean;
+  readonly files: FileTable;
+  /** Folders besides the image's own that its parents and extents may be in. */
+  readonly allowPaths?: readonly string[] | undefined;
+  /** Past the page cache, for the engine's own calls. */
+  readonly direct?: boolean | undefined;
+  /** Whether its files are locked as qemu locks them; true unless said. */
+  readonly lock?: boolean | undefined;
+  /**
+   * Opens it though another has it open: for the destination of a migration. The source has
+   * flushed it, writes nothing any more, and disposes it without closing it in order.
+   */
+  readonly share?: boolean | undefined;
+}
+
+/** How an image is opened, passed down its chain. */
+interface Opening extends OpenOptions {
+  readonly chain: Chain;
+  readonly depth: number;
+  /** Where it was named, for a parent. */
+  readonly around?: Surroundings | undefined;
+}
+
+/**
+ * Opens an image and its parents; disposing it closes their files.
+ * @throws Failure not-found | denied | in-use | corrupt | unsupported | invalid | io; then nothing stays open
+ */
+export function openImage(path: string, options: OpenOptions): Image {
+  const { added } = options.files;
+  try {
+    return openOne(path, { ...options, chain: [], depth: 0 });
+  } catch (thrown) {
+    options.files.closeSince(added);
+    throw thrown;
+  }
+}
+
+function openOne(path: string, opening: Opening): Image {
+  using opened = new DisposableStack();
+  const bytes = openFile(opened, path, opening.writable, opening, opening.around);
+  const chain = longerChain(opening.chain, identityOf(fdOf(bytes)), path);
+  const format = formatOf(opening.format ?? probeBytes(bytes));
+  if (opening.writable && !format.canWrite) {
+    throw new Failure(
+      'unsupported',
+      `${format.name} images are read-only — ${path} cannot be written`,
+    );
+  }
+  const image = format.open(bytes, contextOf(path, { ...opening, chain }, opened));
+  opened.move();
+  return image;
+}
+
+function openFile(
+  opened: DisposableStack,
+  path: string,
+  writable: boolean,
+  opening: Opening,
+  around: Surroundings | undefined,
+): Bytes {
+  const allow = (realPath: string): void => {
+    if (around !== undefined) requireAllowed(around, path, realPath);
+  };
+  return opened.use(openLocked(path, { ...opening, writable, allow }));
+}
+
+interface LockedOptions extends FileBytesOptions, LockRequest {
+  readonly lock?: boolean | undefined;
+}
+
+function openLocked(path: string, options: LockedOptions): Bytes {
+  using opened = new DisposableStack();
+  const bytes = opened.use(openFileBytes(path, options));
+  if (options.lock !== false) lockImageFile(fdOf(bytes), path, options);
+  opened.move();
+  return bytes;
+}
+
+function fdOf(bytes: Bytes): number {
+  if (bytes.fd === undefined) throw new Error(`${bytes.path} has no descriptor`);
+  return bytes.fd;
+}
+
+function contextOf(path: string, opening: Opening, opened: DisposableStack): OpenContext {
+  const around = surroundingsOf(path, opening.allowPaths ?? []);
+  let { chain } = opening;
+  return {
+    writable: opening.writable,
+    files: opening.files,
+    openExtent(name, writable) {
+      const extentPath = resolveName(around, name);
+      const bytes = openFile(opened, extentPath, writable, opening, around);
+      chain = longerChain(chain, identityOf(fdOf(bytes)), extentPath);
+      return bytes;
+    },
+    openParent(names, format, isIt) {
+      const depth = opening.depth + 1;
+      requireDepth(depth, path);
+      const below: Opening = { ...opening, writable: false, format, chain, depth, around };
+      return openFirst(path, names, below, around, isIt);
+    },
+  };
+}
+
+/** The image behind the first name that leads to the one that is meant. */
+function openFirst(
+  child: string,
+  names: readonly string[],
+  opening: Opening,
+  around: Surroundings,
+  isIt: ((image: Image) => string | undefined) | undefined,
+): Image {
+  const { added } = opening.files;
+  let why = new Failure('not-found', `the parent of ${child} has no name that leads to it`);
+  for (const name of names) {
+    try {
+      const image = openOne(resolveName(around, name), opening);
+      const objection = isIt?.(image);
+      if (objection === undefined) return image;
+      image[Symbol.dispose]();
+      why = new Failure('corrupt', `${name} is not the parent of ${child}: ${objection}`);
+    } catch (thrown) {
+      const next = thrown instanceof Failure && ['not-found', 'denied'].includes(thrown.kind);
+      if (!next) throw thrown;
+      opening.files.closeSince(added);
+      if (why.kind === 'not-found') why = parentFailure(child, name, thrown);
+    }
+  }
+  throw why;
+}
+
+function parentFailure(child: string, name: string, cause: Failure): Failure {
+  const sentence = `the parent of ${child} cannot be opened: ${cause.message}`;
+  return new Failure(cause.kind, sentence, { ...cause.facts, name }, cause);
+}
+
+function probeBytes(bytes: Bytes): ImageFormat {
+  const size = bytes.sizeBytes();
+  const head = new Uint8Array(Math.min(size, 64 * 1024));
+  const tail = new Uint8Array(Math.min(size, 2048));
+  bytes.read(head, 0);
+  bytes.read(tail, size - tail.length);
+  return probe(head, tail);
+}
+
+export interface CreateOptions {
+  readonly format: ImageFormat;
+  readonly sizeBytes: number;
+  /** The format's own, as given to `-o`. */
+  readonly options?: Readonly<Record<string, string>> | undefined;
+  /** The parent, named as the child is to store it: relative to the child's folder, or absolute. */
+  readonly backing?:
+    | { readonly path: string; readonly format?: ImageFormat | undefined }
+    | undefined;
+  readonly files: FileTable;
+  readonly allowPaths?: readonly string[] | undefined;
+  /** Takes the place of files that exist. */
+  readonly overwrite?: boolean | undefined;
+}
+
+/**
+ * Creates an image; its files appear under their names when they are complete. A block device is
+ * written as it is.
+ * @throws Failure exists | invalid | unsupported | denied | exhausted | io; then nothing is left behind
+ */
+export function createImage(path: string, options: CreateOptions): void {
+  const format = formatOf(options.format);
+  const { backing, sizeBytes } = options;
+  const parentPath = backing && resolve(dirname(path), backing.path);
+  using parent = parentPath
+    ? openImage(parentPath, { ...options, format: backing.format, writable: false })
+    : undefined;
+  using created = newFiles(options.overwrite === true);
+  format.create(created.add(path), {
+    path,
+    sizeBytes,
+    options: options.options ?? {},
+    parent: parent && backing && { image: parent, name: backing.path },
+    createFile: (name) => created.add(join(dirname(path), name)),
+  });
+  created.publish();
+}
+
+interface NewFiles extends Disposable {
+  add(path: string): Bytes;
+  /** Gives the files their names, the first one last. */
+  publish(): void;
+}
+
+function newFiles(overwrite: boolean): NewFiles {
+  const added: { path: string; written: string; bytes: Bytes }[] = [];
+  return {
+    add(path) {
+      const there = statSync(path, { throwIfNoEntry: false });
+      if (there !== undefined && overwrite) requireUnused(path);
+      const device = there?.isBlockDevice() === true;
+      const written = device ? path : join(dirname(path), `.${basename(path)}.${process.pid}.new`);
+      const bytes = device ? openLocked(path, { writable: true }) : createFileBytes(written);
+      added.push({ path, written, bytes });
+      return bytes;
+    },
+    publish() {
+      for (const { path, written, bytes } of added.toReversed()) {
+        bytes.flush();
+        if (written !== path) publish(written, path, overwrite);
+      }
+    },
+    [Symbol.dispose]() {
+      for (const { path, written, bytes } of added) {
+        bytes[Symbol.dispose]();
+        if (written !== path) rmSync(written, { force: true });
+      }
+    },
+  };
+}
+
+/** @throws Failure in-use */
+function requireUnused(path: string): void {
+  openLocked(path, { writable: true })[Symbol.dispose]();
+}
+
+function publish(written: string, path: string, overwrite: boolean): void {
+  if (overwrite) {
+    renameSync(written, path);
+    return;
+  }
+  try {
+    linkSync(written, path);
+  } catch (thrown) {
+    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'EEXIST') {
+      throw new Failure('exists', `${path} exists already`, { path }, thrown);
+    }
+    throw thrown;
+  }
+}
