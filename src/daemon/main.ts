@@ -7,6 +7,7 @@ import { loopKernel } from '../backend/loop-kernel.ts';
 import { createLoopPool } from '../backend/loop-pool.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
+import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
 import { type Config, loadConfig } from './config.ts';
 import { controlApi } from './control.ts';
@@ -86,7 +87,9 @@ async function main(): Promise<void> {
 
   await using stack = new AsyncDisposableStack();
   const folder = stack.use(openRunFolder(dirname(config.socket)));
-  const store = stack.use(await openStore({ path: config.store }));
+  const whole = stack.use(await openStore({ path: config.store }));
+  const ownDomid = Number((await whole.read('domid')) ?? 0);
+  const store = ownDomid === 0 ? whole : driverView(whole);
   const loops = stack.use(
     createLoopPool(loopKernel(), {
       spare: config.spare_loops,
@@ -95,7 +98,6 @@ async function main(): Promise<void> {
   );
   loops.replenish();
   const devices = stack.use(createDevicePool());
-  const ownDomid = Number((await store.read('domid')) ?? 0);
   const daemon = stack.use(
     await startDaemon({
       store,
