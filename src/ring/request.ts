@@ -122,11 +122,16 @@ function readIndirect(
   return Status.ok;
 }
 
-/** Takes the segments of indirect page number `page` from a private copy of it. */
-export function readSegments(pageView: Uint8Array, page: number, request: RingRequest): void {
+/** Takes the segments of indirect page number `page` from its private copy at byte `at` of `from`. */
+export function readSegments(
+  from: Uint8Array,
+  at: number,
+  page: number,
+  request: RingRequest,
+): void {
   const first = page * SEGMENTS_PER_PAGE;
   const count = Math.min(SEGMENTS_PER_PAGE, request.segments - first);
-  takeSegments(pageView, 0, first, count, request);
+  takeSegments(from, at, first, count, request);
 }
 
 function takeSegments(

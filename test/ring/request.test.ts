@@ -140,9 +140,9 @@ test('indirect segments come from their pages, and are checked as others are', (
     const page = new Uint8Array(4096);
     const view = new DataView(page.buffer);
     for (let i = 0; i < 512; i++) view.setUint32(8 * i, 1000 + i, true);
-    readSegments(page, 0, request);
+    readSegments(page, 0, 0, request);
     for (let i = 0; i < 512; i++) view.setUint32(8 * i, 2000 + i, true);
-    readSegments(page, 1, request);
+    readSegments(page, 0, 1, request);
     assert.equal(checkSegments(disk, request), ok);
     assert.equal(request.lengthBytes, 600 * 512);
     assert.deepEqual(
@@ -171,7 +171,7 @@ test('whatever an entry holds, what is let through is within the disk', (t) => {
     const request = newRequest();
     let status = readRequest(abi, bytes, of, request);
     if (status === ok && request.indirectPages > 0) {
-      for (let i = 0; i < request.indirectPages; i++) readSegments(page, i, request);
+      for (let i = 0; i < request.indirectPages; i++) readSegments(page, 0, i, request);
       status = checkSegments(of, request);
     }
     if (status !== ok) return;
