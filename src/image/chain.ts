@@ -5,6 +5,7 @@
 import { realpathSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
 import { Failure } from '../base/failure.ts';
+import type { Bytes } from '../bytes/bytes.ts';
 import { fileFacts } from '../sys/file.ts';
 
 /** Images in a chain, the first one included. */
@@ -53,7 +54,8 @@ export function requireAllowed(around: Surroundings, name: string, realPath: str
 /** Files of a chain from its first image down, as `identityOf` names them. */
 export type Chain = readonly string[];
 
-export function identityOf(fd: number): string {
+export function identityOf({ fd, path }: Bytes): string {
+  if (fd === undefined) return path;
   const { kind, represents, device, inode } = fileFacts(fd);
   if (kind === 'block') return `${represents.major}:${represents.minor}`;
   return `${device.major}:${device.minor} ${inode}`;

@@ -1,9 +1,8 @@
 /** Opens and creates images by path: what is refused is refused before a format sees it. */
-import { linkSync, renameSync, rmSync, statSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';
-import { createFileBytes, openFileBytes, type FileBytesOptions } from '../bytes/file-bytes.ts';
+import { openFileBytes, type FileBytesOptions } from '../bytes/file-bytes.ts';
 import {
   type Chain,
   identityOf,
@@ -18,6 +17,7 @@ import type { FileTable } from './file-table.ts';
 import type { ImageFormat, OpenContext } from './formats.ts';
 import type { Image } from './image.ts';
 import { lockImageFile, type LockRequest } from './locks.ts';
+import { newFiles, type NewFiles } from './new-files.ts';
 import { formatOf, probe } from './registry.ts';
 
 export interface OpenOptions {
@@ -36,6 +36,8 @@ export interface OpenOptions {
    * flushed it, writes nothing any more, and disposes it without closing it in order.
    */
   readonly share?: boolean | undefined;
+  /** Opens a file by path; another one than the kernel's, for tests. */
+  readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
 /** How an image is opened, passed down its chain. */
@@ -63,7 +65,7 @@ export function openImage(path: string, options: OpenOptions): Image {
 function openOne(path: string, opening: Opening): Image {
   using opened = new DisposableStack();
   const bytes = openFile(opened, path, opening.writable, opening, opening.around);
-  const chain = longerChain(opening.chain, identityOf(fdOf(bytes)), path);
+  const chain = longerChain(opening.chain, identityOf(bytes), path);
   const format = formatOf(opening.format ?? probeBytes(bytes));
   if (opening.writable && !format.canWrite) {
     throw new Failure(
@@ -91,19 +93,16 @@ function openFile(
 
 interface LockedOptions extends FileBytesOptions, LockRequest {
   readonly lock?: boolean | undefined;
+  readonly openBytes?: OpenOptions['openBytes'];
 }
 
 function openLocked(path: string, options: LockedOptions): Bytes {
   using opened = new DisposableStack();
-  const bytes = opened.use(openFileBytes(path, options));
-  if (options.lock !== false) lockImageFile(fdOf(bytes), path, options);
+  const { lock, openBytes = openFileBytes } = options;
+  const bytes = opened.use(openBytes(path, options));
+  if (lock !== false && bytes.fd !== undefined) lockImageFile(bytes.fd, path, options);
   opened.move();
   return bytes;
-}
-
-function fdOf(bytes: Bytes): number {
-  if (bytes.fd === undefined) throw new Error(`${bytes.path} has no descriptor`);
-  return bytes.fd;
 }
 
 function contextOf(path: string, opening: Opening, opened: DisposableStack): OpenContext {
@@ -115,7 +114,7 @@ function contextOf(path: string, opening: Opening, opened: DisposableStack): Ope
     openExtent(name, writable) {
       const extentPath = resolveName(around, name);
       const bytes = openFile(opened, extentPath, writable, opening, around);
-      chain = longerChain(chain, identityOf(fdOf(bytes)), extentPath);
+      chain = longerChain(chain, identityOf(bytes), extentPath);
       return bytes;
     },
     openParent(names, format, isIt) {
@@ -189,72 +188,60 @@ export interface CreateOptions {
  * @throws Failure exists | invalid | unsupported | denied | exhausted | io; then nothing is left behind
  */
 export function createImage(path: string, options: CreateOptions): void {
+  using created = createFiles(path, options);
+  created.publish(true);
+}
+
+/** An image whose files have no names yet. Disposing it before it is published leaves nothing behind. */
+export interface Draft extends Disposable {
+  /** Writable; the caller closes it before it is published. */
+  readonly image: Image;
+  /** @param durable it is on stable storage when its files get their names */
+  publish(durable: boolean): void;
+}
+
+/** Creates an image and opens it for writing, before anyone can see it. @throws Failure as createImage */
+export function draftImage(path: string, options: CreateOptions): Draft {
+  using stack = new DisposableStack();
+  const created = stack.use(createFiles(path, options));
+  const { added } = options.files;
+  stack.defer(() => options.files.closeSince(added));
+  const opening = { ...options, writable: true, chain: [], depth: 0 };
+  const around = surroundingsOf(path, []);
+  const image = formatOf(options.format).open(created.open(path), {
+    ...contextOf(path, opening, stack),
+    openExtent: (name) => created.open(resolveName(around, name)),
+  });
+  const owned = stack.move();
+  return {
+    image,
+    publish: (durable) => created.publish(durable),
+    [Symbol.dispose]: () => owned.dispose(),
+  };
+}
+
+function createFiles(path: string, options: CreateOptions): NewFiles {
   const format = formatOf(options.format);
   const { backing, sizeBytes } = options;
   const parentPath = backing && resolve(dirname(path), backing.path);
   using parent = parentPath
     ? openImage(parentPath, { ...options, format: backing.format, writable: false })
     : undefined;
-  using created = newFiles(options.overwrite === true);
-  format.create(created.add(path), {
+  using stack = new DisposableStack();
+  const created = stack.use(newFiles(options.overwrite === true, requireUnused));
+  using open = new DisposableStack();
+  format.create(open.use(created.create(path)), {
     path,
     sizeBytes,
     options: options.options ?? {},
     parent: parent && backing && { image: parent, name: backing.path },
-    createFile: (name) => created.add(join(dirname(path), name)),
+    createFile: (name) => open.use(created.create(join(dirname(path), name))),
   });
-  created.publish();
-}
-
-interface NewFiles extends Disposable {
-  add(path: string): Bytes;
-  /** Gives the files their names, the first one last. */
-  publish(): void;
-}
-
-function newFiles(overwrite: boolean): NewFiles {
-  const added: { path: string; written: string; bytes: Bytes }[] = [];
-  return {
-    add(path) {
-      const there = statSync(path, { throwIfNoEntry: false });
-      if (there !== undefined && overwrite) requireUnused(path);
-      const device = there?.isBlockDevice() === true;
-      const written = device ? path : join(dirname(path), `.${basename(path)}.${process.pid}.new`);
-      const bytes = device ? openLocked(path, { writable: true }) : createFileBytes(written);
-      added.push({ path, written, bytes });
-      return bytes;
-    },
-    publish() {
-      for (const { path, written, bytes } of added.toReversed()) {
-        bytes.flush();
-        if (written !== path) publish(written, path, overwrite);
-      }
-    },
-    [Symbol.dispose]() {
-      for (const { path, written, bytes } of added) {
-        bytes[Symbol.dispose]();
-        if (written !== path) rmSync(written, { force: true });
-      }
-    },
-  };
+  stack.move();
+  return created;
 }
 
 /** @throws Failure in-use */
 function requireUnused(path: string): void {
   openLocked(path, { writable: true })[Symbol.dispose]();
-}
-
-function publish(written: string, path: string, overwrite: boolean): void {
-  if (overwrite) {
-    renameSync(written, path);
-    return;
-  }
-  try {
-    linkSync(written, path);
-  } catch (thrown) {
-    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'EEXIST') {
-      throw new Failure('exists', `${path} exists already`, { path }, thrown);
-    }
-    throw thrown;
-  }
 }
