@@ -34,6 +34,8 @@ export interface FileBytesOptions {
   readonly direct?: boolean | undefined;
   /** Is asked where the file really is, before it is opened; it throws to refuse. */
   readonly allow?: ((realPath: string) => void) | undefined;
+  /** What it is called, when that is not how it is reached. */
+  readonly name?: string | undefined;
 }
 
 /**
@@ -55,7 +57,7 @@ export function openFileBytes(path: string, options: FileBytesOptions): Bytes {
     using stack = new DisposableStack();
     const fd = stack.use(openFd(real, flags));
     const direct = options.direct === true ? stack.use(openFd(real, flags | O.DIRECT)) : undefined;
-    const bytes = fileBytes(path, fd, direct, facts, options.writable);
+    const bytes = fileBytes(options.name ?? path, fd, direct, facts, options.writable);
     stack.move();
     return bytes;
   });

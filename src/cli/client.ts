@@ -1,5 +1,4 @@
 /** The control API's client: one request a call, failures rebuilt as they were thrown in vbdd. */
-import { request } from 'node:http';
 import { Failure, type FailureFacts, isFailureKind } from '../base/failure.ts';
 
 export const DEFAULT_SOCKET = '/run/vbdkit/vbdd.sock';
@@ -32,13 +31,15 @@ interface Answer {
   close(): void;
 }
 
-function send(
+async function send(
   socketPath: string,
   method: string,
   path: string,
   body: object | undefined,
   until: 'whole' | 'first line',
 ): Promise<Answer> {
+  // Loading it takes longer than starting Node does; a verb on images has no use for it.
+  const { request } = await import('node:http');
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const outgoing = request({ socketPath, method, path, headers: { host: 'vbdd' } }, (incoming) => {
     let text = '';

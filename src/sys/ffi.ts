@@ -52,6 +52,15 @@ export const open: (path: string, flags: number, mode: number) => number = check
   'int open(const char *path, int flags, int mode)',
 );
 export const close: (fd: number) => number = checked('int close(int fd)');
+export const linkat: (
+  fromFolder: number,
+  from: string,
+  toFolder: number,
+  to: string,
+  flags: number,
+) => number = checked(
+  'int linkat(int fromFolder, const char *from, int toFolder, const char *to, int flags)',
+);
 export const mkfifo: (path: string, mode: number) => number = checked(
   'int mkfifo(const char *path, uint mode)',
 );

@@ -1,0 +1,61 @@
+/** What there is to say of an open image, in qemu-img's words where it has them. */
+import { dirname, isAbsolute, join } from 'node:path';
+import { fileFacts } from '../sys/file.ts';
+import type { FileTable } from './file-table.ts';
+import type { ImageFormat } from './formats.ts';
+import type { Image } from './image.ts';
+
+/** The fields of qemu-img's `info --output=json`, by the names that they have there. */
+export interface ImageDescription {
+  readonly 'virtual-size': number;
+  readonly filename: string;
+  readonly format: ImageFormat;
+  /** Bytes taken in the file system. */
+  readonly 'actual-size': number;
+  readonly 'cluster-size'?: number;
+  readonly 'dirty-flag': boolean;
+  readonly encrypted?: boolean;
+  readonly compressed?: boolean;
+  /** The parent as the image names it, and where it was found. */
+  readonly 'backing-filename'?: string;
+  readonly 'full-backing-filename'?: string;
+  readonly 'backing-filename-format'?: ImageFormat;
+  /** What only this format has. */
+  readonly 'format-specific'?: {
+    readonly type: ImageFormat;
+    readonly data: Readonly<Record<string, unknown>>;
+  };
+}
+
+export function describeImage(image: Image, files: FileTable): ImageDescription {
+  const info = image.info();
+  const { parentName, parentFormat, specific } = info;
+  return {
+    'virtual-size': image.sizeBytes,
+    filename: image.path,
+    format: image.format,
+    'actual-size': image.files.reduce((sum, file) => sum + storedBytes(files, file), 0),
+    ...(image.format === 'raw' ? {} : { 'cluster-size': image.clusterBytes }),
+    'dirty-flag': info.dirty ?? false,
+    ...(info.encrypted === undefined ? {} : { encrypted: info.encrypted }),
+    ...(info.compressed === undefined ? {} : { compressed: info.compressed }),
+    ...(parentName === undefined ? {} : { 'backing-filename': parentName }),
+    ...(parentName === undefined
+      ? {}
+      : { 'full-backing-filename': image.parent?.path ?? besides(image.path, parentName) }),
+    ...(parentFormat === undefined ? {} : { 'backing-filename-format': parentFormat }),
+    ...(specific === undefined
+      ? {}
+      : { 'format-specific': { type: image.format, data: specific } }),
+  };
+}
+
+function besides(path: string, name: string): string {
+  return isAbsolute(name) ? name : join(dirname(path), name);
+}
+
+function storedBytes(files: FileTable, file: number): number {
+  const bytes = files.get(file);
+  if (bytes.fd === undefined) return bytes.sizeBytes();
+  return fileFacts(bytes.fd).allocatedBytes;
+}

@@ -1,0 +1,94 @@
+/** The files of an image that is being made: nobody sees them under their names before they are whole. */
+import { realpathSync, statSync } from 'node:fs';
+import { Failure } from '../base/failure.ts';
+import type { Bytes } from '../bytes/bytes.ts';
+import { openFileBytes } from '../bytes/file-bytes.ts';
+import { isErrno } from '../sys/ffi.ts';
+import { createNamelessFile, type NamelessFile } from '../sys/nameless-file.ts';
+
+/** Disposing them before they are published leaves nothing behind. */
+export interface NewFiles extends Disposable {
+  /**
+   * Creates the file that is to be found at `path`. A block device is opened as it is. The caller
+   * closes it; flushing it waits for nothing, for a power cut takes a file without a name anyway.
+   * @throws Failure exists | denied | not-found
+   */
+  create(path: string): Bytes;
+  /** Opens one of them again, by that same path. @throws Failure not-found */
+  open(path: string): Bytes;
+  /**
+   * Gives all of them their names, the first one last.
+   * @param durable what was written is on stable storage before
+   * @throws Failure exists | io
+   */
+  publish(durable: boolean): void;
+}
+
+/**
+ * @param overwrite files that exist are replaced
+ * @param requireUnused throws when a file that is to be replaced is in use
+ */
+export function newFiles(overwrite: boolean, requireUnused: (path: string) => void): NewFiles {
+  const made = new Map<string, NamelessFile | undefined>();
+  const open = (path: string): Bytes => {
+    if (!made.has(path)) throw new Failure('not-found', `there is no ${path} among the new files`);
+    const file = made.get(path);
+    if (file === undefined) return openFileBytes(path, { writable: true });
+    const bytes = openFileBytes(file.path, { writable: true, name: path });
+    return { ...bytes, flush: () => {} };
+  };
+  return {
+    create(path) {
+      const there = statSync(path, { throwIfNoEntry: false });
+      const isDevice = there?.isBlockDevice() === true;
+      if (there !== undefined && !isDevice) {
+        if (!there.isFile()) throw new Failure('exists', `${path} exists and is no file`);
+        if (!overwrite) throw existsAlready(path);
+      }
+      if (there !== undefined) requireUnused(path);
+      made.set(
+        path,
+        isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined)),
+      );
+      return open(path);
+    },
+    open,
+    publish(durable) {
+      for (const [path, file] of [...made].toReversed()) {
+        if (file === undefined || durable) {
+          using bytes = openFileBytes(file?.path ?? path, { writable: true, name: path });
+          bytes.flush();
+        }
+        if (file !== undefined) guarded(path, () => file.publish(overwrite));
+      }
+    },
+    [Symbol.dispose]() {
+      for (const file of made.values()) file?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** A link stays one: what it leads to is replaced. */
+function nameless(path: string, exists: boolean): NamelessFile {
+  return createNamelessFile(exists ? realpathSync(path) : path);
+}
+
+function existsAlready(path: string, cause?: unknown): Failure {
+  return new Failure('exists', `${path} exists already`, { path }, cause);
+}
+
+function guarded<T>(path: string, run: () => T): T {
+  try {
+    return run();
+  } catch (thrown) {
+    if (isErrno(thrown, 'EEXIST')) throw existsAlready(path, thrown);
+    if (isErrno(thrown, 'ENOENT', 'ENOTDIR')) {
+      throw new Failure('not-found', `there is no folder for ${path}`, { path }, thrown);
+    }
+    if (isErrno(thrown)) {
+      const kind = thrown.code === 'ENOSPC' || thrown.code === 'EDQUOT' ? 'exhausted' : 'denied';
+      throw new Failure(kind, `cannot create ${path}: ${thrown.code}`, { path }, thrown);
+    }
+    throw thrown;
+  }
+}
