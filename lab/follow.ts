@@ -40,7 +40,8 @@ export function follow(path: string): Followed {
     }
     for (const listener of listeners) listener();
   }
-  const watcher = watch(dirname(path), (_, name) => {
+  // Whoever waits for a match has a deadline; a file that nobody waits for keeps no command alive.
+  const watcher = watch(dirname(path), { persistent: false }, (_, name) => {
     if (name === basename(path)) read();
   });
   read();

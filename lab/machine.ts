@@ -152,8 +152,13 @@ export async function findMachine(config: Config, signal: AbortSignal): Promise<
   if (machineIn(folder) === undefined)
     throw new Failure('not-found', `no ${nameOf(config)} is up — run npm run lab -- up`);
   const machine = await open(config, folder, signal);
-  await machine.agent.ping(30_000);
-  return machine;
+  try {
+    await machine.agent.ping(60_000);
+    return machine;
+  } catch (thrown) {
+    machine[Symbol.dispose]();
+    throw thrown;
+  }
 }
 
 /**

@@ -17,7 +17,8 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
   up            boot a host and leave it running
   run FILE      run a bash script as root in its dom0; - reads standard input
   shell         a root shell in its dom0; leave it with exit
-  test [WORD…]  run the steps of lab/steps whose name has one of these words, or all
+  test [WORD…]  run the steps of lab/steps whose name has one of these words, or all;
+                with --ci only those that CI runs
   bench         measure attaches on the official block script and on vbdkit
   down          end the host
 
@@ -92,6 +93,7 @@ async function main(): Promise<number> {
       suite: { type: 'string', default: 'bookworm' },
       xenstored: { type: 'string', default: 'c' },
       init: { type: 'string', default: 'fast' },
+      ci: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -112,7 +114,7 @@ async function main(): Promise<number> {
   else if (command === 'shell') await shell(config, signal);
   else if (command === 'bench') await withMachine(config, signal, bench);
   else {
-    const steps = await findSteps(rest);
+    const steps = await findSteps(rest, values.ci);
     const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
     return good ? 0 : 1;
   }

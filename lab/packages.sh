@@ -10,7 +10,11 @@ done
 [ -n "$missing" ] || exit 0
 sudo=''
 [ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get -qq update
+failed() {
+  echo "packages.sh: apt-get could not install$missing — the lab needs them and a Debian mirror" >&2
+  exit 1
+}
+$sudo apt-get -qq update || failed
 # shellcheck disable=SC2086 # a list of words
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-  install -y --no-install-recommends $missing > /dev/null
+  install -y --no-install-recommends $missing > /dev/null || failed

@@ -16,13 +16,20 @@ export interface Lab {
   skip(why: string): never;
 }
 
+/** Xen's own block script, or vbdkit in its place with vbdd running. */
+export type ServedBy = 'xen' | 'vbdkit';
+
 export interface Step {
   readonly name: string;
   readonly run: (lab: Lab) => Promise<void>;
   readonly timeoutMs: number;
+  /** Whose script attaches disks when the step begins. */
+  readonly by: ServedBy;
   /** Takes minutes: run only when its name is asked for. */
   readonly slow: boolean;
 }
+
+export type StepOptions = Partial<Pick<Step, 'by' | 'timeoutMs' | 'slow'>>;
 
 /** Thrown by `lab.skip`. */
 export class Skipped extends Error {}
@@ -34,7 +41,12 @@ export class Skipped extends Error {}
 export function step(
   name: string,
   run: (lab: Lab) => Promise<void>,
-  { timeoutMs = 600_000, slow = false }: { timeoutMs?: number; slow?: boolean } = {},
+  { by = 'xen', timeoutMs = 900_000, slow = false }: StepOptions = {},
 ): Step {
-  return { name, run, timeoutMs, slow };
+  return { name, run, by, timeoutMs, slow };
+}
+
+/** A step that begins with vbdkit in the place of Xen's block script. */
+export function door(name: string, run: Step['run'], options: StepOptions = {}): Step {
+  return step(name, run, { ...options, by: 'vbdkit' });
 }

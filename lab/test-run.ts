@@ -4,10 +4,12 @@ import { join } from 'node:path';
 import { within } from '../src/base/deadline.ts';
 import { Failure } from '../src/base/failure.ts';
 import { formatMs } from '../src/base/units.ts';
+import { ciSteps } from './ci.ts';
 import { collect } from './evidence.ts';
 import { carryIn, labOf, leftOvers, tidyUp } from './host.ts';
 import type { Machine } from './machine.ts';
 import { Skipped, type Step } from './step.ts';
+import { serveBy } from './vbdkit.ts';
 
 interface Outcome {
   readonly verdict: 'passed' | 'failed' | 'skipped';
@@ -17,9 +19,10 @@ interface Outcome {
 /**
  * The steps of lab/steps whose `file: name` contains one of the words; all of them for no words.
  * A slow one is run when a word is part of its own name, not of its file's.
+ * @param onlyCi leaves out those that CI does not run
  * @throws Failure not-found
  */
-export async function findSteps(words: readonly string[]): Promise<Step[]> {
+export async function findSteps(words: readonly string[], onlyCi = false): Promise<Step[]> {
   const asked = (text: string): boolean => words.some((word) => text.includes(word));
   const found: Step[] = [];
   const folder = join(import.meta.dirname, 'steps');
@@ -27,10 +30,12 @@ export async function findSteps(words: readonly string[]): Promise<Step[]> {
     const { steps } = (await import(join(folder, file))) as { steps: readonly Step[] };
     for (const step of steps) {
       const name = `${file.replace(/\.ts$/, '')}: ${step.name}`;
-      if (words.length === 0 || asked(name))
+      if ((words.length === 0 || asked(name)) && (!onlyCi || ciSteps.includes(name)))
         found.push({ ...step, name, slow: step.slow && !asked(step.name) });
     }
   }
+  // Those that vbdkit serves come first, in one go: starting vbdd is dear under emulation.
+  found.sort((one, other) => Number(one.by === 'xen') - Number(other.by === 'xen'));
   if (found.length > 0) return found;
   throw new Failure('not-found', `no step is called ${words.join(' or ')} — see lab/steps`);
 }
@@ -39,7 +44,11 @@ async function runStep(machine: Machine, step: Step, signal: AbortSignal): Promi
   const lab = labOf(machine);
   let outcome: Outcome = { verdict: 'passed' };
   try {
-    await within(step.timeoutMs, 'the step', () => step.run(lab), signal);
+    const work = async (): Promise<void> => {
+      await serveBy(lab, step.by);
+      await step.run(lab);
+    };
+    await within(step.timeoutMs, 'the step', work, signal);
   } catch (thrown) {
     signal.throwIfAborted();
     if (thrown instanceof Skipped) outcome = { verdict: 'skipped', why: thrown.message };
@@ -54,6 +63,8 @@ async function runStep(machine: Machine, step: Step, signal: AbortSignal): Promi
         outcome = { verdict: 'failed', why: await failed(machine, step, error) };
       await tidyUp(machine);
     }
+    // After a failure nothing of it is left to the next step.
+    if (outcome.verdict === 'failed') await serveBy(lab, 'xen');
   } catch (thrown) {
     signal.throwIfAborted();
     const text = textOf(thrown);
@@ -88,6 +99,8 @@ export async function runSteps(
   const started = performance.now();
   await carryIn(machine);
   await tidyUp(machine);
+  // A vbdd of an earlier command may run what is not in the tree any more.
+  await serveBy(labOf(machine), 'xen');
   for (const step of steps) {
     const from = performance.now();
     const { verdict, why } = step.slow ? skippedSlow : await runStep(machine, step, signal);
@@ -97,6 +110,7 @@ export async function runSteps(
     console.log(`${mark} ${time}  ${step.name}`);
     if (why !== undefined) console.log(why.replaceAll(/^/gm, '       '));
   }
+  await serveBy(labOf(machine), 'xen');
   console.log(`\nin ${formatMs(performance.now() - started)}`);
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   return counts.failed === 0;

@@ -1,18 +1,13 @@
 /** Stock xl with vbdkit in the block script's place: ordinary disks, and no word in any configuration. */
 import assert from 'node:assert/strict';
-import { step, type Lab } from '../step.ts';
-import { startVbdd, stopVbdd, withVbdkit } from '../vbdkit.ts';
+import { door, step, type Lab } from '../step.ts';
+import { startVbdd, stopVbdd } from '../vbdkit.ts';
 
 const diskBytes = 64 * 1024 * 1024;
 const MiB = 1024 * 1024;
 
 async function image({ dom0 }: Lab, path: string, seed = 1): Promise<void> {
   await dom0.run(`truncate -s ${diskBytes} ${path} && disk fill ${path} ${seed}`);
-}
-
-/** A step with vbdkit in the script's place. */
-function door(name: string, run: (lab: Lab) => Promise<void>): ReturnType<typeof step> {
-  return step(name, (lab) => withVbdkit(lab, () => run(lab)));
 }
 
 /** The files that loop devices are bound to, one for each device. */
@@ -110,7 +105,6 @@ export const steps = [
     await stopVbdd(lab, 'KILL');
     const refused = await lab.dom0.attempt(`xl block-attach ${guest.name} /d/b.img,raw,xvdb,rw`);
     assert.match(refused.stderr, /vbdd is not running — start it/);
-    assert.ok(refused.timeMs < 20_000, 'and not after the 40 s that libxl would wait');
     await startVbdd(lab);
     assert.match(
       await lab.dom0.run('vbd list'),

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
+import { ciSteps } from '../../lab/ci.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
 import { configText } from '../../lab/guest.ts';
 import { isRunning, processOf } from '../../lab/process.ts';
@@ -51,6 +52,11 @@ test('a process is not taken for a later one with its number', () => {
   const own = processOf(process.pid);
   assert.equal(isRunning(own), true);
   assert.equal(isRunning({ ...own, started: '1' }), false);
+});
+
+test('CI runs steps that there are', async () => {
+  const found = await findSteps([], true);
+  assert.deepEqual(found.map(({ name }) => name).sort(), ciSteps.toSorted());
 });
 
 test('steps are found by a part of their name, and a slow one only by its own', async () => {

@@ -1,0 +1,17 @@
+/** The steps that CI runs: each promise once, in some minutes. The others are run by hand. */
+
+export const ciSteps: readonly string[] = [
+  'door: a raw file reaches a guest, and the guest its file',
+  'door: a disk given read-only stays as it is',
+  'door: a block device reaches a guest as it is',
+  'door: 4 disks of one guest, each with its own bytes',
+  'door: a disk comes and goes while the guest does I/O on another',
+  'door: vbdd is killed and comes back under a running guest',
+  'door: what vbd attaches xl lists and detaches, and the reverse',
+  'door-sharing: two guests do not write one file, whatever path leads to it',
+  'door-sharing: what dom0 has mounted no guest gets, and dom0 mounts nothing that a guest has',
+  'door-sharing: a guest that the official script attached before keeps its file to itself',
+  'smoke: dom0 runs on Xen, with the store that was asked for',
+  'smoke: the checkout runs in dom0 on its own Node',
+  'smoke: a guest without disks starts, answers and powers off',
+];
