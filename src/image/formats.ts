@@ -1,5 +1,6 @@
 /** The names of the formats, and what each of them offers: the contract of a format's own folder. */
 import type { Bytes } from '../bytes/bytes.ts';
+import type { Codec } from './extents.ts';
 import type { FileTable } from './file-table.ts';
 import type { Image } from './image.ts';
 
@@ -60,4 +61,25 @@ export interface Format {
   open(bytes: Bytes, context: OpenContext): Image;
   /** Writes a new image into `bytes`, which is empty. @throws Failure invalid | unsupported */
   create(bytes: Bytes, context: CreateContext): void;
+  /**
+   * Begins a new image that is written once, in order, and packed; undefined when these options do
+   * not ask for such a one. @throws Failure invalid | unsupported
+   */
+  createStream?(bytes: Bytes, context: CreateContext): ImageStream | undefined;
+}
+
+/** A new image that is written from its first byte to its last. What is left out reads as zeros. */
+export interface ImageStream {
+  /** Clusters of this size are packed one by one; the last one may be shorter. */
+  readonly clusterBytes: number;
+  readonly codec: Codec;
+  /**
+   * Appends a cluster.
+   * @param at byte of the disk: a multiple of `clusterBytes`, larger than the one before
+   * @param packedView the cluster as `codec` packs it
+   * @throws Failure exhausted | io
+   */
+  append(at: number, packedView: Uint8Array): void;
+  /** Writes what makes it an image: tables, footer. @throws Failure exhausted | io */
+  end(): void;
 }
