@@ -16,6 +16,8 @@ const DATA_AT = EVENT_BYTES - 8;
 const EVENTS_AT_ONCE = 64;
 
 export interface Poller extends Disposable {
+  /** Readable when `wait` would find something: pollers may be waited for by others. */
+  readonly fd: number;
   /** Calls `onReady` with the ready bits (EPOLL) whenever the descriptor is ready for any of `events`. */
   add(fd: number, events: number, onReady: (events: number) => void): void;
   /** Waits for other events of a descriptor from now on. */
@@ -42,6 +44,7 @@ export function createPoller(): Poller {
     epollControl(epoll.number, operation, fd, entry);
   };
   return {
+    fd: epoll.number,
     add(fd, wanted, onReady) {
       control(EPOLL_CTL_ADD, fd, wanted);
       handlers[fd] = onReady;

@@ -7,6 +7,7 @@ const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MFD_CLOEXEC = 1;
 
@@ -29,6 +30,22 @@ export function mapShared(fd: number, at: number, lengthBytes: number): Mapping 
 export function mapPrivate(lengthBytes: number): Mapping {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
   return mapping(mmap(0, lengthBytes, PROT_READ | PROT_WRITE, flags, -1, 0), lengthBytes);
+}
+
+/** Maps pieces of `fd`, each `pieceBytes` long, one after another as one range. */
+export function mapPieces(fd: number, offsets: readonly number[], pieceBytes: number): Mapping {
+  const whole = mapPrivate(offsets.length * pieceBytes);
+  const protection = PROT_READ | PROT_WRITE;
+  try {
+    for (const [index, at] of offsets.entries()) {
+      const address = whole.address + index * pieceBytes;
+      mmap(address, pieceBytes, protection, MAP_SHARED | MAP_FIXED, fd, at);
+    }
+    return whole;
+  } catch (thrown) {
+    whole[Symbol.dispose]();
+    throw thrown;
+  }
 }
 
 function mapping(address: number, lengthBytes: number): Mapping {

@@ -1,0 +1,96 @@
+/**
+ * Event channels of the embedded host: two FIFOs for each, one a direction, in the guest's folder.
+ * A byte in one is a pending event; more than one are still one event.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { Failure } from '../base/failure.ts';
+import { type Fd, O, openFd } from '../sys/fd.ts';
+import { isErrno, mkfifo, read, write } from '../sys/ffi.ts';
+import { lockRange } from '../sys/file.ts';
+import { guestFolder } from './guest-memory.ts';
+
+export interface EventChannel extends Disposable {
+  /** Readable when an event waits. */
+  readonly fd: number;
+  notify(): void;
+  /** Takes the event that waits. */
+  clear(): void;
+}
+
+type Side = 'guest' | 'backend';
+
+/** Offers a new port to the backend. @returns the guest's port number */
+export function offerPort(folder: string, domid: number): number {
+  const guest = guestFolder(folder, domid);
+  const ports = readdirSync(guest).filter((name) => name.endsWith('.to-guest'));
+  const port = ports.length + 1;
+  for (const side of ['guest', 'backend'] as const) mkfifo(fifoOf(guest, port, side), 0o600);
+  return port;
+}
+
+export function openGuestPort(folder: string, domid: number, port: number): EventChannel {
+  return openSide(guestFolder(folder, domid), port, 'guest');
+}
+
+/**
+ * The backend's side of a guest's port: one backend at a time has it, until it closes it or dies.
+ * @throws Failure in-use | gone
+ */
+export function openBackendPort(folder: string, domid: number, port: number): EventChannel {
+  const guest = guestFolder(folder, domid);
+  const path = fifoOf(guest, port, 'backend');
+  if (!existsSync(path)) {
+    throw new Failure('gone', `domid ${domid} has no event channel ${port} — it may have closed`);
+  }
+  using stack = new DisposableStack();
+  // FIFOs take no locks.
+  const lock = stack.use(openFd(join(guest, `port-${port}.lock`), O.RDWR | O.CREAT, 0o600));
+  if (!lockRange(lock.number, 'exclusive', 0, 1)) {
+    const sentence = `event channel ${port} of domid ${domid} cannot be bound`;
+    throw new Failure('in-use', `${sentence} — another backend may serve it`, { domid });
+  }
+  const channel = stack.use(openSide(guest, port, 'backend'));
+  const owned = stack.move();
+  return { ...channel, [Symbol.dispose]: () => owned[Symbol.dispose]() };
+}
+
+function fifoOf(guest: string, port: number, to: Side): string {
+  return join(guest, `port-${port}.to-${to}`);
+}
+
+function openSide(guest: string, port: number, side: Side): EventChannel {
+  const flags = O.RDWR | O.NONBLOCK;
+  using stack = new DisposableStack();
+  const own = stack.use(openFd(fifoOf(guest, port, side), flags));
+  const other = stack.use(
+    openFd(fifoOf(guest, port, side === 'guest' ? 'backend' : 'guest'), flags),
+  );
+  const owned = stack.move();
+  return {
+    fd: own.number,
+    notify: () => signal(other),
+    clear: () => drain(own),
+    [Symbol.dispose]: () => owned[Symbol.dispose](),
+  };
+}
+
+const one = new Uint8Array(1);
+const many = new Uint8Array(4096);
+
+function signal(fifo: Fd): void {
+  try {
+    write(fifo.number, one, 1);
+  } catch (thrown) {
+    // A full FIFO has an event in it.
+    if (!isErrno(thrown, 'EAGAIN')) throw thrown;
+  }
+}
+
+function drain(fifo: Fd): void {
+  try {
+    while (read(fifo.number, many, many.length) === many.length);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EAGAIN')) throw thrown;
+  }
+}
