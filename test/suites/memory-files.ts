@@ -1,0 +1,192 @@
+/**
+ * Files in memory that keep a record of what was written since their last flush, so that every
+ * state can be made in which a power cut may leave them: each sector has any of the contents that
+ * it went through since then.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { Failure } from '../../src/base/failure.ts';
+import { SECTOR_BYTES } from '../../src/base/units.ts';
+import type { Bytes } from '../../src/bytes/bytes.ts';
+import type { FileBytesOptions } from '../../src/bytes/file-bytes.ts';
+
+const PAGE = 4096;
+
+/** Contents: pages that are not there are zeros. Pages are never changed in place when shared. */
+interface Contents {
+  sizeBytes: number;
+  readonly pages: Map<number, Uint8Array>;
+}
+
+/** What was done to a file: bytes written (`data` undefined: zeros), or another size. */
+interface Change {
+  readonly at: number;
+  readonly lengthBytes: number;
+  readonly data: Uint8Array | undefined;
+  readonly resize: boolean;
+}
+
+export interface MemoryFile {
+  readonly path: string;
+  /** As a reader in this process sees it. */
+  now: Contents;
+  /** As it is on stable storage for sure. */
+  stable: Contents;
+  /** What was done since, oldest first. */
+  changes: Change[];
+}
+
+export interface MemoryFiles {
+  readonly byPath: Map<string, MemoryFile>;
+  /** Is told after each change or flush of a file. */
+  onCall: (() => void) | undefined;
+}
+
+/** Takes all files of a folder into memory, as they are. */
+export function readFolder(folder: string): MemoryFiles {
+  const byPath = new Map<string, MemoryFile>();
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    const contents = contentsOf(readFileSync(path));
+    byPath.set(path, { path, now: contents, stable: copyOf(contents), changes: [] });
+  }
+  return { byPath, onCall: undefined };
+}
+
+function contentsOf(bytes: Uint8Array): Contents {
+  const contents: Contents = { sizeBytes: bytes.length, pages: new Map() };
+  for (let at = 0; at < bytes.length; at += PAGE) {
+    const page = new Uint8Array(PAGE);
+    page.set(bytes.subarray(at, at + PAGE));
+    if (page.some((byte) => byte !== 0)) contents.pages.set(at / PAGE, page);
+  }
+  return contents;
+}
+
+function copyOf({ sizeBytes, pages }: Contents): Contents {
+  return { sizeBytes, pages: new Map(pages) };
+}
+
+/** `data` undefined: zeros. A file grows as it must. */
+function change(contents: Contents, at: number, lengthBytes: number, data?: Uint8Array): void {
+  const end = at + lengthBytes;
+  contents.sizeBytes = Math.max(contents.sizeBytes, end);
+  for (let from = at; from < end;) {
+    const number = Math.floor(from / PAGE);
+    const to = Math.min(end, (number + 1) * PAGE);
+    const page = contents.pages.get(number)?.slice() ?? new Uint8Array(PAGE);
+    if (data === undefined) page.fill(0, from - number * PAGE, to - number * PAGE);
+    else page.set(data.subarray(from - at, to - at), from - number * PAGE);
+    contents.pages.set(number, page);
+    from = to;
+  }
+}
+
+function cut(contents: Contents, sizeBytes: number): void {
+  if (sizeBytes < contents.sizeBytes) {
+    const end = Math.ceil(contents.sizeBytes / PAGE) * PAGE;
+    change(contents, sizeBytes, end - sizeBytes);
+  }
+  contents.sizeBytes = sizeBytes;
+}
+
+function read(contents: Contents, into: Uint8Array, at: number): number {
+  const count = Math.max(0, Math.min(into.length, contents.sizeBytes - at));
+  for (let done = 0; done < count;) {
+    const number = Math.floor((at + done) / PAGE);
+    const from = at + done - number * PAGE;
+    const length = Math.min(PAGE - from, count - done);
+    const page = contents.pages.get(number);
+    if (page === undefined) into.fill(0, done, done + length);
+    else into.set(page.subarray(from, from + length), done);
+    done += length;
+  }
+  return count;
+}
+
+/** For `OpenOptions.openBytes`. */
+export function openIn(files: MemoryFiles): (path: string, options: FileBytesOptions) => Bytes {
+  return (path, { writable, allow }) => {
+    const file = files.byPath.get(resolve(path));
+    if (file === undefined) throw new Failure('not-found', `there is no ${path}`);
+    allow?.(resolve(path));
+    return bytesOf(files, file, writable);
+  };
+}
+
+function bytesOf(files: MemoryFiles, file: MemoryFile, writable: boolean): Bytes {
+  const record = (at: number, lengthBytes: number, data: Uint8Array | undefined): void => {
+    if (!writable) throw new Failure('io', `${file.path} is open for reading only`);
+    if (lengthBytes <= 0) return;
+    change(file.now, at, lengthBytes, data);
+    file.changes.push({ at, lengthBytes, data, resize: false });
+    files.onCall?.();
+  };
+  const zero = (at: number, lengthBytes: number): void =>
+    record(at, Math.min(lengthBytes, file.now.sizeBytes - at), undefined);
+  return {
+    path: file.path,
+    fd: undefined,
+    writable,
+    alignmentBytes: 1,
+    sizeBytes: () => file.now.sizeBytes,
+    read: (into, at) => read(file.now, into, at),
+    write: (from, at) => record(at, from.length, from.slice()),
+    zero,
+    discard: zero,
+    resize(sizeBytes) {
+      if (!writable) throw new Failure('io', `${file.path} is open for reading only`);
+      cut(file.now, sizeBytes);
+      file.changes.push({ at: sizeBytes, lengthBytes: 0, data: undefined, resize: true });
+      files.onCall?.();
+    },
+    flush() {
+      if (file.changes.length > 0) {
+        file.stable = copyOf(file.now);
+        file.changes = [];
+      }
+      files.onCall?.();
+    },
+    nextStored: (at) => (at < file.now.sizeBytes ? { at, end: file.now.sizeBytes } : undefined),
+    [Symbol.dispose]() {},
+  };
+}
+
+/** Whether the next content of a sector reached the disk: by its file, change and sector. */
+export type Reached = (file: MemoryFile, index: number, sector: number) => boolean;
+
+/**
+ * The files as a power cut leaves them. A sector that a change did not reach keeps what it had,
+ * whatever later changes do.
+ */
+export function afterPowerCut(files: MemoryFiles, reached: Reached): MemoryFiles {
+  const byPath = new Map<string, MemoryFile>();
+  for (const file of files.byPath.values()) {
+    const left = leftOf(file, reached);
+    byPath.set(file.path, { path: file.path, now: left, stable: copyOf(left), changes: [] });
+  }
+  return { byPath, onCall: undefined };
+}
+
+function leftOf(file: MemoryFile, reached: Reached): Contents {
+  const left = copyOf(file.stable);
+  const behind = new Set<number>();
+  for (const [index, { at, lengthBytes, data, resize }] of file.changes.entries()) {
+    if (resize) {
+      if (reached(file, index, -1)) cut(left, at);
+      continue;
+    }
+    const end = at + lengthBytes;
+    for (let from = at; from < end;) {
+      const sector = Math.floor(from / SECTOR_BYTES);
+      const to = Math.min(end, (sector + 1) * SECTOR_BYTES);
+      if (!behind.has(sector) && reached(file, index, sector)) {
+        change(left, from, to - from, data?.subarray(from - at, to - at));
+      } else {
+        behind.add(sector);
+      }
+      from = to;
+    }
+  }
+  return left;
+}

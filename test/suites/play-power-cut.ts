@@ -1,0 +1,259 @@
+/**
+ * Plays a program on an image whose files are in memory, and at every call that reaches a file
+ * tries what a kill and what power cuts would leave: the image opens, all that had to last is
+ * there, nothing else shows, and what a check finds it mends.
+ */
+import assert from 'node:assert/strict';
+import { SECTOR_BYTES } from '../../src/base/units.ts';
+import { createFileTable, type FileTable } from '../../src/image/file-table.ts';
+import type { Image } from '../../src/image/image.ts';
+import { openImage } from '../../src/image/open.ts';
+import { createSteps, resetSteps } from '../../src/image/steps.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
+import { named, visitSectors } from './disk-check.ts';
+import { fillSectors, randomOf, setTags, tagOf, type Tags } from './disk-model.ts';
+import { type Command, cutRange, type ImageKind } from './image-programs.ts';
+import { afterPowerCut, type MemoryFiles, openIn, type Reached } from './memory-files.ts';
+
+/** An image to begin with: its files, and what its disk holds. */
+export interface Beginning {
+  readonly path: string;
+  readonly files: MemoryFiles;
+  readonly tags: Tags;
+}
+
+interface Story {
+  readonly kind: ImageKind;
+  readonly path: string;
+  readonly files: MemoryFiles;
+  readonly random: () => number;
+  /** What the disk holds, by what was answered. */
+  readonly now: Tags;
+  /** What it held when it was flushed last. */
+  flushed: Tags;
+  /** What each sector may hold besides, for it was asked for since. */
+  since: Map<number, Set<number>>;
+  /** The range and the tag of a request that was not answered yet. */
+  inFlight: { at: number; lengthBytes: number; tag: number } | undefined;
+  calls: number;
+}
+
+/** Whether a sector may hold what is in it. */
+type Allowed = (sector: number, tag: number) => boolean;
+
+/** @returns how many states were tried */
+export function playPowerCuts(
+  kind: ImageKind,
+  beginning: Beginning,
+  program: readonly Command[],
+  seed: number,
+): number {
+  const story: Story = {
+    kind,
+    path: beginning.path,
+    files: afterPowerCut(beginning.files, () => true),
+    random: randomOf(seed),
+    now: new Map(beginning.tags),
+    flushed: new Map(beginning.tags),
+    since: new Map(),
+    inFlight: undefined,
+    calls: 0,
+  };
+  let tried = 0;
+  story.files.onCall = () => {
+    story.calls += 1;
+    tried += trySome(story);
+  };
+  using table = createFileTable({ cacheBytes: 0 });
+  let image = openStory(story, table);
+  for (const [index, command] of program.entries()) {
+    image = run(story, table, image, command, index + 1000);
+  }
+  createTransfer(table).close(image);
+  return tried;
+}
+
+function openStory({ kind, path, files }: Story, table: FileTable): Image {
+  const openBytes = openIn(files);
+  return openImage(path, { format: kind.format, writable: true, files: table, openBytes });
+}
+
+function run(story: Story, table: FileTable, image: Image, command: Command, tag: number): Image {
+  const transfer = createTransfer(table);
+  switch (command.do) {
+    case 'write': {
+      const { at, lengthBytes } = cutRange(command, image.sizeBytes);
+      const view = new Uint8Array(lengthBytes);
+      fillSectors(view, at / SECTOR_BYTES, tag);
+      request(story, at, lengthBytes, tag, () => transfer.write(image, view, at));
+      return image;
+    }
+    case 'zero': {
+      const { at, lengthBytes } = cutRange(command, image.sizeBytes);
+      const { unmap } = command;
+      request(story, at, lengthBytes, 0, () => transfer.zero(image, at, lengthBytes, unmap));
+      return image;
+    }
+    case 'discard': {
+      const { at, lengthBytes } = cutRange(command, image.sizeBytes);
+      const before = new Map(story.now);
+      request(story, at, lengthBytes, 0, () => transfer.discard(image, at, lengthBytes));
+      const view = new Uint8Array(lengthBytes);
+      transfer.read(image, view, at);
+      for (let from = 0; from < lengthBytes; from += SECTOR_BYTES) {
+        const sector = (at + from) / SECTOR_BYTES;
+        const found = tagOf(view.subarray(from, from + SECTOR_BYTES), sector);
+        assert.ok(found === 0 || found === (before.get(sector) ?? 0), 'discarded is old or zeros');
+        setTags(story.now, at + from, SECTOR_BYTES, found);
+      }
+      return image;
+    }
+    case 'flush':
+      transfer.flush(image);
+      flushed(story);
+      return image;
+    case 'reopen':
+      transfer.close(image);
+      flushed(story);
+      return openStory(story, table);
+    case 'kill':
+      image[Symbol.dispose]();
+      return openStory(story, table);
+    default:
+      return image;
+  }
+}
+
+function request(
+  story: Story,
+  at: number,
+  lengthBytes: number,
+  tag: number,
+  carryOut: () => void,
+): void {
+  const end = (at + lengthBytes) / SECTOR_BYTES;
+  for (let sector = at / SECTOR_BYTES; sector < end; sector += 1) {
+    const tags = story.since.get(sector);
+    if (tags === undefined) story.since.set(sector, new Set([tag]));
+    else tags.add(tag);
+  }
+  story.inFlight = { at, lengthBytes, tag };
+  carryOut();
+  story.inFlight = undefined;
+  setTags(story.now, at, lengthBytes, tag);
+}
+
+function flushed(story: Story): void {
+  story.flushed = new Map(story.now);
+  story.since = new Map();
+}
+
+/** A kill, and a few of the power cuts that are possible now. @returns how many */
+function trySome(story: Story): number {
+  const { random, now, inFlight } = story;
+  const killed: Allowed = (sector, tag) => {
+    const answered = now.get(sector) ?? 0;
+    if (tag === answered) return true;
+    if (inFlight === undefined || tag !== inFlight.tag) return false;
+    const at = sector * SECTOR_BYTES;
+    return at >= inFlight.at && at < inFlight.at + inFlight.lengthBytes;
+  };
+  tryOne(story, 'killed', () => true, killed);
+  const cut: Allowed = (sector, tag) =>
+    tag === (story.flushed.get(sector) ?? 0) || story.since.get(sector)?.has(tag) === true;
+  const open = [...story.files.byPath.values()].flatMap((file) =>
+    file.changes.map((_, index) => ({ file, index })),
+  );
+  if (open.length === 0) return 1;
+  const one = open[Math.floor(random() * open.length)];
+  const isOne = (file: unknown, index: number): boolean =>
+    file === one?.file && index === one?.index;
+  const ways: Readonly<Record<string, Reached>> = {
+    'nothing reached the disk': () => false,
+    'one change did not reach it': (file, index) => !isOne(file, index),
+    'only one change reached it': isOne,
+    'half of the sectors reached it': () => random() < 0.5,
+    'most sectors reached it': () => random() < 0.9,
+  };
+  for (const [name, reached] of Object.entries(ways)) tryOne(story, name, reached, cut);
+  return 1 + Object.keys(ways).length;
+}
+
+function tryOne(story: Story, name: string, reached: Reached, allowed: Allowed): void {
+  const when = `${name}, after call ${story.calls}`;
+  try {
+    holds(story, afterPowerCut(story.files, reached), allowed);
+  } catch (thrown) {
+    const why = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new Error(`${when}: ${why}`, { cause: thrown });
+  }
+}
+
+function holds(story: Story, left: MemoryFiles, allowed: Allowed): void {
+  const { kind, path, random } = story;
+  const openBytes = openIn(left);
+  using table = createFileTable({ cacheBytes: 0 });
+  const options = { format: kind.format, files: table, openBytes };
+  const transfer = createTransfer(table);
+  if (random() < 0.2) {
+    using image = openImage(path, { ...options, writable: false });
+    adopt(story, image, table, allowed);
+  }
+  const image = openImage(path, { ...options, writable: true });
+  const tags = adopt(story, image, table, allowed);
+  mend(image, table);
+  writeMore(story, image, table, tags);
+  transfer.close(image);
+  using again = openImage(path, { ...options, writable: false });
+  visitSectors(again, table, tags.keys(), (sector, tag) => {
+    const expected = tags.get(sector) ?? 0;
+    assert.equal(tag, expected, `sector ${sector} holds ${named(tag)} after it was used again`);
+  });
+  assert.deepEqual(
+    again.check().findings.map(({ says }) => says),
+    [],
+    'nothing is found later',
+  );
+}
+
+/** What the disk reads, all of which must be allowed. */
+function adopt(story: Story, image: Image, table: FileTable, allowed: Allowed): Tags {
+  const tags: Tags = new Map();
+  const known = new Set([...story.now.keys(), ...story.flushed.keys(), ...story.since.keys()]);
+  visitSectors(image, table, known, (sector, tag) => {
+    assert.ok(allowed(sector, tag), `sector ${sector} holds ${named(tag)}`);
+    if (tag !== 0) tags.set(sector, tag);
+  });
+  return tags;
+}
+
+function mend(image: Image, table: FileTable): void {
+  const { findings } = image.check();
+  const steps = createSteps();
+  const transfer = createTransfer(table);
+  for (const { says, repair } of findings) assert.ok(repair !== undefined, `not mended: ${says}`);
+  for (const repair of new Set(findings.map(({ repair }) => repair))) {
+    resetSteps(steps);
+    repair?.(steps);
+    transfer.carryOut(image, steps, new Uint8Array(0));
+  }
+  assert.deepEqual(
+    image.check().findings.map(({ says }) => says),
+    [],
+    'nothing is left to mend',
+  );
+}
+
+/** Space that is given twice would show now. */
+function writeMore(story: Story, image: Image, table: FileTable, tags: Tags): void {
+  const transfer = createTransfer(table);
+  const edges = [0, ...story.kind.edges];
+  for (let count = 0; count < 3; count += 1) {
+    const edge = edges[Math.floor(story.random() * edges.length)] ?? 0;
+    const at = Math.min(edge, image.sizeBytes - SECTOR_BYTES);
+    const view = new Uint8Array(SECTOR_BYTES);
+    fillSectors(view, at / SECTOR_BYTES, 5000 + count);
+    transfer.write(image, view, at);
+    setTags(tags, at, SECTOR_BYTES, 5000 + count);
+  }
+}
