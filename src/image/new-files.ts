@@ -9,12 +9,12 @@ import { createNamelessFile, type NamelessFile } from '../sys/nameless-file.ts';
 /** Disposing them before they are published leaves nothing behind. */
 export interface NewFiles extends Disposable {
   /**
-   * Creates the file that is to be found at `path`. A block device is opened as it is. The caller
-   * closes it; flushing it waits for nothing, for a power cut takes a file without a name anyway.
+   * Creates the file that is to be found at `path`, open until all are disposed. A block device is
+   * opened as it is. Flushing waits for nothing: a power cut takes a file without a name anyway.
    * @throws Failure exists | denied | not-found
    */
   create(path: string): Bytes;
-  /** Opens one of them again, by that same path. @throws Failure not-found */
+  /** Opens one of them again, by that same path; the caller closes it. @throws Failure not-found */
   open(path: string): Bytes;
   /**
    * Gives all of them their names, the first one last.
@@ -29,6 +29,7 @@ export interface NewFiles extends Disposable {
  * @param requireUnused throws when a file that is to be replaced is in use
  */
 export function newFiles(overwrite: boolean, requireUnused: (path: string) => void): NewFiles {
+  const owned = new DisposableStack();
   const made = new Map<string, NamelessFile | undefined>();
   const open = (path: string): Bytes => {
     if (!made.has(path)) throw new Failure('not-found', `there is no ${path} among the new files`);
@@ -46,11 +47,10 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
         if (!overwrite) throw existsAlready(path);
       }
       if (there !== undefined) requireUnused(path);
-      made.set(
-        path,
-        isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined)),
-      );
-      return open(path);
+      const file = isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined));
+      if (file !== undefined) owned.use(file);
+      made.set(path, file);
+      return owned.use(open(path));
     },
     open,
     publish(durable) {
@@ -62,9 +62,7 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
         if (file !== undefined) guarded(path, () => file.publish(overwrite));
       }
     },
-    [Symbol.dispose]() {
-      for (const file of made.values()) file?.[Symbol.dispose]();
-    },
+    [Symbol.dispose]: () => owned.dispose(),
   };
 }
 

@@ -14,7 +14,7 @@ import {
   surroundingsOf,
 } from './chain.ts';
 import type { FileTable } from './file-table.ts';
-import type { ImageFormat, OpenContext } from './formats.ts';
+import type { Format, ImageFormat, ImageStream, OpenContext } from './formats.ts';
 import type { Image } from './image.ts';
 import { lockImageFile, type LockRequest } from './locks.ts';
 import { newFiles, type NewFiles } from './new-files.ts';
@@ -188,7 +188,9 @@ export interface CreateOptions {
  * @throws Failure exists | invalid | unsupported | denied | exhausted | io; then nothing is left behind
  */
 export function createImage(path: string, options: CreateOptions): void {
-  using created = createFiles(path, options);
+  using created = createFiles(path, options, (bytes, context) =>
+    formatOf(options.format).create(bytes, context),
+  );
   created.publish(true);
 }
 
@@ -203,12 +205,15 @@ export interface Draft extends Disposable {
 /** Creates an image and opens it for writing, before anyone can see it. @throws Failure as createImage */
 export function draftImage(path: string, options: CreateOptions): Draft {
   using stack = new DisposableStack();
-  const created = stack.use(createFiles(path, options));
+  const format = formatOf(options.format);
+  const created = stack.use(
+    createFiles(path, options, (bytes, context) => format.create(bytes, context)),
+  );
   const { added } = options.files;
   stack.defer(() => options.files.closeSince(added));
   const opening = { ...options, writable: true, chain: [], depth: 0 };
   const around = surroundingsOf(path, []);
-  const image = formatOf(options.format).open(created.open(path), {
+  const image = format.open(created.open(path), {
     ...contextOf(path, opening, stack),
     openExtent: (name) => created.open(resolveName(around, name)),
   });
@@ -220,8 +225,34 @@ export function draftImage(path: string, options: CreateOptions): Draft {
   };
 }
 
-function createFiles(path: string, options: CreateOptions): NewFiles {
+/** As a draft, but written as a stream; undefined when the options do not ask for that. */
+export interface StreamDraft extends Disposable {
+  readonly stream: ImageStream;
+  /** To be called after the stream has ended. */
+  publish(durable: boolean): void;
+}
+
+/** @throws Failure as createImage */
+export function draftStream(path: string, options: CreateOptions): StreamDraft | undefined {
   const format = formatOf(options.format);
+  using stack = new DisposableStack();
+  let stream: ImageStream | undefined;
+  const created = stack.use(
+    createFiles(path, options, (bytes, context) => {
+      stream = format.createStream?.(bytes, context);
+    }),
+  );
+  if (stream === undefined) return undefined;
+  const owned = stack.move();
+  return {
+    stream,
+    publish: (durable) => created.publish(durable),
+    [Symbol.dispose]: () => owned.dispose(),
+  };
+}
+
+/** @param write creates the image; the files stay open until the new files are disposed */
+function createFiles(path: string, options: CreateOptions, write: Format['create']): NewFiles {
   const { backing, sizeBytes } = options;
   const parentPath = backing && resolve(dirname(path), backing.path);
   using parent = parentPath
@@ -229,13 +260,12 @@ function createFiles(path: string, options: CreateOptions): NewFiles {
     : undefined;
   using stack = new DisposableStack();
   const created = stack.use(newFiles(options.overwrite === true, requireUnused));
-  using open = new DisposableStack();
-  format.create(open.use(created.create(path)), {
+  write(created.create(path), {
     path,
     sizeBytes,
     options: options.options ?? {},
     parent: parent && backing && { image: parent, name: backing.path },
-    createFile: (name) => open.use(created.create(join(dirname(path), name))),
+    createFile: (name) => created.create(join(dirname(path), name)),
   });
   stack.move();
   return created;

@@ -45,3 +45,10 @@ function isSame(view: Buffer, now: Buffer | undefined, at: number, end: number):
   // Most of what is not zero shows it in its first byte, and the call costs more than a look.
   return view[at] === 0 && view.compare(zeros, 0, end - at, at, end) === 0;
 }
+
+export function isAllZero(view: Buffer): boolean {
+  for (let at = 0; at < view.length; at += unitBytes) {
+    if (!isSame(view, undefined, at, Math.min(at + unitBytes, view.length))) return false;
+  }
+  return true;
+}
