@@ -1,0 +1,137 @@
+/** Locks on images: qemu sees ours and we see qemu's, by the bytes that both agree on. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Failure } from '../../src/base/failure.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import type { Image } from '../../src/image/image.ts';
+import { createImage, openImage, type OpenOptions } from '../../src/image/open.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
+import { needsProgram } from '../peers.ts';
+
+const files = createFileTable();
+const transfer = createTransfer(files);
+let folder: string;
+let path: string;
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'vbdkit-locks-'));
+  path = join(folder, 'disk');
+  createImage(path, { format: 'raw', sizeBytes: 1 << 20, files });
+});
+after(() => rmSync(folder, { recursive: true }));
+
+function open(options: Partial<OpenOptions> & { writable: boolean }): Image {
+  return openImage(path, { format: 'raw', files, ...options });
+}
+
+function inUse(thrown: unknown): boolean {
+  return thrown instanceof Failure && thrown.kind === 'in-use';
+}
+
+test('a writer is alone, readers are many', () => {
+  {
+    using _writer = open({ writable: true });
+    assert.throws(() => open({ writable: true }), inUse);
+    assert.throws(() => open({ writable: false }), inUse);
+    using _asked = open({ writable: false, lock: false });
+  }
+  using _one = open({ writable: false });
+  using _two = open({ writable: false });
+  assert.throws(() => open({ writable: true }), inUse);
+});
+
+test('a refused opener leaves no lock behind', () => {
+  {
+    using _reader = open({ writable: false });
+    assert.throws(() => open({ writable: true }), inUse);
+    using _other = open({ writable: false });
+  }
+  using _writer = open({ writable: true });
+});
+
+test('a migration: the destination opens before the source closes, and keeps all others out', () => {
+  const source = open({ writable: true });
+  transfer.write(source, new Uint8Array(512).fill(1), 0);
+  transfer.flush(source);
+  assert.throws(() => open({ writable: true }), inUse, 'who did not ask for it is refused');
+  using destination = open({ writable: true, share: true });
+  const view = new Uint8Array(512);
+  transfer.read(destination, view, 0);
+  assert.ok(view.every((byte) => byte === 1));
+  source[Symbol.dispose]();
+  assert.throws(() => open({ writable: true }), inUse, 'the destination holds it now');
+  assert.throws(() => open({ writable: false }), inUse);
+});
+
+/** Runs a qemu program to its end. */
+function qemu(...[name = '', ...args]: string[]): { status: number | null; says: string } {
+  const run = spawnSync(name, args, { encoding: 'utf8' });
+  return { status: run.status, says: run.stdout + run.stderr };
+}
+
+test('qemu sees our writers and our readers', { skip: needsProgram('qemu-img').skip }, () => {
+  const image = join(folder, 'seen.qcow2');
+  assert.equal(qemu('qemu-img', 'create', '-q', '-f', 'qcow2', image, '1M').status, 0);
+  const info = ['qemu-img', 'info', '-f', 'qcow2', image];
+  const resize = ['qemu-img', 'resize', '-q', '-f', 'qcow2', image, '2M'];
+  {
+    using _writer = openImage(image, { format: 'raw', writable: true, files });
+    assert.match(qemu(...info).says, /Failed to get shared "write" lock/);
+  }
+  {
+    using _reader = openImage(image, { format: 'raw', writable: false, files });
+    assert.equal(qemu(...info).status, 0);
+    assert.match(qemu(...resize).says, /Failed to get "write" lock/);
+  }
+  assert.equal(qemu(...resize).status, 0);
+});
+
+test('we see qemu-nbd', { skip: needsProgram('qemu-nbd').skip }, async () => {
+  const image = join(folder, 'disk.qcow2');
+  assert.equal(qemu('qemu-img', 'create', '-q', '-f', 'qcow2', image, '1M').status, 0);
+  const asRaw = (writable: boolean): Image => openImage(image, { format: 'raw', writable, files });
+  const writer = await serve(image, []);
+  try {
+    assert.throws(() => asRaw(true), inUse);
+    assert.throws(() => asRaw(false), inUse);
+  } finally {
+    writer.kill();
+    await once(writer, 'exit');
+  }
+  const reader = await serve(image, ['--read-only']);
+  try {
+    assert.throws(() => asRaw(true), inUse);
+    using _reader = asRaw(false);
+  } finally {
+    reader.kill();
+    await once(reader, 'exit');
+  }
+  using _writer = asRaw(true);
+});
+
+async function serve(image: string, options: string[]): Promise<ChildProcess> {
+  const socket = join(folder, 'socket');
+  const args = ['-f', 'qcow2', '-t', '-k', socket, ...options, image];
+  const server = spawn('qemu-nbd', args, { stdio: 'ignore' });
+  // It listens before it opens the image, and greets afterwards.
+  for (let tries = 0; tries < 200 && !(await greets(socket)); tries += 1) await delay(20);
+  return server;
+}
+
+async function greets(socket: string): Promise<boolean> {
+  const connection = connect(socket);
+  try {
+    const closed = once(connection, 'close').then(() => false);
+    return await Promise.race([once(connection, 'data').then(() => true), closed]);
+  } catch {
+    return false;
+  } finally {
+    connection.destroy();
+  }
+}
