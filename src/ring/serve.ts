@@ -29,6 +29,8 @@ export interface RingServer {
   answer(): void;
   /** Requests that were taken and are not answered. */
   readonly inFlight: number;
+  /** Those of them that the engine has not ended. */
+  readonly begun: number;
   readonly counts: RingCounts;
 }
 
@@ -67,6 +69,9 @@ export function createRingServer(options: RingServerOptions): RingServer {
     counts: s.counts,
     get inFlight() {
       return (ring.requestsConsumed - ring.responsesProduced) | 0;
+    },
+    get begun() {
+      return s.notDone;
     },
     serve(most) {
       let state: ReturnType<typeof beginNext>;

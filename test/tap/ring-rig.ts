@@ -1,0 +1,110 @@
+/** A worker's loop over the embedded hypervisor, guests' rings on it, and a raw file behind each. */
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { embeddedHypervisor } from '../../src/host/embedded-hypervisor.ts';
+import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
+import { createEngine } from '../../src/image/engine.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import type { Image } from '../../src/image/image.ts';
+import { openImage } from '../../src/image/open.ts';
+import { type Abi, abis, entriesOf } from '../../src/ring/blkif.ts';
+import { recordBytes } from '../../src/ring/record.ts';
+import type { RingDisk } from '../../src/ring/request.ts';
+import type { SlotCounts } from '../../src/ring/slots.ts';
+import { createRingLoop, type RingLoop, type ServedRing } from '../../src/tap/ring-loop.ts';
+
+export interface RigOptions {
+  readonly abi?: Abi;
+  readonly ringPages?: number;
+  readonly diskBytes?: number;
+  readonly slots?: SlotCounts;
+  /** Whether the engine may use io_uring. */
+  readonly uring?: boolean;
+  readonly changes?: Partial<RingDisk>;
+}
+
+export interface RingGuest {
+  readonly frontend: RingFrontend;
+  readonly served: ServedRing;
+  readonly image: Image;
+  readonly path: string;
+  /** What was told of a ring that makes no sense. */
+  readonly hostile: () => boolean;
+}
+
+export interface RingRig extends Disposable {
+  readonly folder: string;
+  readonly loop: RingLoop;
+  addGuest(options?: RigOptions): RingGuest;
+}
+
+export function startRingRig(options: RigOptions = {}): RingRig {
+  using stack = new DisposableStack();
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-ring-'));
+  stack.defer(() => rmSync(folder, { recursive: true }));
+  const files = stack.use(createFileTable());
+  const engine = stack.use(createEngine(files, { uring: options.uring }));
+  const hypervisor = stack.use(embeddedHypervisor(folder));
+  const loop = stack.use(createRingLoop({ hypervisor, engine, slots: options.slots }));
+  const owned = stack.move();
+  let lastDomid = 0;
+  return {
+    folder,
+    loop,
+    addGuest(own = {}) {
+      const all = { ringPages: 1, diskBytes: 1 << 20, ...options, ...own };
+      const abi = all.abi ?? abis[0];
+      if (abi === undefined) throw new Error('there is no ABI');
+      const domid = ++lastDomid;
+      const path = join(folder, `disk-${domid}.img`);
+      writeFileSync(path, '');
+      truncateSync(path, all.diskBytes);
+      const image = openImage(path, { format: 'raw', writable: true, files });
+      const disk: RingDisk = {
+        sectors: all.diskBytes / 512,
+        readOnly: false,
+        canFlush: true,
+        canDiscard: true,
+        mostIndirectSegments: 256,
+        ...all.changes,
+      };
+      const frontend = owned.use(
+        createRingFrontend({
+          folder,
+          domid,
+          abi,
+          ringPages: all.ringPages,
+          dataPages: 600,
+          indirectSegments: disk.mostIndirectSegments,
+        }),
+      );
+      let isHostile = false;
+      const served = loop.add({
+        domid,
+        abi,
+        references: frontend.ringReferences,
+        port: frontend.port,
+        image,
+        disk,
+        record: new ArrayBuffer(recordBytes(entriesOf(abi, all.ringPages))),
+        takeUp: false,
+        onHostile: () => {
+          isHostile = true;
+        },
+      });
+      return { frontend, served, image, path, hostile: () => isHostile };
+    },
+    [Symbol.dispose]: () => owned[Symbol.dispose](),
+  };
+}
+
+/** Passes until everything that guests have begun is answered. */
+export function settle(rig: RingRig, guests: readonly RingGuest[], mostPasses = 10_000): void {
+  for (let pass = 0; pass < mostPasses; pass++) {
+    for (const { frontend } of guests) frontend.poll();
+    if (guests.every(({ frontend }) => frontend.inFlight === 0)) return;
+    rig.loop.pass(100);
+  }
+  throw new Error('requests are not answered');
+}
