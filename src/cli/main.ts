@@ -16,6 +16,13 @@ const verbs: Readonly<Record<string, Loader>> = {
   loop: async () => (await import('./commands/loop.ts')).loopCommand,
   spec: async () => (await import('./commands/spec.ts')).specCommand,
   setup: async () => (await import('./commands/setup.ts')).setupCommand,
+  serve: async () => (await import('./commands/serve.ts')).serveCommand,
+  info: async () => (await import('./commands/info.ts')).infoCommand,
+  map: async () => (await import('./commands/map.ts')).mapCommand,
+  check: async () => (await import('./commands/check.ts')).checkCommand,
+  create: async () => (await import('./commands/create.ts')).createCommand,
+  convert: async () => (await import('./commands/convert.ts')).convertCommand,
+  compare: async () => (await import('./commands/compare.ts')).compareCommand,
   demo: async () => (await import('./commands/demo.ts')).demoCommand,
 };
 
@@ -59,8 +66,10 @@ async function main(argv: string[]): Promise<void> {
     },
   );
   await run(app, [aliases[word] ?? word, ...rest], cliContext(process));
-  // stricli's own codes are negative; for a shell, wrong words are 2.
-  if (typeof process.exitCode === 'number' && process.exitCode < 0) process.exitCode = 2;
+  // stricli's own codes are negative; for a shell, wrong words are 2, which check has another use for.
+  if (typeof process.exitCode === 'number' && process.exitCode < 0) {
+    process.exitCode = word === 'check' ? 1 : 2;
+  }
 }
 
 /** One sentence for a failure of the world; a bug shows where it is. */

@@ -169,7 +169,8 @@ function probeBytes(bytes: Bytes): ImageFormat {
 
 export interface CreateOptions {
   readonly format: ImageFormat;
-  readonly sizeBytes: number;
+  /** That of the parent, when it is not said. */
+  readonly sizeBytes?: number | undefined;
   /** The format's own, as given to `-o`. */
   readonly options?: Readonly<Record<string, string>> | undefined;
   /** The parent, named as the child is to store it: relative to the child's folder, or absolute. */
@@ -253,11 +254,13 @@ export function draftStream(path: string, options: CreateOptions): StreamDraft |
 
 /** @param write creates the image; the files stay open until the new files are disposed */
 function createFiles(path: string, options: CreateOptions, write: Format['create']): NewFiles {
-  const { backing, sizeBytes } = options;
+  const { backing } = options;
   const parentPath = backing && resolve(dirname(path), backing.path);
   using parent = parentPath
     ? openImage(parentPath, { ...options, format: backing.format, writable: false })
     : undefined;
+  const sizeBytes = options.sizeBytes ?? parent?.sizeBytes;
+  if (sizeBytes === undefined) throw new Failure('invalid', `no size was given for ${path}`);
   using stack = new DisposableStack();
   const created = stack.use(newFiles(options.overwrite === true, requireUnused));
   write(created.create(path), {

@@ -1,0 +1,189 @@
+/** `vbd convert`: a disk as another image; the flags are qemu-img's. */
+import { buildCommand, type Command } from '@stricli/core';
+import { Failure } from '../../base/failure.ts';
+import { parseSize } from '../../base/units.ts';
+import { concatenate, convertImage, type ConvertTarget } from '../../image/convert.ts';
+import { createFileTable } from '../../image/file-table.ts';
+import {
+  asksForHelp,
+  describeOptions,
+  packedOptions,
+  parseOptions,
+} from '../../image/format-options.ts';
+import type { ImageFormat } from '../../image/formats.ts';
+import { formatOf } from '../../image/registry.ts';
+import type { CliContext } from '../context.ts';
+import {
+  backingOf,
+  imageFlags,
+  type ImageFlags,
+  openByFlags,
+  optionsFlag,
+  parseText,
+} from '../image-flags.ts';
+import { interruptible } from '../interruptible.ts';
+import { createProgress } from '../progress.ts';
+
+/** qemu-img's cache modes of the target, and whether each waits for stable storage. */
+const cacheModes = {
+  none: true,
+  writeback: true,
+  writethrough: true,
+  directsync: true,
+  unsafe: false,
+} as const;
+type CacheMode = keyof typeof cacheModes;
+const cacheNames = Object.keys(cacheModes) as CacheMode[];
+
+interface ConvertFlags extends ImageFlags {
+  readonly outputFormat: ImageFormat;
+  readonly options?: readonly string[];
+  readonly backingFile?: string;
+  readonly backingFormat?: ImageFormat;
+  readonly packed: boolean;
+  readonly progress: boolean;
+  readonly quiet: boolean;
+  readonly existing: boolean;
+  readonly targetIsZero: boolean;
+  readonly sparse: number;
+  readonly cache: CacheMode;
+  readonly sourceCache?: CacheMode;
+  readonly coroutines?: number;
+  readonly outOfOrder: boolean;
+}
+
+const off = { kind: 'boolean', default: false, withNegated: false } as const;
+
+export const convertCommand: Command<CliContext> = buildCommand({
+  docs: {
+    brief: 'Copy a disk into another image',
+    fullDescription: [
+      'Several images are copied as one disk. The new image appears under its name when it is',
+      'whole; with -t writeback it is on stable storage by then, as qemu-img has it. SIGUSR1 makes',
+      'it say how far it is. vbd convert -O FORMAT -o help lists the options of a format.',
+    ].join('\n'),
+  },
+  parameters: {
+    flags: {
+      format: imageFlags.format,
+      outputFormat: {
+        ...imageFlags.format,
+        brief: 'Format of the new image',
+        optional: false,
+        default: 'raw',
+      },
+      options: optionsFlag,
+      backingFile: {
+        kind: 'parsed',
+        parse: parseText,
+        brief: 'Parent of the new image, which then stores what differs from it',
+        placeholder: 'file',
+        optional: true,
+      },
+      backingFormat: { ...imageFlags.format, brief: 'Format of that parent' },
+      packed: { ...off, brief: 'Compress it' },
+      progress: { ...off, brief: 'Say how far it is' },
+      quiet: imageFlags.quiet,
+      existing: { ...off, brief: 'Write into an image that is there' },
+      targetIsZero: { ...off, brief: 'With -n: that image reads as zeros' },
+      sparse: {
+        kind: 'parsed',
+        parse: parseSize,
+        brief: 'Do not store so many zeros in a row; 0: store all',
+        placeholder: 'size',
+        default: '4k',
+      },
+      cache: {
+        kind: 'enum',
+        values: cacheNames,
+        brief: 'Cache mode of the new image',
+        default: 'unsafe',
+      },
+      sourceCache: {
+        kind: 'enum',
+        values: cacheNames,
+        brief: "Taken for qemu-img's sake",
+        optional: true,
+        hidden: true,
+      },
+      coroutines: {
+        kind: 'parsed',
+        parse: Number,
+        brief: "Taken for qemu-img's sake",
+        optional: true,
+        hidden: true,
+      },
+      outOfOrder: { ...off, brief: "Taken for qemu-img's sake", hidden: true },
+      forceShare: imageFlags.forceShare,
+      allowPath: imageFlags.allowPath,
+    },
+    aliases: {
+      f: 'format',
+      O: 'outputFormat',
+      o: 'options',
+      B: 'backingFile',
+      F: 'backingFormat',
+      c: 'packed',
+      p: 'progress',
+      q: 'quiet',
+      n: 'existing',
+      S: 'sparse',
+      t: 'cache',
+      T: 'sourceCache',
+      m: 'coroutines',
+      W: 'outOfOrder',
+      U: 'forceShare',
+    },
+    positional: {
+      kind: 'array',
+      parameter: {
+        brief: 'What is copied, then the new image',
+        parse: parseText,
+        placeholder: 'image',
+      },
+    },
+  },
+  async func(this: CliContext, flags: ConvertFlags, ...paths: string[]) {
+    const format = formatOf(flags.outputFormat);
+    if (asksForHelp(flags.options ?? [])) {
+      this.process.stdout.write(describeOptions(format));
+      return;
+    }
+    const path = paths.pop();
+    if (path === undefined || paths.length === 0) {
+      throw new Failure('invalid', 'two images are needed — vbd convert SOURCE… TARGET');
+    }
+    using files = createFileTable();
+    const [first, ...others] = paths.map((name) => openByFlags(name, flags, files));
+    if (first === undefined) throw new Error('there is a first image');
+    const source = concatenate(first, ...others);
+    const copying = convertImage(source, targetOf(path, flags), files);
+    using progress = createProgress(this.process, flags.progress && !flags.quiet);
+    using interrupted = interruptible(this.process);
+    for await (const doneBytes of copying) {
+      await progress.tell(doneBytes, source.sizeBytes);
+      if (interrupted.exitCode === undefined) continue;
+      this.process.exitCode = interrupted.exitCode;
+      return;
+    }
+    progress.end();
+  },
+});
+
+function targetOf(path: string, flags: ConvertFlags): ConvertTarget {
+  const format = formatOf(flags.outputFormat);
+  const options = parseOptions(flags.options ?? [], format);
+  if (flags.targetIsZero && !flags.existing) {
+    throw new Failure('invalid', 'a new image is zero — --target-is-zero goes with -n');
+  }
+  return {
+    path,
+    format: format.name,
+    options: flags.packed ? packedOptions(format.name, options.own) : options.own,
+    backing: backingOf(flags, options),
+    sparseBytes: flags.sparse,
+    kind: flags.existing ? (flags.targetIsZero ? 'existing, zero' : 'existing') : 'new',
+    durable: cacheModes[flags.cache],
+    allowPaths: flags.allowPath,
+  };
+}

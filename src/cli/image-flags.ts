@@ -1,0 +1,105 @@
+/** Flags that the verbs on images share, and how an image that a command line names is opened. */
+import { Failure } from '../base/failure.ts';
+import type { FileTable } from '../image/file-table.ts';
+import { type ImageFormat, imageFormats } from '../image/formats.ts';
+import type { NewImageOptions } from '../image/format-options.ts';
+import type { Image } from '../image/image.ts';
+import { type CreateOptions, openImage } from '../image/open.ts';
+
+/** qemu-img's names for formats that have another name here. */
+const otherNames: Readonly<Record<string, ImageFormat>> = { vpc: 'vhd', qcow: 'qcow1' };
+
+/** @throws Failure invalid */
+export function parseFormat(text: string): ImageFormat {
+  const format = imageFormats.find((name) => name === text) ?? otherNames[text];
+  if (format !== undefined) return format;
+  throw new Failure('invalid', `${text} is no format — one of ${imageFormats.join(', ')}`);
+}
+
+export const parseText = (text: string): string => text;
+
+export const imageFlags = {
+  format: {
+    kind: 'parsed',
+    parse: parseFormat,
+    brief: 'Format of the image; without it, it is looked for',
+    placeholder: 'format',
+    optional: true,
+  },
+  output: {
+    kind: 'enum',
+    values: ['human', 'json'],
+    brief: 'What is printed',
+    default: 'human',
+  },
+  json: { kind: 'boolean', brief: 'The same as --output=json', default: false, withNegated: false },
+  forceShare: {
+    kind: 'boolean',
+    brief: 'Also while someone writes to it',
+    default: false,
+    withNegated: false,
+  },
+  allowPath: {
+    kind: 'parsed',
+    parse: parseText,
+    brief: 'Folder in which parents and extents may be, too',
+    placeholder: 'dir',
+    variadic: true,
+    optional: true,
+  },
+  quiet: { kind: 'boolean', brief: 'Print errors only', default: false, withNegated: false },
+} as const;
+
+export const imageArgument = {
+  brief: 'The image',
+  parse: parseText,
+  placeholder: 'image',
+} as const;
+
+export interface ImageFlags {
+  readonly format?: ImageFormat | undefined;
+  readonly forceShare: boolean;
+  readonly allowPath?: readonly string[] | undefined;
+}
+
+export interface OutputFlags {
+  readonly output: 'human' | 'json';
+  readonly json: boolean;
+}
+
+export function wantsJson(flags: OutputFlags): boolean {
+  return flags.json || flags.output === 'json';
+}
+
+export const optionsFlag = {
+  kind: 'parsed',
+  parse: parseText,
+  brief: "The format's own options, name=value,…; help lists them",
+  placeholder: 'options',
+  variadic: true,
+  optional: true,
+} as const;
+
+/** The parent that flags or options name. @throws Failure invalid */
+export function backingOf(
+  flags: { readonly backingFile?: string; readonly backingFormat?: ImageFormat },
+  options: NewImageOptions,
+): CreateOptions['backing'] {
+  const path = flags.backingFile ?? options.backingFile;
+  const named = options.backingFormat;
+  const format = flags.backingFormat ?? (named === undefined ? undefined : parseFormat(named));
+  if (path !== undefined) return { path, format };
+  if (format === undefined) return undefined;
+  throw new Failure('invalid', 'the format of a parent is given, but no parent — name it with -b');
+}
+
+/** Opens an image as its flags say. @throws Failure */
+export function openByFlags(
+  path: string,
+  flags: ImageFlags,
+  files: FileTable,
+  writable = false,
+): Image {
+  const { format, forceShare, allowPath: allowPaths } = flags;
+  return openImage(path, { format, writable, files, lock: !forceShare, allowPaths });
+}
