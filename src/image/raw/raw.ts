@@ -2,6 +2,7 @@
 import { Failure } from '../../base/failure.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
+import { fileFacts } from '../../sys/file.ts';
 import { addExtent, ExtentKind } from '../extents.ts';
 import type { CreateContext, Format, OpenContext } from '../formats.ts';
 import type { Image } from '../image.ts';
@@ -56,6 +57,9 @@ function open(bytes: Bytes, { files, writable }: OpenContext): Image {
     planFlush: () => {},
     planClose: () => {},
     planResize(size, out) {
+      if (bytes.fd !== undefined && fileFacts(bytes.fd).kind === 'block') {
+        throw new Failure('unsupported', `${bytes.path} is a device — it cannot be resized here`);
+      }
       addResize(out, file, size);
       sizeBytes = wholeSectors(size);
     },
