@@ -7,11 +7,11 @@ import { loopKernel } from '../backend/loop-kernel.ts';
 import { createLoopPool } from '../backend/loop-pool.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
+import { peerPid, serveControl } from '../tap/control-server.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
 import { type Config, loadConfig } from './config.ts';
 import { controlApi } from './control.ts';
-import { peerPid, serveControl } from './control-server.ts';
 import { startDaemon } from './daemon.ts';
 import { kernelBackends } from './kernel-backends.ts';
 import { createLeases } from './leases.ts';
@@ -116,7 +116,7 @@ async function main(): Promise<void> {
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
   const app = controlApi({ daemon, leases, verbs, version, pidOf: peerPid });
-  stack.use(await serveControl(app, config.socket, log));
+  stack.use(await serveControl('vbdd', app, config.socket, log));
   log(
     'notice',
     `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,

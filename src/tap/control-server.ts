@@ -1,4 +1,4 @@
-/** Serves the control API on a unix socket of mode 0600 to this daemon's own user and root. */
+/** Serves a program's control API on a unix socket of mode 0600, to its own user and root. */
 import { chmodSync, mkdirSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
@@ -21,10 +21,16 @@ export function peerPid(context: Context): number {
 
 /**
  * Listens at `path`, taking the place of a socket that nobody answers.
- * @throws Failure exists when another vbdd answers there; denied
+ * @param name of the program, for sentences
+ * @throws Failure exists when another of its kind answers there; denied
  */
-export async function serveControl(app: Hono, path: string, log: Log): Promise<AsyncDisposable> {
-  await clearStaleSocket(path);
+export async function serveControl(
+  name: string,
+  app: Hono,
+  path: string,
+  log: Log,
+): Promise<AsyncDisposable> {
+  await clearStaleSocket(name, path);
   const listener = getRequestListener(app.fetch);
   const server = createServer((request, response) => void listener(request, response));
   server.on('connection', (socket: Socket) => checkPeer(socket, log));
@@ -66,10 +72,10 @@ async function listen(server: Server, path: string): Promise<void> {
   }
 }
 
-async function clearStaleSocket(path: string): Promise<void> {
+async function clearStaleSocket(name: string, path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   if (await isAnswered(path)) {
-    throw new Failure('exists', `another vbdd answers at ${path} — stop it, or use --socket`);
+    throw new Failure('exists', `another ${name} answers at ${path} — stop it, or use --socket`);
   }
   try {
     unlinkSync(path);
