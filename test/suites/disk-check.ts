@@ -41,9 +41,10 @@ export function stretchesOf(image: Image, files: FileTable): Stretch[] {
 }
 
 const chunk = new Uint8Array(1 << 20);
-const zeros = Buffer.alloc(1 << 20);
+const PAGE = 4096;
+const zeros = Buffer.alloc(PAGE);
 
-/** Calls `visit` with the tag of every sector that is stored, and of each of `also` that is not. */
+/** Calls `visit` with the tag of every sector that holds something, and of each of `also`. */
 export function visitSectors(
   image: Image,
   files: FileTable,
@@ -51,23 +52,26 @@ export function visitSectors(
   visit: (sector: number, tag: number) => void,
 ): void {
   const transfer = createTransfer(files);
-  const unstored = new Set(also);
+  const empty = new Set(also);
   for (const stretch of stretchesOf(image, files)) {
     if (!stretch.stored) continue;
     for (let done = 0; done < stretch.lengthBytes; done += chunk.length) {
       const at = stretch.at + done;
       const view = chunk.subarray(0, Math.min(chunk.length, stretch.lengthBytes - done));
       transfer.read(image, view, at);
-      const empty = zeros.compare(view, 0, view.length, 0, view.length) === 0;
       for (let from = 0; from < view.length; from += SECTOR_BYTES) {
+        const page = Math.min(PAGE, view.length - from);
+        if (from % PAGE === 0 && zeros.compare(view, from, from + page, 0, page) === 0) {
+          from += page - SECTOR_BYTES;
+          continue;
+        }
         const sector = (at + from) / SECTOR_BYTES;
-        if (empty && !unstored.has(sector)) continue;
-        unstored.delete(sector);
-        visit(sector, empty ? 0 : tagOf(view.subarray(from, from + SECTOR_BYTES), sector));
+        empty.delete(sector);
+        visit(sector, tagOf(view.subarray(from, from + SECTOR_BYTES), sector));
       }
     }
   }
-  for (const sector of unstored) if (sector * SECTOR_BYTES < image.sizeBytes) visit(sector, 0);
+  for (const sector of empty) if (sector * SECTOR_BYTES < image.sizeBytes) visit(sector, 0);
 }
 
 /** Asserts that an image reads as the model says, all of it. */

@@ -12,10 +12,12 @@ import type { FileBytesOptions } from '../../src/bytes/file-bytes.ts';
 
 const PAGE = 4096;
 
-/** Contents: pages that are not there are zeros. Pages are never changed in place when shared. */
+/** Pages that are not there are zeros. */
 interface Contents {
   sizeBytes: number;
   readonly pages: Map<number, Uint8Array>;
+  /** Pages that no copy shares: only these are changed in place. */
+  own: Set<number>;
 }
 
 /** What was done to a file: bytes written (`data` undefined: zeros), or another size. */
@@ -54,7 +56,7 @@ export function readFolder(folder: string): MemoryFiles {
 }
 
 function contentsOf(bytes: Uint8Array): Contents {
-  const contents: Contents = { sizeBytes: bytes.length, pages: new Map() };
+  const contents: Contents = { sizeBytes: bytes.length, pages: new Map(), own: new Set() };
   for (let at = 0; at < bytes.length; at += PAGE) {
     const page = new Uint8Array(PAGE);
     page.set(bytes.subarray(at, at + PAGE));
@@ -63,8 +65,9 @@ function contentsOf(bytes: Uint8Array): Contents {
   return contents;
 }
 
-function copyOf({ sizeBytes, pages }: Contents): Contents {
-  return { sizeBytes, pages: new Map(pages) };
+function copyOf(contents: Contents): Contents {
+  contents.own = new Set();
+  return { ...contents, pages: new Map(contents.pages), own: new Set() };
 }
 
 /** `data` undefined: zeros. A file grows as it must. */
@@ -74,12 +77,20 @@ function change(contents: Contents, at: number, lengthBytes: number, data?: Uint
   for (let from = at; from < end;) {
     const number = Math.floor(from / PAGE);
     const to = Math.min(end, (number + 1) * PAGE);
-    const page = contents.pages.get(number)?.slice() ?? new Uint8Array(PAGE);
+    const page = ownPage(contents, number);
     if (data === undefined) page.fill(0, from - number * PAGE, to - number * PAGE);
     else page.set(data.subarray(from - at, to - at), from - number * PAGE);
-    contents.pages.set(number, page);
     from = to;
   }
+}
+
+function ownPage(contents: Contents, number: number): Uint8Array {
+  const page = contents.pages.get(number);
+  if (page !== undefined && contents.own.has(number)) return page;
+  const own = page?.slice() ?? new Uint8Array(PAGE);
+  contents.pages.set(number, own);
+  contents.own.add(number);
+  return own;
 }
 
 function cut(contents: Contents, sizeBytes: number): void {
@@ -102,6 +113,19 @@ function read(contents: Contents, into: Uint8Array, at: number): number {
     done += length;
   }
   return count;
+}
+
+/** Pages of zeros are holes. */
+function nextStored(contents: Contents, at: number): { at: number; end: number } | undefined {
+  const { pages, sizeBytes } = contents;
+  const isHole = (page: number): boolean => pages.get(page)?.every((byte) => byte === 0) ?? true;
+  const last = Math.ceil(sizeBytes / PAGE);
+  let page = Math.floor(at / PAGE);
+  while (page < last && isHole(page)) page += 1;
+  if (page >= last) return undefined;
+  const begin = page;
+  while (page < last && !isHole(page)) page += 1;
+  return { at: Math.max(at, begin * PAGE), end: Math.min(sizeBytes, page * PAGE) };
 }
 
 /** For `OpenOptions.openBytes`. */
@@ -147,9 +171,18 @@ function bytesOf(files: MemoryFiles, file: MemoryFile, writable: boolean): Bytes
       }
       files.onCall?.();
     },
-    nextStored: (at) => (at < file.now.sizeBytes ? { at, end: file.now.sizeBytes } : undefined),
+    nextStored: (at) => nextStored(file.now, at),
     [Symbol.dispose]() {},
   };
+}
+
+/** The files as a kill leaves them: all that was handed over is there. */
+export function afterKill(files: MemoryFiles): MemoryFiles {
+  const byPath = new Map<string, MemoryFile>();
+  for (const { path, now } of files.byPath.values()) {
+    byPath.set(path, { path, now: copyOf(now), stable: copyOf(now), changes: [] });
+  }
+  return { byPath, onCall: undefined };
 }
 
 /** Whether the next content of a sector reached the disk: by its file, change and sector. */

@@ -13,7 +13,13 @@ import { createTransfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, setTags, tagOf, type Tags } from './disk-model.ts';
 import { type Command, cutRange, type ImageKind } from './image-programs.ts';
-import { afterPowerCut, type MemoryFiles, openIn, type Reached } from './memory-files.ts';
+import {
+  afterKill,
+  afterPowerCut,
+  type MemoryFiles,
+  openIn,
+  type Reached,
+} from './memory-files.ts';
 
 /** An image to begin with: its files, and what its disk holds. */
 export interface Beginning {
@@ -51,7 +57,7 @@ export function playPowerCuts(
   const story: Story = {
     kind,
     path: beginning.path,
-    files: afterPowerCut(beginning.files, () => true),
+    files: afterKill(beginning.files),
     random: randomOf(seed),
     now: new Map(beginning.tags),
     flushed: new Map(beginning.tags),
@@ -158,7 +164,7 @@ function trySome(story: Story): number {
     const at = sector * SECTOR_BYTES;
     return at >= inFlight.at && at < inFlight.at + inFlight.lengthBytes;
   };
-  tryOne(story, 'killed', () => true, killed);
+  tryOne(story, 'killed', afterKill(story.files), killed);
   const cut: Allowed = (sector, tag) =>
     tag === (story.flushed.get(sector) ?? 0) || story.since.get(sector)?.has(tag) === true;
   const open = [...story.files.byPath.values()].flatMap((file) =>
@@ -175,14 +181,16 @@ function trySome(story: Story): number {
     'half of the sectors reached it': () => random() < 0.5,
     'most sectors reached it': () => random() < 0.9,
   };
-  for (const [name, reached] of Object.entries(ways)) tryOne(story, name, reached, cut);
+  for (const [name, reached] of Object.entries(ways)) {
+    tryOne(story, name, afterPowerCut(story.files, reached), cut);
+  }
   return 1 + Object.keys(ways).length;
 }
 
-function tryOne(story: Story, name: string, reached: Reached, allowed: Allowed): void {
+function tryOne(story: Story, name: string, left: MemoryFiles, allowed: Allowed): void {
   const when = `${name}, after call ${story.calls}`;
   try {
-    holds(story, afterPowerCut(story.files, reached), allowed);
+    holds(story, left, allowed);
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
     throw new Error(`${when}: ${why}`, { cause: thrown });
