@@ -90,6 +90,9 @@ export const fallocate: (fd: number, mode: number, at: number, lengthBytes: numb
 export const ftruncate: (fd: number, lengthBytes: number) => number = checked(
   'int ftruncate(int fd, int64_t lengthBytes)',
 );
+/** Answers an errno itself. */
+export const posixFadvise: (fd: number, at: number, lengthBytes: number, advice: number) => number =
+  checked('int posix_fadvise(int fd, int64_t at, int64_t lengthBytes, int advice)');
 export const fdatasync: (fd: number) => number = checked('int fdatasync(int fd)');
 export const read: (fd: number, to: Memory, count: number) => number = checked(
   'int64_t read(int fd, void *to, size_t count)',
@@ -177,9 +180,20 @@ export const syscall: (number: number, a: number, b: number, c: number) => numbe
 export const ioUringSetup: (number: number, entries: number, parameters: Uint8Array) => number =
   checked('long syscall(long number, uint entries, void *parameters)');
 
+export const ioUringRegister: (
+  number: number,
+  fd: number,
+  operation: number,
+  argument: Uint8Array,
+  count: number,
+) => number = checked(
+  'long syscall(long number, int fd, uint operation, void *argument, uint count)',
+);
+
 /** The same without an exception, for hot paths: -1, and `errno` says why until the next call. */
 export const raw: {
   errno(): number;
+  read(fd: number, to: Address, count: number): number;
   pread(fd: number, to: Address, count: number, at: number): number;
   pwrite(fd: number, from: Address, count: number, at: number): number;
   preadv2(fd: number, vectors: Address, count: number, at: number, flags: number): number;
@@ -195,6 +209,7 @@ export const raw: {
   ): number;
 } = {
   errno: () => koffi.errno(),
+  read: libc.func('int64_t read(int fd, size_t to, size_t count)'),
   pread: libc.func('int64_t pread(int fd, size_t to, size_t count, int64_t at)'),
   pwrite: libc.func('int64_t pwrite(int fd, size_t from, size_t count, int64_t at)'),
   preadv2: libc.func('int64_t preadv2(int fd, size_t vectors, int count, int64_t at, int flags)'),

@@ -6,14 +6,16 @@
 import { constants } from 'node:os';
 import { bytes, struct, u32le } from '../base/struct.ts';
 import { ownFd } from './fd.ts';
-import { ErrnoError, ioUringSetup, isErrno, raw } from './ffi.ts';
-import { mapShared } from './memory.ts';
+import { ErrnoError, ioUringRegister, ioUringSetup, isErrno, raw } from './ffi.ts';
+import { mapPrivate, mapShared } from './memory.ts';
+import { createEventFd } from './wait.ts';
 
 const { EAGAIN, EBUSY, EINTR } = constants.errno;
 
 // The numbers are the same on every architecture.
 const SYS_IO_URING_SETUP = 425;
 const SYS_IO_URING_ENTER = 426;
+const SYS_IO_URING_REGISTER = 427;
 
 const IORING_OP_FSYNC = 3;
 const IORING_OP_READ = 22;
@@ -29,6 +31,7 @@ const IORING_SETUP_NO_SQARRAY = 1 << 16;
 const IORING_OFF_RINGS = 0;
 const IORING_OFF_SQES = 0x10000000;
 const IORING_ENTER_GETEVENTS = 1;
+const IORING_REGISTER_EVENTFD = 4;
 /** Of the flags that the kernel sets: IORING_SQ_CQ_OVERFLOW and IORING_SQ_TASKRUN. */
 const NEEDS_ENTER = (1 << 1) | (1 << 2);
 
@@ -124,6 +127,10 @@ export function createUring(
 /** The memory of both rings, where its parts are in words, and how far each side is. */
 interface Rings {
   readonly fd: number;
+  /** Signalled with results: a ring of DEFER_TASKRUN does not wake who polls itself. */
+  readonly eventFd: number;
+  /** Room for what is read from it. */
+  readonly eventCount: number;
   readonly ring: Int32Array;
   readonly entries: Int32Array;
   readonly sqTail: number;
@@ -151,10 +158,16 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
   );
   const ringMemory = undo.use(mapShared(number, IORING_OFF_RINGS, ringBytes));
   const entryMemory = undo.use(mapShared(number, IORING_OFF_SQES, p.sqEntries * SQE_WORDS * 4));
+  const event = undo.use(createEventFd());
+  const eventCount = undo.use(mapPrivate(8));
+  const registered = new Uint8Array(new Int32Array([event.number]).buffer);
+  ioUringRegister(SYS_IO_URING_REGISTER, number, IORING_REGISTER_EVENTFD, registered, 1);
   const ring = new Int32Array(ringMemory.memory);
   if (indexed) for (let i = 0; i < p.sqEntries; i++) ring[p.sqArray / 4 + i] = i;
   const rings: Rings = {
     fd: number,
+    eventFd: event.number,
+    eventCount: eventCount.address,
     ring,
     entries: new Int32Array(entryMemory.memory),
     sqTail: p.sqTail / 4,
@@ -171,7 +184,7 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
   };
   const owned = undo.move();
   return {
-    fd: number,
+    fd: event.number,
     get inFlight() {
       return rings.inFlight;
     },
@@ -256,14 +269,22 @@ function submit(rings: Rings): void {
 function reap(rings: Rings, onEnd: (tag: number, result: number) => void): void {
   const { ring } = rings;
   submit(rings);
-  if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0);
-  while (rings.head !== Atomics.load(ring, rings.cqTail)) {
-    const entry = rings.cqes + (rings.head & rings.cqMask) * CQE_WORDS;
-    const tag = ring[entry] ?? 0;
-    const result = ring[entry + 2] ?? 0;
-    rings.head = (rings.head + 1) | 0;
-    Atomics.store(ring, rings.cqHead, rings.head);
-    rings.inFlight--;
-    onEnd(tag, result);
+  while (hasResults(rings)) {
+    if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0);
+    while (rings.head !== Atomics.load(ring, rings.cqTail)) {
+      const entry = rings.cqes + (rings.head & rings.cqMask) * CQE_WORDS;
+      const tag = ring[entry] ?? 0;
+      const result = ring[entry + 2] ?? 0;
+      rings.head = (rings.head + 1) | 0;
+      Atomics.store(ring, rings.cqHead, rings.head);
+      rings.inFlight--;
+      onEnd(tag, result);
+    }
+    // What ends from now on signals it again; what ended just before is looked for again.
+    raw.read(rings.eventFd, rings.eventCount, 8);
   }
+}
+
+function hasResults({ ring, sqFlags, head, cqTail }: Rings): boolean {
+  return (Atomics.load(ring, sqFlags) & NEEDS_ENTER) !== 0 || head !== Atomics.load(ring, cqTail);
 }
