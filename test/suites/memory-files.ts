@@ -77,6 +77,11 @@ function change(contents: Contents, at: number, lengthBytes: number, data?: Uint
   for (let from = at; from < end;) {
     const number = Math.floor(from / PAGE);
     const to = Math.min(end, (number + 1) * PAGE);
+    if (data === undefined && to - from === PAGE) {
+      contents.pages.delete(number);
+      from = to;
+      continue;
+    }
     const page = ownPage(contents, number);
     if (data === undefined) page.fill(0, from - number * PAGE, to - number * PAGE);
     else page.set(data.subarray(from - at, to - at), from - number * PAGE);
@@ -87,7 +92,8 @@ function change(contents: Contents, at: number, lengthBytes: number, data?: Uint
 function ownPage(contents: Contents, number: number): Uint8Array {
   const page = contents.pages.get(number);
   if (page !== undefined && contents.own.has(number)) return page;
-  const own = page?.slice() ?? new Uint8Array(PAGE);
+  const own = new Uint8Array(PAGE);
+  if (page !== undefined) own.set(page);
   contents.pages.set(number, own);
   contents.own.add(number);
   return own;
@@ -115,16 +121,14 @@ function read(contents: Contents, into: Uint8Array, at: number): number {
   return count;
 }
 
-/** Pages of zeros are holes. */
 function nextStored(contents: Contents, at: number): { at: number; end: number } | undefined {
   const { pages, sizeBytes } = contents;
-  const isHole = (page: number): boolean => pages.get(page)?.every((byte) => byte === 0) ?? true;
   const last = Math.ceil(sizeBytes / PAGE);
   let page = Math.floor(at / PAGE);
-  while (page < last && isHole(page)) page += 1;
+  while (page < last && !pages.has(page)) page += 1;
   if (page >= last) return undefined;
   const begin = page;
-  while (page < last && !isHole(page)) page += 1;
+  while (page < last && pages.has(page)) page += 1;
   return { at: Math.max(at, begin * PAGE), end: Math.min(sizeBytes, page * PAGE) };
 }
 

@@ -8,7 +8,12 @@ export interface Geometry {
 }
 
 const MAX_CYLINDERS = 65535;
-/** The largest geometry: it says that the disk is at least as large, and nothing more. */
+/** It says that the disk is at least as large, and nothing more. */
+export const largestGeometry: Geometry = {
+  cylinders: MAX_CYLINDERS,
+  heads: 16,
+  sectorsPerTrack: 255,
+};
 export const MAX_GEOMETRY_SECTORS = MAX_CYLINDERS * 16 * 255;
 
 export function geometrySectors(geometry: Geometry): number {

@@ -1,0 +1,251 @@
+/**
+ * Where new blocks of a VHD go: space that is known to read as zeros, on stable storage and within
+ * the file, so that a block needs no flush of its own to be put there. It comes in batches, from
+ * what freed blocks have left and from beyond the last block.
+ */
+import { Failure } from '../../base/failure.ts';
+import { addBarrier, addResize, addZero, type Steps } from '../steps.ts';
+import {
+  blockLength,
+  DAMAGED,
+  type Dynamic,
+  entryOf,
+  lookAtEnd,
+  NOT_THERE,
+  placeOf,
+} from './dynamic.ts';
+import { MAX_SECTORS, SECTOR_BYTES, UNUSED } from './layout.ts';
+import { put } from './put.ts';
+
+/** How many blocks are made ready at a time: one flush, and as much more file at most. */
+const BATCH_BLOCKS = 32;
+/** On a device, zeroing may be writing. */
+const DEVICE_BATCH_BLOCKS = 4;
+/** Blocks' data begin at multiples of this, whatever the length of their bitmaps. */
+const ALIGN_BYTES = 4096;
+/** Nobody's: a place that was free when the image was opened. */
+const NOBODY = -1;
+
+export interface Places {
+  readonly device: boolean;
+  /** The block table was looked through; what follows is known from then on. */
+  surveyed: boolean;
+  /** Places that several blocks claim: they are not written to. */
+  readonly shared: Set<number>;
+  /** The table names blocks that are past the end of the file: until that is mended it may not grow over them. */
+  cutOff: boolean;
+  /** Places that are free but not clean, and the block whose entry must be seen to be gone. */
+  readonly free: Map<number, number>;
+  /** Places that may be used as they are. */
+  readonly clean: number[];
+  /** They are known to have been made so. */
+  proven: boolean;
+  /** Until then: the first block that was put into one of them, and where, which shows it. */
+  witness: { readonly block: number; readonly at: number } | undefined;
+  /** No block is, or will be without another batch, at or after this byte. */
+  end: number;
+  /** The file was made longer than its blocks need. */
+  extended: boolean;
+}
+
+export function createPlaces(device: boolean): Places {
+  return {
+    device,
+    surveyed: false,
+    shared: new Set(),
+    cutOff: false,
+    free: new Map(),
+    clean: [],
+    proven: true,
+    witness: undefined,
+    end: 0,
+    extended: false,
+  };
+}
+
+function strideOf(vhd: Dynamic): number {
+  return vhd.bitmapBytes + vhd.blockBytes;
+}
+
+/** The first place at or after a byte. */
+function alignedPlace(vhd: Dynamic, at: number): number {
+  return Math.ceil((at + vhd.bitmapBytes) / ALIGN_BYTES) * ALIGN_BYTES - vhd.bitmapBytes;
+}
+
+/** Before each plan: what earlier plans were to do is only counted on when it was done. */
+export function beginPlan(vhd: Dynamic, out: Steps): void {
+  if (!vhd.places.surveyed) survey(vhd);
+  if (out.count === 0 && !vhd.places.proven) proveBatch(vhd);
+}
+
+/** Looks through the block table, once: what is claimed twice, what lies free between blocks, the end. */
+export function survey(vhd: Dynamic): void {
+  const { places } = vhd;
+  places.surveyed = true;
+  places.cutOff = false;
+  const used: number[] = [];
+  for (let block = 0; block < vhd.blocks; block++) {
+    const place = placeOf(vhd, block);
+    if (place >= 0) used.push(place);
+    if (isCutOff(vhd, block)) places.cutOff = true;
+  }
+  const sorted = Float64Array.from(used).sort();
+  const stride = strideOf(vhd);
+  let end = sorted[0] ?? vhd.metadataEnd;
+  let last = NOBODY;
+  for (const place of sorted) {
+    if (place < end) {
+      places.shared.add(place);
+      if (last !== NOBODY) places.shared.add(last);
+    }
+    if (place >= vhd.metadataEnd) addGaps(vhd, end, place);
+    end = Math.max(end, place + stride);
+    last = place;
+  }
+  places.end = Math.max(end, vhd.metadataEnd);
+}
+
+/** Whether a block is said to be where the file does not reach. */
+export function isCutOff(vhd: Dynamic, block: number): boolean {
+  const entry = entryOf(vhd, block);
+  const end = entry * SECTOR_BYTES + vhd.bitmapBytes + blockLength(vhd, block);
+  return entry !== UNUSED && end > vhd.fileBytes;
+}
+
+function addGaps(vhd: Dynamic, from: number, end: number): void {
+  const stride = strideOf(vhd);
+  let at = alignedPlace(vhd, Math.max(from, vhd.metadataEnd));
+  for (; at + stride <= end; at = alignedPlace(vhd, at + stride)) vhd.places.free.set(at, NOBODY);
+}
+
+/** The place of a block that may be written to. @throws Failure corrupt */
+export function writablePlace(vhd: Dynamic, block: number): number {
+  const place = placeOf(vhd, block);
+  if (place === NOT_THERE) return place;
+  const { shared, cutOff } = vhd.places;
+  if (place === DAMAGED || shared.has(place) || (cutOff && isCutOff(vhd, block))) {
+    throw new Failure('corrupt', `block ${block} of ${vhd.path} is damaged — run: vbd check`);
+  }
+  return place;
+}
+
+/**
+ * Takes a clean place for a block; what makes more of them is added to `out` where there are none.
+ * @throws Failure exhausted when the file cannot grow
+ */
+export function takePlace(vhd: Dynamic, block: number, out: Steps): number {
+  const { places } = vhd;
+  if (places.clean.length === 0) {
+    if (places.cutOff) {
+      const what = `${vhd.path} ends before blocks that it has — run: vbd check -r all`;
+      throw new Failure('corrupt', what);
+    }
+    makeClean(vhd, out);
+    places.proven = false;
+    places.witness = undefined;
+  }
+  const at = places.clean.shift() ?? 0;
+  if (!places.proven) places.witness ??= { block, at };
+  return at;
+}
+
+/** The last batch is only worth something if the plan that made it was carried out. */
+function proveBatch(vhd: Dynamic): void {
+  const { places } = vhd;
+  const { block, at } = places.witness ?? { block: Infinity, at: 0 };
+  places.proven = true;
+  places.witness = undefined;
+  if (block < vhd.blocks && entryOf(vhd, block) * SECTOR_BYTES === at) return;
+  for (const place of places.clean.splice(0)) places.free.set(place, NOBODY);
+  lookAtEnd(vhd);
+}
+
+/** Gives the place of a block back, whose entry is cleared in the same plan. */
+export function freePlace(vhd: Dynamic, block: number, place: number, out: Steps): void {
+  addZero(out, vhd.file, place, strideOf(vhd), true);
+  vhd.places.free.set(place, block);
+}
+
+function makeClean(vhd: Dynamic, out: Steps): void {
+  const { places } = vhd;
+  for (const [place, owner] of places.free) {
+    if (places.clean.length === BATCH_BLOCKS) break;
+    // A plan that was to free it may have failed, or is not carried out yet.
+    if (owner !== NOBODY && entryOf(vhd, owner) * SECTOR_BYTES === place) continue;
+    if (place + strideOf(vhd) > vhd.fileBytes) continue;
+    places.free.delete(place);
+    addZero(out, vhd.file, place, strideOf(vhd), true);
+    places.clean.push(place);
+  }
+  if (places.clean.length === 0) extend(vhd, out);
+  addBarrier(out, vhd.file);
+}
+
+/** Makes places beyond the last block: zeros up to there, and the footer after them. */
+function extend(vhd: Dynamic, out: Steps): void {
+  const { places, file } = vhd;
+  const from = places.end;
+  const limit = places.device ? vhd.fileBytes - SECTOR_BYTES : MAX_SECTORS * SECTOR_BYTES;
+  const batch = places.device ? DEVICE_BATCH_BLOCKS : Math.max(1, unusedBlocks(vhd));
+  const added: number[] = [];
+  for (let end = from; added.length < batch;) {
+    const at = alignedPlace(vhd, end);
+    end = at + strideOf(vhd);
+    if (end > limit) break;
+    added.push(at);
+    places.end = end;
+  }
+  if (added.length === 0) {
+    throw new Failure('exhausted', `${vhd.path} has no room for another block`);
+  }
+  places.clean.push(...added);
+  if (places.device) {
+    addZero(out, file, from, places.end - from, true);
+    return;
+  }
+  if (vhd.fileBytes > from) addZero(out, file, from, vhd.fileBytes - from, true);
+  places.extended = true;
+  addEnd(vhd, places.end, out);
+}
+
+function unusedBlocks(vhd: Dynamic): number {
+  let count = 0;
+  for (let block = 0; block < vhd.blocks && count < BATCH_BLOCKS; block++) {
+    if (entryOf(vhd, block) === UNUSED) count++;
+  }
+  return count;
+}
+
+/** Ends the file with the footer at byte `at`; on a device it is at the end of that. */
+export function addEnd(vhd: Dynamic, at: number, out: Steps): void {
+  const { file, places, footer } = vhd;
+  const end = places.device
+    ? vhd.fileBytes - SECTOR_BYTES
+    : Math.ceil(at / SECTOR_BYTES) * SECTOR_BYTES;
+  if (end < at) throw new Failure('exhausted', `${vhd.path} has no room for its footer`);
+  // What the table says must not be past the end, whatever a power cut leaves.
+  if (end + SECTOR_BYTES < vhd.fileBytes) addBarrier(out, file);
+  vhd.fileBytes = end + SECTOR_BYTES;
+  vhd.endAt = end;
+  if (!places.device) addResize(out, file, vhd.fileBytes);
+  put(out, file, end, footer);
+}
+
+/** Where the last block, or the metadata, ends: by the table, as it is now. */
+export function usedEnd(vhd: Dynamic): number {
+  let end = vhd.metadataEnd;
+  for (let block = 0; block < vhd.blocks; block++) {
+    const place = placeOf(vhd, block);
+    if (place >= 0) end = Math.max(end, place + strideOf(vhd));
+  }
+  return end;
+}
+
+/** What is left to do when the image is closed in order: the file ends where its blocks do. */
+export function planEnd(vhd: Dynamic, out: Steps): void {
+  const { places } = vhd;
+  if (!places.surveyed || places.cutOff) return;
+  const end = usedEnd(vhd);
+  const ends = vhd.endAt !== undefined && (places.device || !places.extended || vhd.endAt === end);
+  if (!ends) addEnd(vhd, end, out);
+}

@@ -1,0 +1,98 @@
+/**
+ * What has to be done so that a range of a dynamic or differencing VHD reads as zeros. A block of
+ * a disk without a parent is given back; in a child, zeros must hide what the parent has.
+ */
+import { createExtents, ExtentKind, resetExtents } from '../extents.ts';
+import { addZero, type Steps } from '../steps.ts';
+import { blockLength, type Dynamic, isFull, NOT_THERE, setFull } from './dynamic.ts';
+import { UNUSED } from './layout.ts';
+import { beginPlan, freePlace, writablePlace } from './places.ts';
+import { putEntry } from './put.ts';
+import { allocate, fillPart, type Part } from './write.ts';
+
+/** So that a plan for a whole disk does not become as long as its table. */
+const MOST_STEPS = 1000;
+
+/** `Image.planZero`. */
+export function planZeroDynamic(
+  vhd: Dynamic,
+  at: number,
+  lengthBytes: number,
+  unmap: boolean,
+  out: Steps,
+): number {
+  let done = 0;
+  while (done < lengthBytes && out.count < MOST_STEPS) {
+    beginPlan(vhd, out);
+    const part = partAt(vhd, at + done, lengthBytes - done);
+    if (!zeroPart(vhd, part, unmap, out)) break;
+    done += part.end - part.from;
+  }
+  return done;
+}
+
+/** The part of the range that is in the block of its first byte. */
+export function partAt(vhd: Dynamic, at: number, lengthBytes: number): Part {
+  const block = Math.floor(at / vhd.blockBytes);
+  const from = at - block * vhd.blockBytes;
+  return { block, from, end: Math.min(vhd.blockBytes, from + lengthBytes) };
+}
+
+/** @returns false when it has to stop for a page */
+function zeroPart(vhd: Dynamic, part: Part, unmap: boolean, out: Steps): boolean {
+  const { block, from, end } = part;
+  const place = writablePlace(vhd, block);
+  const whole = from === 0 && end >= blockLength(vhd, block);
+  const addZeros = (dataAt: number): void =>
+    addZero(out, vhd.file, dataAt + from, end - from, unmap);
+  if (place === NOT_THERE) {
+    const isZero = unmap ? readsAsZeros(vhd, part, out) : false;
+    if (isZero === undefined) return false;
+    if (isZero) return true;
+    allocate(vhd, part, unmap ? nothing : addZeros, out);
+    return true;
+  }
+  if (vhd.parent === undefined && unmap && whole) {
+    putEntry(vhd, block, UNUSED, out);
+    freePlace(vhd, block, place, out);
+    setFull(vhd, block, false);
+    if (vhd.batmap !== undefined) vhd.batmap.stale = true;
+    return true;
+  }
+  // Without a parent, sectors that are not present are zeros: so their bits may stay as they are.
+  if (vhd.parent === undefined || isFull(vhd, block)) {
+    addZeros(place + vhd.bitmapBytes);
+    return true;
+  }
+  return fillPart(vhd, part, place, addZeros, out);
+}
+
+/** Places for new blocks read as zeros. */
+function nothing(): void {}
+
+const below = createExtents();
+
+/** Whether a part of a block that has no place reads as zeros already; undefined when that takes a page. */
+export function readsAsZeros(
+  { parent, blockBytes }: Dynamic,
+  part: Part,
+  out: Steps,
+): boolean | undefined {
+  if (parent === undefined) return true;
+  const begin = part.block * blockBytes;
+  const end = Math.min(begin + part.end, parent.sizeBytes);
+  for (let at = begin + part.from; at < end;) {
+    resetExtents(below);
+    at += parent.map(at, end - at, below);
+    for (let index = 0; index < below.count; index++) {
+      const kind = below.kind[index];
+      if (kind !== ExtentKind.zero && kind !== ExtentKind.absent) return false;
+    }
+    if (below.needFile >= 0) {
+      out.needFile = below.needFile;
+      out.needAt = below.needAt;
+      return undefined;
+    }
+  }
+  return true;
+}
