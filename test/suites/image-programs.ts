@@ -46,6 +46,9 @@ export function verbsOf(kind: ImageKind): Verb[] {
   return verbs;
 }
 
+/** What is written or read at once, so that many programs are played. */
+const MOST_BYTES = 1 << 20;
+
 /** Random programs of some of the verbs. A range may go past the end: the player cuts it. */
 export function programs(kind: ImageKind, verbs: readonly Verb[]): fc.Arbitrary<Command[]> {
   const choices = verbs.map((verb) => ({ weight: weights[verb], arbitrary: command(kind, verb) }));
@@ -67,15 +70,16 @@ const weights: Readonly<Record<Verb, number>> = {
 function command(kind: ImageKind, verb: Verb): fc.Arbitrary<Command> {
   switch (verb) {
     case 'write':
+      return ranges(kind, MOST_BYTES).map((range) => ({ do: verb, ...range }));
     case 'discard':
-      return ranges(kind).map((range) => ({ do: verb, ...range }));
+      return ranges(kind, Infinity).map((range) => ({ do: verb, ...range }));
     case 'zero':
       return fc
-        .tuple(ranges(kind), fc.boolean())
+        .tuple(ranges(kind, Infinity), fc.boolean())
         .map(([range, unmap]) => ({ do: verb, ...range, unmap }));
     case 'read':
       return fc
-        .tuple(ranges(kind), fc.nat(SECTOR_BYTES - 1))
+        .tuple(ranges(kind, MOST_BYTES), fc.nat(SECTOR_BYTES - 1))
         .map(([{ at, lengthBytes }, more]) => ({ do: verb, at: at + more, lengthBytes }));
     case 'snapshot':
       return fc.constantFrom(0, 0, SECTOR_BYTES, 1 << 20).map((more) => ({ do: verb, more }));
@@ -87,12 +91,15 @@ function command(kind: ImageKind, verb: Verb): fc.Arbitrary<Command> {
 }
 
 /** Whole sectors around an edge: from it, up to it, over it, or all to the next one. */
-function ranges(kind: ImageKind): fc.Arbitrary<{ at: number; lengthBytes: number }> {
+function ranges(
+  kind: ImageKind,
+  mostBytes: number,
+): fc.Arbitrary<{ at: number; lengthBytes: number }> {
   const edges = [...new Set([0, ...kind.edges, kind.sizeBytes])].sort((a, b) => a - b);
   const length = fc.oneof(
     { weight: 6, arbitrary: fc.integer({ min: 1, max: 9 }).map((n) => n * SECTOR_BYTES) },
     { weight: 2, arbitrary: fc.constantFrom(4096, 65_536) },
-    { weight: 2, arbitrary: fc.constantFrom(...distances(edges)) },
+    { weight: 2, arbitrary: fc.constantFrom(...distances(edges, mostBytes)) },
   );
   return fc
     .tuple(fc.constantFrom(...edges), fc.integer({ min: -8, max: 8 }), length)
@@ -104,9 +111,10 @@ function ranges(kind: ImageKind): fc.Arbitrary<{ at: number; lengthBytes: number
 }
 
 /** How far apart edges are, near ones and far ones. */
-function distances(sorted: readonly number[]): number[] {
+function distances(sorted: readonly number[], mostBytes: number): number[] {
   const next = sorted.slice(1).map((edge, index) => edge - (sorted[index] ?? 0));
-  return [...new Set([...next, sorted.at(-1) ?? SECTOR_BYTES])];
+  const all = [...next, sorted.at(-1) ?? SECTOR_BYTES];
+  return [...new Set(all.map((distance) => Math.min(distance, mostBytes)))];
 }
 
 function sizes(kind: ImageKind): fc.Arbitrary<number> {
