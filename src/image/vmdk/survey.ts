@@ -124,6 +124,10 @@ function countGrain(
   if (place <= 0) return;
   survey.allocated++;
   if (place >= grains.endAt) note(survey.pastEnd, part.startAt + at);
+  else if (!grains.compressed && !grains.endIsOpen) {
+    const used = Math.min(grains.grainBytes, part.lengthBytes - at);
+    if (place + used > grains.endAt) note(survey.broken, part.startAt + at);
+  }
   if (uses.last !== place - grains.grainBytes && survey.allocated > 1) survey.fragmented++;
   uses.add(place, Use.grain);
   uses.last = place;
