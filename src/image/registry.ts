@@ -2,10 +2,11 @@
 import { Failure } from '../base/failure.ts';
 import type { Format, ImageFormat } from './formats.ts';
 import { raw } from './raw/raw.ts';
+import { vhd } from './vhd/vhd.ts';
 import { vmdk } from './vmdk/vmdk.ts';
 
 /** In the order in which a file is held against them; raw is what is left. */
-export const formats: readonly Format[] = [vmdk, raw];
+export const formats: readonly Format[] = [vhd, vmdk, raw];
 
 /** @throws Failure unsupported */
 export function formatOf(name: ImageFormat): Format {
