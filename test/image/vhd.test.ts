@@ -2,22 +2,41 @@
 import { imageSuite } from '../suites/image-suite.ts';
 
 const block = 64 * 1024;
-
-imageSuite({
-  name: 'vhd, fixed',
+const dynamic = {
   format: 'vhd',
-  options: { subformat: 'fixed', force_size: 'on' },
-  sizeBytes: 1 << 20,
-  edges: [4096, 1 << 19],
-  resizes: 'any',
-});
-
-imageSuite({
-  name: 'vhd, dynamic',
-  format: 'vhd',
-  options: { block_size: '64K', force_size: 'on' },
-  children: { block_size: '64K' },
   sizeBytes: 12 * block + 2048,
   edges: [block, 2 * block, 11 * block, 12 * block],
   resizes: 'any',
-});
+} as const;
+
+imageSuite(
+  {
+    name: 'vhd, fixed',
+    format: 'vhd',
+    options: { subformat: 'fixed', force_size: 'on' },
+    sizeBytes: 1 << 20,
+    edges: [4096, 1 << 19],
+    resizes: 'any',
+  },
+  500,
+);
+
+imageSuite(
+  {
+    ...dynamic,
+    name: 'vhd, dynamic',
+    options: { block_size: '64K', force_size: 'on' },
+    children: { block_size: '64K' },
+  },
+  1000,
+);
+
+imageSuite(
+  {
+    ...dynamic,
+    name: 'vhd, with a batmap, and children of smaller blocks',
+    options: { block_size: '64K', batmap: 'on', force_size: 'on' },
+    children: { block_size: '16K', batmap: 'on' },
+  },
+  1000,
+);

@@ -93,15 +93,31 @@ export function planBatmap(vhd: Dynamic, out: Steps): void {
 /** Writes a batmap: the map, and a header of version 1.2 with its checksum. */
 export function putBatmap(vhd: Dynamic, batmap: Batmap, map: Uint8Array, out: Steps): void {
   put(out, vhd.file, batmap.mapAt, map);
+  put(out, vhd.file, batmap.headerAt, headerFor(batmap.mapAt, map));
+}
+
+function headerFor(mapAt: number, map: Uint8Array): Uint8Array {
   const header = new Uint8Array(SECTOR_BYTES);
   BatmapHeader.put(header, {
     cookie: BATMAP_COOKIE,
-    offset: batmap.mapAt,
+    offset: mapAt,
     sizeSectors: map.length / SECTOR_BYTES,
     version: VERSION_1_2,
     checksum: checksum(map),
   });
-  put(out, vhd.file, batmap.headerAt, header);
+  return header;
+}
+
+/** How long a map of so many blocks is: whole sectors. */
+export function batmapBytes(blocks: number): number {
+  return Math.ceil(Math.ceil(blocks / 8) / SECTOR_BYTES) * SECTOR_BYTES;
+}
+
+/** The header and the map of an image that has no full block, for after its block table. */
+export function emptyBatmap(tableOffset: number, maxTableEntries: number): Uint8Array {
+  const map = new Uint8Array(batmapBytes(maxTableEntries));
+  const mapAt = batmapAt(tableOffset, maxTableEntries) + SECTOR_BYTES;
+  return Buffer.concat([headerFor(mapAt, map), map]);
 }
 
 /** A block is given a place and is not full: what the map says of it must go first, if it says so. */

@@ -5,6 +5,7 @@ import { Failure } from '../../base/failure.ts';
 import { parseSize } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { CreateContext, CreateOption } from '../formats.ts';
+import { emptyBatmap } from './batmap.ts';
 import { isDevice } from './device.ts';
 import { geometryAround, geometrySectors, MAX_GEOMETRY_SECTORS } from './geometry.ts';
 import { MAX_BLOCKS } from './header.ts';
@@ -39,12 +40,19 @@ export const createOptions: readonly CreateOption[] = [
     name: 'block_size',
     says: 'bytes that are allocated as one, a power of two from 4 KiB to 256 MiB; 2 MiB unless said',
   },
+  {
+    name: 'batmap',
+    says: "as tapdisk makes it, with its map of the blocks that are full: for XCP-ng's tools",
+    values: ['on', 'off'],
+  },
 ];
 
 const MIN_BLOCK_BYTES = 4096;
 const MAX_BLOCK_BYTES = 2 ** 28;
 /** Who made it: programs that do not know the name go by the geometry or by the current size, which agree. */
 const creator = { creatorApplication: 'vbdk', creatorVersion: 0x00010000, creatorHostOs: 'Wi2k' };
+/** Only of an image by tapdisk 1.3 is it known that it has a batmap. */
+const tapdisk = { creatorApplication: 'tap\0', creatorVersion: 0x00010003 };
 
 /** `Format.create`. */
 export function createVhd(bytes: Bytes, context: CreateContext): void {
@@ -63,7 +71,7 @@ export function createVhd(bytes: Bytes, context: CreateContext): void {
       fileFormatVersion: 0x00010000,
       dataOffset: isFixed ? NOWHERE : SECTOR_BYTES,
       timeStamp: vhdTime(Date.now()),
-      ...creator,
+      ...(options['batmap'] === 'on' && !isFixed ? tapdisk : creator),
       originalSize: sizeBytes,
       ...sizeFields(sizeBytes),
       diskType: isFixed
@@ -137,8 +145,12 @@ function writeDynamic(
   bytes.write(header, headerAt);
   if (names !== undefined) bytes.write(names.data, namesAt);
   bytes.write(table, tableOffset);
-  bytes.write(footer, endOf(bytes, tableOffset + table.length));
+  const batmap = options['batmap'] === 'on' ? emptyBatmap(tableOffset, maxTableEntries) : none;
+  bytes.write(batmap, tableOffset + table.length);
+  bytes.write(footer, endOf(bytes, tableOffset + table.length + batmap.length));
 }
+
+const none = new Uint8Array(0);
 
 function parentFields(
   parent: NonNullable<CreateContext['parent']>['image'],

@@ -5,7 +5,7 @@
 import { Failure } from '../../base/failure.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
-import { type Batmap, batmapAt, putBatmap } from './batmap.ts';
+import { type Batmap, batmapAt, batmapBytes, putBatmap } from './batmap.ts';
 import { type Dynamic, NOT_THERE, placeOf, setFull, settle } from './dynamic.ts';
 import { MAX_BLOCKS } from './header.ts';
 import { DynamicHeader, sealFooter, sealHeader, SECTOR_BYTES, UNUSED } from './layout.ts';
@@ -129,8 +129,7 @@ function batmapFor(
   blocks: number,
 ): { readonly headerAt: number; readonly mapAt: number; readonly lengthBytes: number } {
   const headerAt = batmapAt(tableAt, blocks);
-  const lengthBytes = Math.ceil(Math.ceil(blocks / 8) / SECTOR_BYTES) * SECTOR_BYTES;
-  return { headerAt, mapAt: headerAt + SECTOR_BYTES, lengthBytes };
+  return { headerAt, mapAt: headerAt + SECTOR_BYTES, lengthBytes: batmapBytes(blocks) };
 }
 
 /** Where the parent is larger than the disk was, what it holds there must not appear: zeros hide it. */
