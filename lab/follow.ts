@@ -41,9 +41,8 @@ export function follow(path: string): Followed {
     for (const listener of listeners) listener();
   }
   // Whoever waits for a match has a deadline; a file that nobody waits for keeps no command alive.
-  const watcher = watch(dirname(path), { persistent: false }, (_, name) => {
-    if (name === basename(path)) read();
-  });
+  // The file may be written by another of its names.
+  const watcher = watch(dirname(path), { persistent: false }, read);
   read();
   return {
     text: () => text,

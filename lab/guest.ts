@@ -15,6 +15,8 @@ export interface GuestConfig {
   readonly paused?: boolean;
   /** Another program in place of the lab's kernel and its init, which then need not answer. */
   readonly kernel?: string;
+  /** A program of dom0 that finds the kernel on the guest's disk: `pygrub`. */
+  readonly bootloader?: string;
   /** The storage driver domain's init in place of the guest's: it runs commands in a shell. */
   readonly driver?: boolean;
   /** Further lines of the config file. */
@@ -71,6 +73,8 @@ export interface Guest {
   end(how: 'poweroff' | 'reboot' | 'crash'): Promise<void>;
   /** Waits until its init answers: first, or again after a reboot. */
   ready(): Promise<void>;
+  /** Finds it again when it was restored or migrated: under its name, with another domid. */
+  moved(): Promise<void>;
   /** Waits until libxl keeps nothing of it. */
   gone(timeoutMs?: number): Promise<void>;
   /** `xl destroy`, and waits until it is gone. */
@@ -83,7 +87,8 @@ const bootMs = { pv: 180_000, pvh: 180_000, hvm: 600_000 } as const;
 /** Two checks of its own that a kernel spends a fifth of an emulated boot on are left out. */
 const guestArguments = 'console=hvc0 panic=-1 quiet loglevel=1 cryptomgr.notests rodata=off';
 
-function programOf({ type, kernel, driver = false }: GuestConfig): string[] {
+function programOf({ type, kernel, bootloader, driver = false }: GuestConfig): string[] {
+  if (bootloader !== undefined) return [`bootloader = '${bootloader}'`];
   if (kernel !== undefined) return [`kernel = '${kernel}'`];
   const more = driver ? ' lab.root=/dev/xvda lab.init=/lab/driver-init' : '';
   return [
@@ -122,6 +127,15 @@ export function guestOf(
   let bootedAt = 0;
   let last = 0;
   let terminal: string | undefined;
+
+  async function meet(): Promise<void> {
+    const facts = await dom0.run(
+      `domid=$(xl domid ${name}); echo $domid; xenstore-read /local/domain/$domid/console/tty`,
+    );
+    const [domid, tty] = facts.split('\n');
+    current = Number(domid);
+    terminal = tty;
+  }
 
   async function send(line: string): Promise<void> {
     terminal ??= await dom0.run(`xenstore-read /local/domain/${current}/console/tty`);
@@ -170,13 +184,9 @@ export function guestOf(
     ready: async () => {
       const found = await console.match(/vbd ready .*\n/, bootMs[type], bootedAt);
       bootedAt += found.index + found[0].length;
-      const facts = await dom0.run(
-        `domid=$(xl domid ${name}); echo $domid; xenstore-read /local/domain/$domid/console/tty`,
-      );
-      const [domid, tty] = facts.split('\n');
-      current = Number(domid);
-      terminal = tty;
+      await meet();
     },
+    moved: meet,
     gone: async (timeoutMs = 120_000) =>
       void (await dom0.run(`until-gone ${current}`, { timeoutMs })),
     destroy: async () => {

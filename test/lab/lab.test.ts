@@ -1,12 +1,13 @@
 /** The parts of the lab that need no emulated machine. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, linkSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { ciSteps } from '../../lab/ci.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
+import { follow } from '../../lab/follow.ts';
 import { configText } from '../../lab/guest.ts';
 import { isRunning, processOf } from '../../lab/process.ts';
 import { requestsOf } from '../../lab/store-trace.ts';
@@ -46,6 +47,21 @@ test("a guest's config names its disks, and a driver domain says what it is", ()
   const text = configText('g1', { disks: ['/d/a.img,raw,xvda,rw', '/dev/vdc,raw,xvdb,ro'] });
   assert.match(text, /^disk = \[ '\/d\/a\.img,raw,xvda,rw', '\/dev\/vdc,raw,xvdb,ro' \]$/m);
   assert.match(configText('g2', { driver: true }), /^driver_domain = 1$/m);
+});
+
+test('a log is followed by whichever of its names it is written', async () => {
+  const at = mkdtempSync(join(tmpdir(), 'vbdkit-follow-'));
+  try {
+    writeFileSync(join(at, 'one'), 'begun\n');
+    linkSync(join(at, 'one'), join(at, 'other'));
+    using log = follow(join(at, 'one'));
+    const matched = log.match(/ready (\d)/, 10_000);
+    appendFileSync(join(at, 'other'), 'ready 4\n');
+    assert.equal((await matched)[1], '4');
+    assert.equal(log.text(), 'begun\nready 4\n');
+  } finally {
+    rmSync(at, { recursive: true });
+  }
 });
 
 test('a process is not taken for a later one with its number', () => {
