@@ -38,6 +38,8 @@ const nothing = new Uint8Array(0);
 interface Desk {
   readonly files: FileTable;
   readonly extents: Extents;
+  /** What is discarded, while zeroing it may read. */
+  readonly discarded: Extents;
   readonly steps: Steps;
   copy: Uint8Array;
   packed: Uint8Array;
@@ -48,6 +50,7 @@ export function createTransfer(files: FileTable): Transfer {
   const desk: Desk = {
     files,
     extents: createExtents(),
+    discarded: createExtents(),
     steps: createSteps(),
     copy: nothing,
     packed: nothing,
@@ -63,9 +66,7 @@ export function createTransfer(files: FileTable): Transfer {
     read: (image, into, at) => read(desk, image, into, at),
     write(image, from, at) {
       requireRange(image, at, from.length);
-      planAll(desk, image, from.length, from, (done) =>
-        image.planWrite(at + done, from.length - done, done, desk.steps),
-      );
+      write(desk, image, from, at);
     },
     zero(image, at, lengthBytes, unmap) {
       requireRange(image, at, lengthBytes);
@@ -96,46 +97,63 @@ export function createTransfer(files: FileTable): Transfer {
   };
 }
 
-/** Asks for plans and carries them out until `lengthBytes` are covered, and loads what they need. */
-function planAll(
-  desk: Desk,
-  image: Image,
-  lengthBytes: number,
-  request: Uint8Array,
-  plan: (done: number) => number,
-): void {
-  const { files, steps } = desk;
+function write(desk: Desk, image: Image, from: Uint8Array, at: number): void {
+  const { steps } = desk;
   let pages = 0;
-  for (let done = 0; done < lengthBytes;) {
+  for (let done = 0; done < from.length;) {
     resetSteps(steps);
-    const covered = plan(done);
-    const { needFile, needAt } = steps;
-    carryOut(desk, image, steps, request);
+    const covered = image.planWrite(at + done, from.length - done, done, steps);
+    pages = carryOutSome(desk, image, from, covered, pages);
     done += covered;
-    pages = covered > 0 ? 0 : pages + 1;
-    if (needFile >= 0) files.load(needFile, needAt);
-    if (pages > MOST_PAGES || (needFile < 0 && covered === 0)) {
-      throw new Error(`${image.format} plans nothing at byte ${done} of a request`);
-    }
   }
 }
 
 function zero(desk: Desk, image: Image, at: number, lengthBytes: number, unmap: boolean): void {
-  planAll(desk, image, lengthBytes, nothing, (done) =>
-    image.planZero(at + done, lengthBytes - done, unmap, desk.steps),
-  );
+  const { steps } = desk;
+  let pages = 0;
+  for (let done = 0; done < lengthBytes;) {
+    resetSteps(steps);
+    const covered = image.planZero(at + done, lengthBytes - done, unmap, steps);
+    pages = carryOutSome(desk, image, nothing, covered, pages);
+    done += covered;
+  }
+}
+
+/**
+ * Carries out what was planned, and loads the page that planning stopped for.
+ * @param pages how many were loaded since something was covered
+ * @returns the same, afterwards
+ */
+function carryOutSome(
+  desk: Desk,
+  image: Image,
+  request: Uint8Array,
+  covered: number,
+  pages: number,
+): number {
+  const { files, steps } = desk;
+  const { needFile, needAt } = steps;
+  carryOut(desk, image, steps, request);
+  if (needFile >= 0) files.load(needFile, needAt);
+  if (covered > 0) return 0;
+  if (needFile < 0 || pages === MOST_PAGES) throw new Error(`${image.format} plans nothing`);
+  return pages + 1;
 }
 
 /** Maps from byte `at` on: at least one extent, and whatever pages that takes. @returns bytes covered */
-function mapSome(desk: Desk, image: Image, at: number, lengthBytes: number): number {
-  const { extents, files } = desk;
-  resetExtents(extents);
+function mapSome(
+  files: FileTable,
+  image: Image,
+  at: number,
+  lengthBytes: number,
+  out: Extents,
+): number {
   for (let pages = 0; pages <= MOST_PAGES; pages += 1) {
-    const covered = image.map(at, lengthBytes, extents);
+    resetExtents(out);
+    const covered = image.map(at, lengthBytes, out);
     if (covered > 0) return covered;
-    if (extents.needFile < 0) break;
-    files.load(extents.needFile, extents.needAt);
-    resetExtents(extents);
+    if (out.needFile < 0) break;
+    files.load(out.needFile, out.needAt);
   }
   throw new Error(`${image.format} maps nothing at byte ${at}`);
 }
@@ -143,7 +161,7 @@ function mapSome(desk: Desk, image: Image, at: number, lengthBytes: number): num
 function read(desk: Desk, image: Image, into: Uint8Array, at: number): void {
   requireRange(image, at, into.length);
   for (let done = 0; done < into.length;) {
-    const covered = mapSome(desk, image, at + done, into.length - done);
+    const covered = mapSome(desk.files, image, at + done, into.length - done, desk.extents);
     readExtents(desk, into, done);
     done += covered;
   }
@@ -186,32 +204,38 @@ function readCompressed(desk: Desk, index: number, into: Uint8Array): void {
   into.set(all.subarray(skip, skip + into.length));
 }
 
-/** Whole clusters, and whatever part of the image's own data: the space of the latter has no other user. */
+/**
+ * The image's own data, and compressed clusters as a whole, become zeros; what a parent has stays,
+ * for giving back its space would take some here.
+ */
 function discard(desk: Desk, image: Image, at: number, lengthBytes: number): void {
-  const { extents } = desk;
+  const { files, discarded } = desk;
   if (image.format === 'raw') {
     for (const file of image.files) {
-      desk.files.forget(file, at, lengthBytes);
-      desk.files.get(file).discard(at, lengthBytes);
+      files.forget(file, at, lengthBytes);
+      files.get(file).discard(at, lengthBytes);
     }
     return;
   }
   const end = at + lengthBytes;
   for (let done = at; done < end;) {
-    const covered = mapSome(desk, image, done, end - done);
-    // One run of extents at a time, for carrying out a plan may map again.
-    let length = extents.lengthBytes[0] ?? covered;
-    const kind = extents.kind[0];
-    const own = extents.depth[0] === 0;
-    if (own && kind === ExtentKind.data) zero(desk, image, done, length, true);
-    if (own && kind === ExtentKind.compressed) {
-      const first = Math.ceil(done / image.clusterBytes) * image.clusterBytes;
-      const last = Math.floor((done + length) / image.clusterBytes) * image.clusterBytes;
-      if (first < last) zero(desk, image, first, last - first, true);
+    mapSome(files, image, done, end - done, discarded);
+    for (let index = 0; index < discarded.count; index += 1) {
+      const length = discarded.lengthBytes[index] ?? 0;
+      const kind = discarded.kind[index];
+      if (discarded.depth[index] === 0) {
+        if (kind === ExtentKind.data) zero(desk, image, done, length, true);
+        if (kind === ExtentKind.compressed) discardWhole(desk, image, done, length);
+      }
+      done += length;
     }
-    length = Math.min(length, end - done);
-    done += length;
   }
+}
+
+function discardWhole(desk: Desk, image: Image, at: number, lengthBytes: number): void {
+  const first = Math.ceil(at / image.clusterBytes) * image.clusterBytes;
+  const last = Math.floor((at + lengthBytes) / image.clusterBytes) * image.clusterBytes;
+  if (first < last) zero(desk, image, first, last - first, true);
 }
 
 function carryOut(desk: Desk, image: Image, steps: Steps, request: Uint8Array): void {

@@ -42,6 +42,7 @@ interface Story {
   /** The range and the tag of a request that was not answered yet. */
   inFlight: { at: number; lengthBytes: number; tag: number } | undefined;
   calls: number;
+  tried: number;
 }
 
 /** Whether a sector may hold what is in it. */
@@ -64,11 +65,11 @@ export function playPowerCuts(
     since: new Map(),
     inFlight: undefined,
     calls: 0,
+    tried: 0,
   };
-  let tried = 0;
   story.files.onCall = () => {
     story.calls += 1;
-    tried += trySome(story);
+    if (story.random() * Math.max(1, story.tried / MANY) ** 3 < TRIED) trySome(story);
   };
   using table = createFileTable({ cacheBytes: 0 });
   let image = openStory(story, table);
@@ -76,7 +77,7 @@ export function playPowerCuts(
     image = run(story, table, image, command, index + 1000);
   }
   createTransfer(table).close(image);
-  return tried;
+  return story.tried;
 }
 
 function openStory({ kind, path, files }: Story, table: FileTable): Image {
@@ -154,13 +155,14 @@ function flushed(story: Story): void {
   story.since = new Map();
 }
 
-/** Of all calls this part is followed by a kill, and each kind of power cut, so that many programs are played. */
+/** This part of all calls is followed by a kill, and by each kind of power cut: many programs tell more. */
 const TRIED = 0.4;
+/** States per program of many calls, from where on they become rarer. */
+const MANY = 50;
 
-/** A kill, and some of the power cuts that are possible now. @returns how many */
-function trySome(story: Story): number {
+/** A kill, and some of the power cuts that are possible now. */
+function trySome(story: Story): void {
   const { random, now, inFlight } = story;
-  if (random() > TRIED) return 0;
   const killed: Allowed = (sector, tag) => {
     const answered = now.get(sector) ?? 0;
     if (tag === answered) return true;
@@ -174,7 +176,7 @@ function trySome(story: Story): number {
   const open = [...story.files.byPath.values()].flatMap((file) =>
     file.changes.map((_, index) => ({ file, index })),
   );
-  if (open.length === 0) return 1;
+  if (open.length === 0) return;
   const one = open[Math.floor(random() * open.length)];
   const isOne = (file: unknown, index: number): boolean =>
     file === one?.file && index === one?.index;
@@ -189,10 +191,10 @@ function trySome(story: Story): number {
   for (const [name, reached] of some) {
     tryOne(story, name, afterPowerCut(story.files, reached), cut);
   }
-  return 1 + some.length;
 }
 
 function tryOne(story: Story, name: string, left: MemoryFiles, allowed: Allowed): void {
+  story.tried += 1;
   const when = `${name}, after call ${story.calls}`;
   try {
     holds(story, left, allowed);
