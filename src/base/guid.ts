@@ -1,5 +1,4 @@
 /** Sixteen bytes that name a thing: their text, in the byte order of RFC 9562 and in Microsoft's. */
-import { randomBytes } from 'node:crypto';
 
 /** Microsoft's order in files: the first three groups are little-endian numbers. */
 const mixed = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -26,7 +25,7 @@ export function guidBytes(text: string): Uint8Array {
 
 /** A new random UUID (version 4), in the order of the text. */
 export function randomUuidBytes(): Uint8Array {
-  const bytes = new Uint8Array(randomBytes(16));
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
   return bytes;

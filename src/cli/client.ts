@@ -5,7 +5,7 @@ export const DEFAULT_SOCKET = '/run/vbdkit/vbdd.sock';
 
 export interface Client {
   /** @throws Failure: vbdd's own, or unavailable when nobody answers */
-  call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: object): Promise<T>;
+  call<T>(method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: object): Promise<T>;
   /**
    * A POST whose answer stays open: resolves with its first line; closing ends the request.
    */

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
 import { z } from 'zod';
 import { Failure } from '../base/failure.ts';
-import { checkSchema } from './schema.ts';
+import { checkSchema } from '../base/schema.ts';
 
 const Config = z.strictObject({
   /** The control socket; in its folder the toolstack's helper finds outcomes. */

@@ -6,7 +6,7 @@ import { Failure, sentenceOf } from '../base/failure.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
 import type { Leases } from './leases.ts';
-import { checkSchema } from './schema.ts';
+import { checkSchema } from '../base/schema.ts';
 import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
 import { viewOf, whyOf } from './views.ts';
 

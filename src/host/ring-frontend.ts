@@ -14,8 +14,8 @@ import {
   SEGMENT_BYTES,
   SEGMENTS_PER_PAGE,
 } from '../ring/blkif.ts';
-import { type EventChannel, offerPort, openGuestPort } from './event-fifos.ts';
-import { createGuestMemory, type GrantTable, openGuestMemory } from './guest-memory.ts';
+import { type EventChannel, offerPort, openGuestPort } from '../ring/event-fifos.ts';
+import { createGuestMemory, type GrantTable, openGuestMemory } from '../ring/guest-memory.ts';
 
 export interface FrontendOptions {
   readonly folder: string;

@@ -34,7 +34,7 @@ export interface RingDiskOptions extends RingPlace {
 
 export interface ServedRing {
   readonly server: RingServer;
-  /** Takes no further request; `onQuiet` is told when nothing of it is under way any more. */
+  /** Takes no further request; `onQuiet` is told when nothing of it is under way, and it is unmapped. */
   close(onQuiet: () => void): void;
 }
 
@@ -170,6 +170,10 @@ function addRing(
     closing: undefined,
     onHostile,
     close(onQuiet) {
+      if (loop.rings[number] !== ring) {
+        onQuiet();
+        return;
+      }
       ring.closing = onQuiet;
       ring.ready = true;
     },

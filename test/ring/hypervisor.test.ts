@@ -4,14 +4,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
-import { embeddedHypervisor } from '../../src/host/embedded-hypervisor.ts';
-import { type EventChannel, offerPort, openGuestPort } from '../../src/host/event-fifos.ts';
+import { embeddedHypervisor } from '../../src/ring/embedded-hypervisor.ts';
+import { type EventChannel, offerPort, openGuestPort } from '../../src/ring/event-fifos.ts';
 import {
   createGuestMemory,
   type GrantTable,
   openGuestMemory,
   removeGuestMemory,
-} from '../../src/host/guest-memory.ts';
+} from '../../src/ring/guest-memory.ts';
 import { mapPrivate } from '../../src/sys/memory.ts';
 
 const PAGE = 4096;

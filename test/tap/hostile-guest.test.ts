@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { openGuestMemory } from '../../src/host/guest-memory.ts';
+import { openGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis, RingAt, Status } from '../../src/ring/blkif.ts';
 import { searching } from '../property.ts';
 import { type RingGuest, type RingRig, settle, startRingRig } from './ring-rig.ts';

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { embeddedHypervisor } from '../../src/host/embedded-hypervisor.ts';
+import { embeddedHypervisor } from '../../src/ring/embedded-hypervisor.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createEngine } from '../../src/image/engine.ts';
 import { createFileTable } from '../../src/image/file-table.ts';

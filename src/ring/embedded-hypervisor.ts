@@ -1,6 +1,6 @@
 /** The embedded host's hypervisor, for backends: guests' folders in place of Xen's device files. */
 import { Failure } from '../base/failure.ts';
-import type { FixedMemory, GrantCopier, Hypervisor, MappedGrants } from '../ring/hypervisor.ts';
+import type { FixedMemory, GrantCopier, Hypervisor, MappedGrants } from './hypervisor.ts';
 import { createPoller, EPOLL, type Poller } from '../sys/epoll.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { type EventChannel, openBackendPort } from './event-fifos.ts';

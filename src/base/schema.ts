@@ -1,6 +1,6 @@
 /** Values from outside, checked against a schema: what is wrong is one sentence that names the field. */
 import type { z } from 'zod';
-import { asSentence, Failure } from '../base/failure.ts';
+import { asSentence, Failure } from './failure.ts';
 
 /**
  * The value as the schema has it, defaults filled in.

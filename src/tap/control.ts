@@ -1,0 +1,66 @@
+/** The tap's API, for vbdd: JSON over HTTP on a unix socket. It knows images and rings, no store. */
+import { type Context, Hono } from 'hono';
+import { z } from 'zod';
+import { Failure, sentenceOf } from '../base/failure.ts';
+import { checkSchema } from '../base/schema.ts';
+import { imageFormats } from '../image/formats.ts';
+import type { Workers } from './workers.ts';
+
+const OpenRequest = z.strictObject({
+  path: z.string().startsWith('/'),
+  format: z.enum(imageFormats),
+  writable: z.boolean(),
+  allow_paths: z.array(z.string()).default([]),
+  direct: z.boolean().default(false),
+});
+
+const word = z.int().min(0).max(0xffff_ffff);
+const ConnectRequest = z.strictObject({
+  domid: z.int().min(0).max(0x7fff),
+  references: z.array(word).min(1).max(16),
+  port: word,
+  protocol: z.string().optional(),
+  discard: z.boolean().default(true),
+  take_up: z.boolean().default(false),
+});
+
+/** The API as a fetch handler; the server gives it requests from checked peers only. */
+export function tapApi(workers: Workers, version: string): Hono {
+  const app = new Hono();
+  app.get('/v1/status', async (context) =>
+    context.json({ version, pid: process.pid, disks: await workers.list() }),
+  );
+  app.put('/v1/disks/:name', async (context) => {
+    const { allow_paths: allowPaths, ...rest } = await bodyOf(context, OpenRequest);
+    const name = context.req.param('name');
+    const { sectors, writable, clusterBytes } = await workers.open({ name, ...rest, allowPaths });
+    return context.json({ sectors, writable, cluster_bytes: clusterBytes });
+  });
+  app.delete('/v1/disks/:name', async (context) => {
+    await workers.order('close', { name: context.req.param('name') });
+    return context.body(null, 204);
+  });
+  app.put('/v1/disks/:name/ring', async (context) => {
+    const { take_up: takeUp, ...rest } = await bodyOf(context, ConnectRequest);
+    await workers.order('connect', { name: context.req.param('name'), ...rest, takeUp });
+    return context.body(null, 204);
+  });
+  app.delete('/v1/disks/:name/ring', async (context) => {
+    await workers.order('disconnect', { name: context.req.param('name') });
+    return context.body(null, 204);
+  });
+  app.notFound((context) => {
+    const failure = new Failure('not-found', `the tap has no ${context.req.path}`);
+    return context.json(failure.toJSON(), 404);
+  });
+  app.onError((thrown, context) => {
+    const failure = thrown instanceof Failure ? thrown : new Failure('io', sentenceOf(thrown));
+    return context.json(failure.toJSON(), failure.httpStatus as 400);
+  });
+  return app;
+}
+
+async function bodyOf<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
+  const body: unknown = await context.req.json().catch(() => undefined);
+  return checkSchema(schema, body, 'the request');
+}

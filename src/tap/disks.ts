@@ -1,0 +1,161 @@
+/** The disks of a worker: images that are open, and the rings that are served from them. */
+import { Failure } from '../base/failure.ts';
+import type { FileTable } from '../image/file-table.ts';
+import type { Image } from '../image/image.ts';
+import { openImage } from '../image/open.ts';
+import type { Transfer } from '../image/transfer.ts';
+import { type Abi, abiOf, entriesOf } from '../ring/blkif.ts';
+import { recordBytes } from '../ring/record.ts';
+import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
+import type { Mapping } from '../sys/memory.ts';
+import type { ConnectOrder, DiskName, DiskState, OpenedDisk, OpenOrder } from './orders.ts';
+import { openRecord, removeRecords } from './records.ts';
+import type { RingLoop, ServedRing } from './ring-loop.ts';
+
+export interface Disks {
+  /** @throws Failure exists, and whatever opening the image fails with */
+  open(name: DiskName, order: OpenOrder): OpenedDisk;
+  /** @throws Failure not-found | exists | invalid | gone | in-use */
+  connect(name: DiskName, order: ConnectOrder): void;
+  /** Resolves when nothing of its ring is under way any more; without a ring, at once. */
+  disconnect(name: DiskName): Promise<void>;
+  /** Disconnects it and closes its image in order. */
+  close(name: DiskName): Promise<void>;
+  /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
+  leave(name: DiskName): Promise<void>;
+  list(): DiskState[];
+  readonly names: readonly DiskName[];
+}
+
+export interface DisksOptions {
+  readonly files: FileTable;
+  readonly transfer: Transfer;
+  readonly loop: RingLoop;
+  readonly recordsFolder: string;
+}
+
+interface Disk {
+  readonly image: Image;
+  ring: { readonly served: ServedRing; readonly record: Mapping } | undefined;
+  fault: string | undefined;
+}
+
+const RING_SECTOR_BYTES = 512;
+
+export function createDisks(options: DisksOptions): Disks {
+  const { files, transfer, recordsFolder } = options;
+  const disks = new Map<DiskName, Disk>();
+
+  function find(name: DiskName): Disk {
+    const disk = disks.get(name);
+    if (disk !== undefined) return disk;
+    throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
+  }
+
+  async function quieten(disk: Disk): Promise<void> {
+    const { ring } = disk;
+    if (ring === undefined) return;
+    const quiet = Promise.withResolvers<void>();
+    ring.served.close(quiet.resolve);
+    await quiet.promise;
+    disk.ring = undefined;
+    disk.fault = undefined;
+    ring.record[Symbol.dispose]();
+  }
+
+  async function disconnect(name: DiskName): Promise<void> {
+    const disk = find(name);
+    if (disk.ring === undefined) return;
+    await quieten(disk);
+    removeRecords(recordsFolder, name);
+  }
+
+  function closeImage(name: DiskName): void {
+    const { image } = find(name);
+    disks.delete(name);
+    transfer.close(image);
+  }
+
+  return {
+    get names() {
+      return [...disks.keys()];
+    },
+    open(name, { path, format, writable, allowPaths, direct }) {
+      if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
+      const image = openImage(path, { format, writable, allowPaths, direct, files });
+      disks.set(name, { image, ring: undefined, fault: undefined });
+      const sectors = Math.floor(image.sizeBytes / RING_SECTOR_BYTES);
+      return { sectors, writable: image.writable, clusterBytes: image.clusterBytes };
+    },
+    connect(name, order) {
+      const disk = find(name);
+      if (disk.ring !== undefined) throw new Failure('exists', `${name} has a ring already`);
+      disk.ring = connectRing(options, name, disk, order);
+    },
+    disconnect,
+    async close(name) {
+      await disconnect(name);
+      closeImage(name);
+    },
+    async leave(name) {
+      await quieten(find(name));
+      closeImage(name);
+    },
+    list: () =>
+      [...disks].map(([name, { image, ring, fault }]) => ({
+        name,
+        path: image.path,
+        connected: ring !== undefined && fault === undefined,
+        fault,
+        counts: ring === undefined ? undefined : { ...ring.served.server.counts },
+      })),
+  };
+}
+
+function connectRing(
+  { loop, recordsFolder }: DisksOptions,
+  name: DiskName,
+  disk: Disk,
+  order: ConnectOrder,
+): Disk['ring'] {
+  const abi = requireAbi(name, order);
+  const { image } = disk;
+  const entries = entriesOf(abi, order.references.length);
+  using stack = new DisposableStack();
+  const record = stack.use(openRecord(recordsFolder, name, order, recordBytes(entries)));
+  const served = loop.add({
+    domid: order.domid,
+    abi,
+    references: order.references,
+    port: order.port,
+    image,
+    disk: {
+      sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
+      readOnly: !image.writable,
+      canFlush: true,
+      canDiscard: order.discard && image.writable,
+      mostIndirectSegments: MOST_INDIRECT_SEGMENTS,
+    },
+    record: record.memory,
+    takeUp: order.takeUp,
+    onHostile() {
+      disk.fault = 'the guest claims more requests than its ring holds';
+    },
+  });
+  stack.move();
+  return { served, record };
+}
+
+function requireAbi(name: DiskName, { protocol, references }: ConnectOrder): Abi {
+  const abi = abiOf(protocol);
+  if (abi === undefined) {
+    throw new Failure('invalid', `the frontend of ${name} speaks ${protocol}, which is no ABI`);
+  }
+  const pages = references.length;
+  if (pages > 0 && pages <= MOST_RING_PAGES && Number.isInteger(Math.log2(pages))) return abi;
+  const most = `a power of two, ${MOST_RING_PAGES} at most`;
+  throw new Failure('invalid', `the ring of ${name} has ${pages} pages — ${most}`);
+}
+
+/** `max-ring-page-order` 4. */
+const MOST_RING_PAGES = 16;

@@ -1,0 +1,69 @@
+/** vbd-tap: the data plane as a process, in the foreground until SIGTERM. It knows no xenstore. */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
+import { lineLog } from '../base/log.ts';
+import { tapApi } from './control.ts';
+import { serveControl } from './control-server.ts';
+import { startWorkers } from './workers.ts';
+
+const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--guests DIR] [--version]
+
+  --socket PATH  where vbdd speaks to it (/run/vbdkit/tap.sock); what a successor needs is kept beside
+  --workers N    threads that serve disks; one for each processor, four at most, unless said
+  --guests DIR   serves guests of an embedded host instead of Xen's
+`;
+
+const MOST_WORKERS = 4;
+const string = { type: 'string' } as const;
+const commandLine = { socket: string, workers: string, guests: string } as const;
+
+function words(args: string[]): { socket: string; workers: number; guests: string | undefined } {
+  try {
+    const { values } = parseArgs({ args, options: commandLine });
+    const workers = Number(values.workers ?? Math.min(availableParallelism(), MOST_WORKERS));
+    if (!Number.isInteger(workers) || workers < 1 || workers > 64) {
+      throw new Failure('invalid', `--workers ${values.workers} is not a number from 1 to 64`);
+    }
+    return { socket: values.socket ?? '/run/vbdkit/tap.sock', workers, guests: values.guests };
+  } catch (thrown) {
+    if (thrown instanceof Failure) throw thrown;
+    const said = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new Failure('invalid', `${asSentence(said)} — see vbd-tap --help`, {}, thrown);
+  }
+}
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  const packagePath = join(import.meta.dirname, '..', '..', 'package.json');
+  const { version } = JSON.parse(readFileSync(packagePath, 'utf8')) as { version: string };
+  if (args.includes('--help')) return void process.stdout.write(usage);
+  if (args.includes('--version')) return void process.stdout.write(`vbd-tap ${version}\n`);
+  const { socket, workers: count, guests } = words(args);
+  const journal = process.env['JOURNAL_STREAM'] !== undefined;
+  const log = lineLog((line) => process.stderr.write(line), journal, 'info');
+
+  const runFolder = dirname(socket);
+  mkdirSync(runFolder, { recursive: true, mode: 0o755 });
+  await using workers = startWorkers(count, { guestsFolder: guests, runFolder });
+  const app = tapApi(workers, version);
+  await using _control = await serveControl('vbd-tap', app, socket, log);
+  log('notice', `vbd-tap ${version} is ready at ${socket}`);
+
+  const stopped = Promise.withResolvers<void>();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.once(signal, () => stopped.resolve());
+  await Promise.race([stopped.promise, workers.failed]);
+  log('notice', 'vbd-tap stops; what guests ask for waits for its successor');
+}
+
+try {
+  await main();
+} catch (thrown) {
+  process.stderr.write(`vbd-tap: ${sentenceOf(thrown)}\n`);
+  if (!(thrown instanceof Failure) && thrown instanceof Error)
+    process.stderr.write(`${thrown.stack}\n`);
+  process.exitCode = thrown instanceof Failure ? thrown.exitCode : 1;
+}

@@ -1,0 +1,75 @@
+/** What the tap's main thread and its workers say to each other. */
+import type { FailureFacts, FailureKind } from '../base/failure.ts';
+import type { ImageFormat } from '../image/formats.ts';
+
+/** A disk is named by whoever attaches it: `vbd-7-51712`. */
+export type DiskName = string;
+
+export interface OpenOrder {
+  readonly path: string;
+  /** Never guessed: a guest may have written what the file looks like. */
+  readonly format: ImageFormat;
+  readonly writable: boolean;
+  readonly allowPaths: readonly string[];
+  readonly direct: boolean;
+}
+
+export interface OpenedDisk {
+  /** In units of 512 bytes. */
+  readonly sectors: number;
+  readonly writable: boolean;
+  /** `discard-granularity`: space is given back in units of this. */
+  readonly clusterBytes: number;
+}
+
+export interface ConnectOrder {
+  readonly domid: number;
+  readonly references: readonly number[];
+  readonly port: number;
+  /** The frontend's `protocol`; undefined when it says none. */
+  readonly protocol?: string | undefined;
+  readonly discard: boolean;
+  /** The ring was served before, by a tap that is gone. */
+  readonly takeUp: boolean;
+}
+
+export interface DiskState {
+  readonly name: DiskName;
+  readonly path: string;
+  readonly connected: boolean;
+  /** Why the guest's ring is not served any more. */
+  readonly fault?: string | undefined;
+  readonly counts?: Readonly<Record<string, number>> | undefined;
+}
+
+export interface Orders {
+  open: { order: { name: DiskName } & OpenOrder; answer: OpenedDisk };
+  connect: { order: { name: DiskName } & ConnectOrder; answer: undefined };
+  disconnect: { order: { name: DiskName }; answer: undefined };
+  close: { order: { name: DiskName }; answer: undefined };
+  list: { order: object; answer: DiskState[] };
+  stop: { order: object; answer: undefined };
+}
+
+export type OrderKind = keyof Orders;
+
+export interface OrderMessage {
+  readonly id: number;
+  readonly kind: OrderKind;
+  readonly order: object;
+}
+
+export interface AnswerMessage {
+  readonly id: number;
+  readonly answer?: unknown;
+  readonly failure?: { kind: FailureKind; message: string; facts: FailureFacts } | undefined;
+}
+
+export interface WorkerOptions {
+  /** An eventfd that tells of an order. */
+  readonly wakeFd: number;
+  /** The folder of an embedded host's guests; undefined on a Xen host. */
+  readonly guestsFolder: string | undefined;
+  /** Where what a successor needs is kept. */
+  readonly runFolder: string;
+}

@@ -1,0 +1,49 @@
+/**
+ * Rings' records as files in the tap's folder, which outlive it. A record belongs to one ring of one
+ * guest: its name says which, so that no other ring is ever taken up from it.
+ */
+import { ftruncateSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { Failure } from '../base/failure.ts';
+import { O, openFd } from '../sys/fd.ts';
+import { isErrno } from '../sys/ffi.ts';
+import { mapShared, type Mapping } from '../sys/memory.ts';
+import type { ConnectOrder, DiskName } from './orders.ts';
+
+type Ring = Pick<ConnectOrder, 'domid' | 'references' | 'port'>;
+
+function nameOf(disk: DiskName, { domid, references, port }: Ring): string {
+  return `${disk}.${domid}.${references.join('-')}.${port}`;
+}
+
+/**
+ * The record of a ring: a new one, or that of the tap that served it before.
+ * @throws Failure gone when a ring is to be taken up that has none
+ */
+export function openRecord(
+  folder: string,
+  disk: DiskName,
+  order: ConnectOrder,
+  sizeBytes: number,
+): Mapping {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  if (!order.takeUp) removeRecords(folder, disk);
+  const path = join(folder, nameOf(disk, order));
+  const create = order.takeUp ? 0 : O.CREAT | O.EXCL;
+  try {
+    using fd = openFd(path, O.RDWR | create, 0o600);
+    if (!order.takeUp) ftruncateSync(fd.number, sizeBytes);
+    return mapShared(fd.number, 0, sizeBytes);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'ENOENT')) throw thrown;
+    const advice = 'its guest must connect anew';
+    throw new Failure('gone', `${disk} has no record of that ring — ${advice}`, {}, thrown);
+  }
+}
+
+/** Forgets every ring of that disk. */
+export function removeRecords(folder: string, disk: DiskName): void {
+  for (const name of readdirSync(folder)) {
+    if (name.startsWith(`${disk}.`)) unlinkSync(join(folder, name));
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * A worker of the tap: one loop over guests' event channels, the engine and the orders of the main
+ * thread. It returns to Node's own loop only when it ends; whatever waits in it is woken by the
+ * eventfd.
+ */
+import { join } from 'node:path';
+import {
+  type MessagePort,
+  parentPort,
+  receiveMessageOnPort,
+  workerData,
+} from 'node:worker_threads';
+import { setImmediate } from 'node:timers/promises';
+import { Failure } from '../base/failure.ts';
+import { createEngine } from '../image/engine.ts';
+import { createFileTable } from '../image/file-table.ts';
+import { createTransfer } from '../image/transfer.ts';
+import { embeddedHypervisor } from '../ring/embedded-hypervisor.ts';
+import { xenHypervisor } from '../ring/xen-hypervisor.ts';
+import { clearEventFd } from '../sys/wait.ts';
+import { createDisks, type Disks } from './disks.ts';
+import type { AnswerMessage, OrderMessage, Orders, WorkerOptions } from './orders.ts';
+import { createRingLoop } from './ring-loop.ts';
+
+const { wakeFd, guestsFolder, runFolder } = workerData as WorkerOptions;
+const parent = parentOrThrow();
+
+function parentOrThrow(): MessagePort {
+  if (parentPort === null) throw new Error('this module runs as a worker');
+  return parentPort;
+}
+
+async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknown> {
+  switch (kind) {
+    case 'open': {
+      const { name, ...rest } = order as Orders['open']['order'];
+      return disks.open(name, rest);
+    }
+    case 'connect': {
+      const { name, ...rest } = order as Orders['connect']['order'];
+      return disks.connect(name, rest);
+    }
+    case 'disconnect':
+      return disks.disconnect((order as Orders['disconnect']['order']).name);
+    case 'close':
+      return disks.close((order as Orders['close']['order']).name);
+    case 'list':
+      return disks.list();
+    case 'stop':
+      for (const name of disks.names) await disks.leave(name);
+      return undefined;
+  }
+}
+
+function answerOf(id: number, thrown: unknown): AnswerMessage {
+  if (!(thrown instanceof Failure)) throw thrown;
+  const { kind, message, facts } = thrown;
+  return { id, failure: { kind, message, facts } };
+}
+
+async function work(): Promise<void> {
+  using files = createFileTable();
+  using engine = createEngine(files);
+  using hypervisor =
+    guestsFolder === undefined ? xenHypervisor() : embeddedHypervisor(guestsFolder);
+  using loop = createRingLoop({ hypervisor, engine });
+  const transfer = createTransfer(files);
+  const disks = createDisks({ files, transfer, loop, recordsFolder: join(runFolder, 'rings') });
+  const state = { underWay: 0, stopped: false };
+  const begin = async (message: OrderMessage): Promise<void> => {
+    const { id, kind } = message;
+    state.underWay += 1;
+    const told = await obey(disks, message).then(
+      (answer): AnswerMessage => ({ id, answer }),
+      (thrown: unknown) => answerOf(id, thrown),
+    );
+    state.underWay -= 1;
+    parent.postMessage(told, []);
+    if (kind === 'stop') state.stopped = true;
+  };
+  loop.listen(wakeFd, () => {
+    clearEventFd(wakeFd);
+    for (;;) {
+      const received = receiveMessageOnPort(parent);
+      if (received === undefined) return;
+      void begin(received.message as OrderMessage);
+    }
+  });
+  while (!state.stopped) {
+    loop.pass(-1);
+    // Orders go on only here; requests need none of it.
+    if (state.underWay > 0) await setImmediate();
+  }
+}
+
+await work();
+parent.close();

@@ -1,0 +1,103 @@
+/** The tap's workers as its main thread sees them: orders go to whichever has the disk. */
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { Failure } from '../base/failure.ts';
+import { createEventFd, signalEventFd } from '../sys/wait.ts';
+import type {
+  AnswerMessage,
+  DiskName,
+  DiskState,
+  OrderKind,
+  OrderMessage,
+  Orders,
+  WorkerOptions,
+} from './orders.ts';
+
+export interface Workers extends AsyncDisposable {
+  /** @throws Failure of what was ordered; not-found when no worker has the disk */
+  order<K extends 'connect' | 'disconnect' | 'close'>(
+    kind: K,
+    order: Orders[K]['order'],
+  ): Promise<Orders[K]['answer']>;
+  /** Opens a disk on the worker that has fewest. */
+  open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
+  list(): Promise<DiskState[]>;
+  /** Rejects when a worker has failed: nothing of the tap may go on then. */
+  readonly failed: Promise<never>;
+}
+
+interface Hand {
+  readonly disks: Set<DiskName>;
+  ask<K extends OrderKind>(kind: K, order: Orders[K]['order']): Promise<Orders[K]['answer']>;
+  readonly failed: Promise<never>;
+  readonly ended: Promise<unknown>;
+}
+
+export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd'>): Workers {
+  const hands = Array.from({ length: count }, () => startHand(options));
+  const find = (name: DiskName): Hand => {
+    const hand = hands.find(({ disks }) => disks.has(name));
+    if (hand !== undefined) return hand;
+    throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
+  };
+  return {
+    async order(kind, order) {
+      const hand = find(order.name);
+      const answer = await hand.ask(kind, order);
+      if (kind === 'close') hand.disks.delete(order.name);
+      return answer;
+    },
+    async open(order) {
+      if (hands.some(({ disks }) => disks.has(order.name))) {
+        throw new Failure('exists', `the tap has a disk ${order.name} already`);
+      }
+      const [hand] = hands.toSorted((one, other) => one.disks.size - other.disks.size);
+      if (hand === undefined) throw new Error('a tap has workers');
+      hand.disks.add(order.name);
+      try {
+        return await hand.ask('open', order);
+      } catch (thrown) {
+        hand.disks.delete(order.name);
+        throw thrown;
+      }
+    },
+    async list() {
+      const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
+      return lists.flat();
+    },
+    failed: Promise.race(hands.map(({ failed }) => failed)),
+    async [Symbol.asyncDispose]() {
+      await Promise.all(hands.map((hand) => hand.ask('stop', {})));
+      await Promise.all(hands.map(({ ended }) => ended));
+    },
+  };
+}
+
+function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
+  const wake = createEventFd();
+  const workerData: WorkerOptions = { ...options, wakeFd: wake.number };
+  const worker = new Worker(new URL('worker.ts', import.meta.url), { workerData });
+  const waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  let lastId = 0;
+  worker.on('message', ({ id, answer, failure }: AnswerMessage) => {
+    const asked = waiting.get(id);
+    waiting.delete(id);
+    if (failure === undefined) asked?.resolve(answer);
+    else asked?.reject(new Failure(failure.kind, failure.message, failure.facts));
+  });
+  const failed = Promise.withResolvers<never>();
+  worker.on('error', failed.reject);
+  return {
+    disks: new Set(),
+    failed: failed.promise,
+    ended: once(worker, 'exit'),
+    async ask(kind, order) {
+      lastId += 1;
+      const asked = Promise.withResolvers<unknown>();
+      waiting.set(lastId, asked);
+      worker.postMessage({ id: lastId, kind, order } satisfies OrderMessage, []);
+      signalEventFd(wake.number);
+      return (await Promise.race([asked.promise, failed.promise])) as never;
+    },
+  };
+}

@@ -1,0 +1,68 @@
+/** bin/vbd-tap as its users run it, for guests of an embedded host. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type Client, openClient } from '../../src/cli/client.ts';
+
+const program = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
+
+export interface TapProcess extends AsyncDisposable {
+  readonly folder: string;
+  /** Where the guests' folders are. */
+  readonly guests: string;
+  readonly client: Client;
+  readonly pid: number;
+  /** Ends it at once, as a crash does, and starts a successor. */
+  killAndRestart(): Promise<void>;
+  /** Ends it in order, and starts a successor. */
+  restart(): Promise<void>;
+}
+
+export async function startTapProcess(): Promise<TapProcess> {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-tap-'));
+  const guests = join(folder, 'guests');
+  mkdirSync(guests);
+  const socket = join(folder, 'tap.sock');
+  const args = ['--socket', socket, '--guests', guests, '--workers', '1'];
+  let child = await start(args);
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, 'exit');
+  };
+  return {
+    folder,
+    guests,
+    client: openClient(socket),
+    get pid() {
+      return child.pid ?? 0;
+    },
+    async killAndRestart() {
+      await end('SIGKILL');
+      child = await start(args);
+    },
+    async restart() {
+      await end('SIGTERM');
+      child = await start(args);
+    },
+    async [Symbol.asyncDispose]() {
+      await end('SIGTERM');
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+async function start(args: readonly string[]): Promise<ChildProcess> {
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const said: string[] = [];
+  for await (const line of createInterface({ input: child.stderr })) {
+    said.push(line);
+    if (!line.includes('is ready')) continue;
+    child.stderr.resume();
+    return child;
+  }
+  throw new Error(`vbd-tap did not start:\n${said.join('\n')}`);
+}

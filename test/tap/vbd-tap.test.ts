@@ -1,0 +1,165 @@
+/** vbd-tap as a process: disks are opened, connected and let go of; it may be killed under load. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
+import { abis } from '../../src/ring/blkif.ts';
+import { startTapProcess, type TapProcess } from './tap-process.ts';
+
+const SECTORS = 4096;
+const [abi] = abis;
+
+function rawFile(tap: TapProcess, name = 'a.img'): string {
+  const path = join(tap.folder, name);
+  writeFileSync(path, '');
+  truncateSync(path, SECTORS * 512);
+  return path;
+}
+
+function guestOf(tap: TapProcess, domid: number): RingFrontend {
+  assert.ok(abi);
+  const sizes = { ringPages: 1, dataPages: 600, indirectSegments: 256 };
+  return createRingFrontend({ folder: tap.guests, domid, abi, ...sizes });
+}
+
+async function attach(
+  tap: TapProcess,
+  name: string,
+  path: string,
+  domid: number,
+  frontend: RingFrontend,
+  takeUp = false,
+): Promise<void> {
+  const image = { path, format: 'raw', writable: true };
+  const opened = await tap.client.call('PUT', `/v1/disks/${name}`, image);
+  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512 });
+  const { ringReferences: references, port } = frontend;
+  const ring = { domid, references, port, take_up: takeUp };
+  await tap.client.call('PUT', `/v1/disks/${name}/ring`, ring);
+}
+
+/** Waits until all that was begun is answered. */
+async function answered(frontend: RingFrontend): Promise<void> {
+  const untilMs = performance.now() + 20_000;
+  while (frontend.inFlight > 0) {
+    if (frontend.poll()) continue;
+    assert.ok(performance.now() < untilMs, `${frontend.inFlight} requests are not answered`);
+    await sleep(1);
+  }
+}
+
+test('a disk is served from its image, and all is given back', async () => {
+  await using tap = await startTapProcess();
+  using frontend = guestOf(tap, 1);
+  const path = rawFile(tap);
+  await attach(tap, 'vbd-1-51712', path, 1, frontend);
+  const data = new Uint8Array(8192).fill(5);
+  frontend.begin({ operation: 'write', sector: 8, data }, (status) => assert.equal(status, 0));
+  frontend.push();
+  await answered(frontend);
+  assert.deepEqual(readFileSync(path).subarray(4096, 12_288), Buffer.from(data));
+
+  interface Status {
+    readonly disks: { name: string; connected: boolean; counts: { writes: number } }[];
+  }
+  const { disks } = await tap.client.call<Status>('GET', '/v1/status');
+  assert.deepEqual(
+    disks.map(({ name, connected, counts }) => [name, connected, counts.writes]),
+    [['vbd-1-51712', true, 1]],
+  );
+  const openCount = (): number => readdirSync(`/proc/${tap.pid}/fd`).length;
+  const before = openCount();
+  await tap.client.call('DELETE', '/v1/disks/vbd-1-51712');
+  assert.ok(openCount() < before);
+  assert.deepEqual(readdirSync(join(tap.folder, 'rings')), []);
+});
+
+const wrong: [
+  what: string,
+  method: 'PUT' | 'DELETE',
+  path: string,
+  body: object | undefined,
+  says: RegExp,
+][] = [
+  [
+    'a disk that is not open',
+    'DELETE',
+    '/v1/disks/x',
+    undefined,
+    /the tap has no disk x — open it first/,
+  ],
+  [
+    'an image that is not there',
+    'PUT',
+    '/v1/disks/x',
+    { path: '/none.img', format: 'raw', writable: true },
+    /there is no \/none\.img/,
+  ],
+  [
+    'a format that nobody knows',
+    'PUT',
+    '/v1/disks/x',
+    { path: '/none.img', format: 'vdi', writable: true },
+    /the request: format: /,
+  ],
+  ['another path', 'PUT', '/v2/x', {}, /the tap has no/],
+];
+test('wrong orders get one sentence', async () => {
+  await using tap = await startTapProcess();
+  for (const [what, method, path, body, says] of wrong) {
+    await assert.rejects(tap.client.call(method, path, body), says, what);
+  }
+  using frontend = guestOf(tap, 1);
+  const image = { path: rawFile(tap), format: 'raw', writable: true };
+  await tap.client.call('PUT', '/v1/disks/y', image);
+  const ring = { domid: 1, references: frontend.ringReferences, port: frontend.port };
+  const connect = (changes: object): Promise<unknown> =>
+    tap.client.call('PUT', '/v1/disks/y/ring', { ...ring, ...changes });
+  await assert.rejects(connect({ protocol: 'sparc-abi' }), /speaks sparc-abi, which is no ABI/);
+  await assert.rejects(connect({ references: [1, 2, 3] }), /has 3 pages — a power of two, 16 at/);
+  await assert.rejects(connect({ references: [4000] }), { kind: 'gone' });
+  await assert.rejects(connect({ port: 77 }), { kind: 'gone' });
+  await assert.rejects(connect({ take_up: true }), /has no record of that ring/);
+  await connect({});
+  await assert.rejects(connect({}), { kind: 'exists' });
+});
+
+for (const how of ['killAndRestart', 'restart'] as const) {
+  const what = how === 'restart' ? 'stopped' : 'killed';
+  test(`a tap that is ${what} under load is taken up: every request is answered once`, async () => {
+    await using tap = await startTapProcess();
+    using frontend = guestOf(tap, 1);
+    const path = rawFile(tap);
+    const model = new Uint8Array(SECTORS * 512);
+    await attach(tap, 'd', path, 1, frontend);
+    let asked = 0;
+    let told = 0;
+    for (let round = 0; round < 6; round++) {
+      // Each sector of the round once, so that their order does not matter.
+      for (let i = 0; i < 400; i++) {
+        const sector = (i * 10) % (SECTORS - 10);
+        const data = new Uint8Array(4096).fill((round * 31 + i) & 0xff);
+        const onAnswer = (status: number): void => {
+          told += 1;
+          assert.equal(status, 0);
+        };
+        while (!frontend.begin({ operation: 'write', sector, data }, onAnswer)) {
+          frontend.push();
+          if (!frontend.poll()) await sleep(0);
+        }
+        asked += 1;
+        model.set(data, sector * 512);
+        if (i !== 100 + 30 * round) continue;
+        frontend.push();
+        await tap[how]();
+        await attach(tap, 'd', path, 1, frontend, true);
+      }
+      frontend.push();
+      await answered(frontend);
+      assert.equal(told, asked);
+      assert.deepEqual(readFileSync(path), Buffer.from(model));
+    }
+  });
+}
