@@ -50,6 +50,13 @@ export interface Engine extends Disposable {
   /** The range is not needed any more. */
   discard(image: Image, at: number, lengthBytes: number, durable: boolean, tag: number): number;
   flush(image: Image, tag: number): number;
+  /** Gives the disk another size. */
+  resize(image: Image, sizeBytes: number, tag: number): number;
+  /**
+   * Ends in order once nothing else is pending on the image: flushed, marked as closed, and its
+   * files closed. Nothing may be asked of the image afterwards.
+   */
+  close(image: Image, tag: number): number;
   /** Readable when something pending may have ended; undefined when nothing ever is pending. */
   readonly fd: number | undefined;
   /** Hands what was begun to the kernel: once, after a batch of calls. */
