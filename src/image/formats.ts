@@ -52,8 +52,6 @@ export interface Format {
   readonly canWrite: boolean;
   readonly hasParents: boolean;
   readonly options: readonly CreateOption[];
-  /** Whether a file looks like one: `head` is its first 64 KiB at most, `tail` its last 2 KiB. */
-  recognises(head: Uint8Array, tail: Uint8Array): boolean;
   /**
    * Opens it and takes over `bytes`, also when it throws.
    * @throws Failure corrupt | unsupported | denied

@@ -1,19 +1,46 @@
-/** The formats there are, by name and by what files look like. */
+/** The formats there are, by name and by what files look like. One is loaded when it is needed. */
+import { createRequire } from 'node:module';
 import { Failure } from '../base/failure.ts';
 import type { Format, ImageFormat } from './formats.ts';
 import { raw } from './raw/raw.ts';
-import { vhd } from './vhd/vhd.ts';
-import { vmdk } from './vmdk/vmdk.ts';
+import { looksLikeVhd } from './vhd/recognise.ts';
+import type * as vhd from './vhd/vhd.ts';
+import { looksLikeVmdk } from './vmdk/recognise.ts';
+import type * as vmdk from './vmdk/vmdk.ts';
+
+interface Entry {
+  readonly name: ImageFormat;
+  /** Whether a file looks like one: `head` is its first 64 KiB at most, `tail` its last 2 KiB. */
+  readonly recognises: (head: Uint8Array, tail: Uint8Array) => boolean;
+  readonly load: () => Format;
+}
+
+// Not import(): an image is opened by one call that does not wait.
+const load = createRequire(import.meta.url);
 
 /** In the order in which a file is held against them; raw is what is left. */
-export const formats: readonly Format[] = [vhd, vmdk, raw];
+const entries: readonly Entry[] = [
+  {
+    name: 'vhd',
+    recognises: looksLikeVhd,
+    load: () => (load('./vhd/vhd.ts') as typeof vhd).vhd,
+  },
+  {
+    name: 'vmdk',
+    recognises: looksLikeVmdk,
+    load: () => (load('./vmdk/vmdk.ts') as typeof vmdk).vmdk,
+  },
+  { name: 'raw', recognises: () => true, load: () => raw },
+];
+
+/** The formats there are. */
+export const formatNames: readonly ImageFormat[] = entries.map(({ name }) => name);
 
 /** @throws Failure unsupported */
 export function formatOf(name: ImageFormat): Format {
-  const format = formats.find((format) => format.name === name);
-  if (format === undefined)
-    throw new Failure('unsupported', `${name} images are not supported yet`);
-  return format;
+  const entry = entries.find((entry) => entry.name === name);
+  if (entry === undefined) throw new Failure('unsupported', `${name} images are not supported yet`);
+  return entry.load();
 }
 
 /**
@@ -23,5 +50,5 @@ export function formatOf(name: ImageFormat): Format {
  * @param tail the last 2 KiB, or all of it
  */
 export function probe(head: Uint8Array, tail: Uint8Array): ImageFormat {
-  return formats.find((format) => format.recognises(head, tail))?.name ?? 'raw';
+  return entries.find(({ recognises }) => recognises(head, tail))?.name ?? 'raw';
 }

@@ -1,5 +1,4 @@
 /** A file that has no name until it is whole: whatever ends this process before leaves nothing behind. */
-import { randomBytes } from 'node:crypto';
 import { fchmodSync, fchownSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type Fd, O, openFd } from './fd.ts';
@@ -73,7 +72,7 @@ function openNameless(finalPath: string): { fd: Fd; hiddenPath: string | undefin
 
 /** A name that nobody else has, in the same folder. */
 function nameBeside(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.part`);
+  return join(dirname(path), `.${basename(path)}.${crypto.randomUUID()}.part`);
 }
 
 function takeAfter(fd: number, path: string): void {

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failure } from '../../src/base/failure.ts';
-import { looksLikeDescriptor, parseDescriptor } from '../../src/image/vmdk/descriptor.ts';
+import { parseDescriptor } from '../../src/image/vmdk/descriptor.ts';
+import { looksLikeDescriptor } from '../../src/image/vmdk/recognise.ts';
 
 const plain = [
   '# Disk DescriptorFile',

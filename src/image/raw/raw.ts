@@ -19,8 +19,6 @@ export const raw: Format = {
       values: ['off', 'falloc', 'full'],
     },
   ],
-  // Anything can be raw: it is what is left when no other format recognises a file.
-  recognises: () => false,
   open,
   create,
 };

@@ -13,14 +13,15 @@ import {
   DiskType,
   DynamicHeader,
   Footer,
-  FOOTER_COOKIE,
   HEADER_COOKIE,
   NOWHERE,
+  OUR_CREATOR,
   sealFooter,
   sealHeader,
   SECTOR_BYTES,
   vhdTime,
 } from './layout.ts';
+import { FOOTER_COOKIE } from './recognise.ts';
 import { namesToWrite } from './locators.ts';
 import { uniqueIdOf } from './open.ts';
 import { requireSize, sizeFields } from './size.ts';
@@ -50,7 +51,11 @@ export const createOptions: readonly CreateOption[] = [
 const MIN_BLOCK_BYTES = 4096;
 const MAX_BLOCK_BYTES = 2 ** 28;
 /** Who made it: programs that do not know the name go by the geometry or by the current size, which agree. */
-const creator = { creatorApplication: 'vbdk', creatorVersion: 0x00010000, creatorHostOs: 'Wi2k' };
+const creator = {
+  creatorApplication: OUR_CREATOR,
+  creatorVersion: 0x00010000,
+  creatorHostOs: 'Wi2k',
+};
 /** Only of an image by tapdisk 1.3 is it known that it has a batmap. */
 const tapdisk = { creatorApplication: 'tap\0', creatorVersion: 0x00010003 };
 

@@ -1,15 +1,8 @@
 /** Finds a VHD's footer where it may be: at the end, one byte short of that, or as the copy at the front. */
 import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
-import {
-  checksum,
-  DiskType,
-  Footer,
-  FOOTER_COOKIE,
-  JOURNAL_COOKIE,
-  POISON_COOKIE,
-  SECTOR_BYTES,
-} from './layout.ts';
+import { checksum, DiskType, Footer, SECTOR_BYTES } from './layout.ts';
+import { FOOTER_COOKIE, footerLengths, JOURNAL_COOKIE, POISON_COOKIE } from './recognise.ts';
 
 export type FooterFields = ReturnType<typeof Footer.get>;
 
@@ -22,9 +15,6 @@ export interface FoundFooter {
   /** The copy at the front is as the one at the end. */
   readonly frontIsTrue: boolean;
 }
-
-/** A file may end with the footer, or with all of it but its last byte, as early programs left it. */
-const footerLengths = [512, 511];
 
 /** @throws Failure corrupt when there is none; denied when another program has locked the image */
 export function findFooter(bytes: Bytes): FoundFooter {
@@ -82,16 +72,4 @@ function refuseJournals(raw: Uint8Array, path: string): void {
   if (cookie === JOURNAL_COOKIE) {
     throw new Failure('unsupported', `${path} is a journal of vhd-util, not a disk`);
   }
-}
-
-/** Whether a file looks like a VHD, by its first and last bytes. */
-export function looksLikeVhd(head: Uint8Array, tail: Uint8Array): boolean {
-  const known = (view: Uint8Array): boolean => {
-    const cookie = Buffer.from(view.subarray(0, 8)).toString('latin1');
-    return cookie === FOOTER_COOKIE || cookie === POISON_COOKIE || cookie === JOURNAL_COOKIE;
-  };
-  if (known(head)) return true;
-  return footerLengths.some(
-    (length) => tail.length >= length && known(tail.subarray(tail.length - length)),
-  );
 }

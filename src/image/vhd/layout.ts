@@ -52,13 +52,10 @@ export const Footer = struct(512, {
   reserved: bytes(426),
 });
 
-export const DiskType = { fixed: 2, dynamic: 3, differencing: 4 } as const;
+/** The creator of images that were made here. */
+export const OUR_CREATOR = 'vbdk';
 
-export const FOOTER_COOKIE = 'conectix';
-/** What libvhd makes of the cookie while a journal of its own is open. */
-export const POISON_COOKIE = 'v_poison';
-/** How libvhd's journal files begin. */
-export const JOURNAL_COOKIE = 'vjournal';
+export const DiskType = { fixed: 2, dynamic: 3, differencing: 4 } as const;
 
 export const DynamicHeader = struct(1024, {
   cookie: latin1(8),

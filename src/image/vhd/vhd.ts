@@ -1,7 +1,6 @@
 /** The format of Virtual PC, Hyper-V before VHDX, Azure and Xen's tapdisk. */
 import type { Format } from '../formats.ts';
 import { createOptions, createVhd } from './create.ts';
-import { looksLikeVhd } from './footer.ts';
 import { openVhd } from './open.ts';
 
 export const vhd: Format = {
@@ -9,7 +8,6 @@ export const vhd: Format = {
   canWrite: true,
   hasParents: true,
   options: createOptions,
-  recognises: looksLikeVhd,
   open: openVhd,
   create: createVhd,
 };

@@ -108,15 +108,6 @@ export function parseDescriptor(bytes: Uint8Array): Descriptor {
   };
 }
 
-/** Whether the beginning of a file is that of a descriptor: comments, then a version, or its first comment. */
-export function looksLikeDescriptor(head: Uint8Array): boolean {
-  const text = Buffer.from(head.subarray(0, 4096)).toString('latin1');
-  return (
-    /^\s*#\s*disk\s+descriptor\s*file/i.test(text) ||
-    /^(?:[ \t]*(?:#[^\r\n\0]*)?\r?\n)*[ \t]*version[ \t]*=[ \t]*[1-4]\s/i.test(text)
-  );
-}
-
 function extentOf(line: string, at: number, decode: (name: string) => string): ExtentLine {
   const shown = line.length > 80 ? `${line.slice(0, 77)}...` : line.trim();
   const match =

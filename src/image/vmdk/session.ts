@@ -2,7 +2,6 @@
  * What a VMDK has to be told before a session's first write, and when it is closed: its new content
  * id, and that a file of grains is, or is no longer, open for writing.
  */
-import { randomBytes } from 'node:crypto';
 import { Failure } from '../../base/failure.ts';
 import { addBarrier, addPut, addResize, type Steps } from '../steps.ts';
 import { LONG_CID, NO_CID, type Descriptor, type Span } from './descriptor.ts';
@@ -36,7 +35,7 @@ export function planFirstWrite(session: Session, out: Steps): void {
   putText(session, descriptor.cidAt, digits, out);
   const long = descriptor.longCidAt;
   if (long !== undefined && long.length > 8) {
-    const random = randomBytes(Math.ceil(long.length / 2)).toString('hex');
+    const random = randomDigits(long.length);
     putText(session, long, random.slice(0, long.length - 8) + digits.padStart(8, '0'), out);
   }
   addBarrier(out, descriptorFile);
@@ -45,9 +44,14 @@ export function planFirstWrite(session: Session, out: Steps): void {
 /** Another content id of as many digits, so that no other byte of the descriptor has to move. */
 export function newCid(old: number, digits = 8): number {
   for (;;) {
-    const cid = randomBytes(4).readUInt32LE() % 16 ** digits;
+    const cid = parseInt(randomDigits(Math.min(digits, 8)), 16);
     if (cid !== old && cid !== NO_CID && cid !== LONG_CID) return cid;
   }
+}
+
+function randomDigits(count: number): string {
+  const bytes = crypto.getRandomValues(Buffer.alloc(Math.ceil(count / 2)));
+  return bytes.toString('hex').slice(0, count);
 }
 
 function putText(session: Session, span: Span, text: string, out: Steps): void {

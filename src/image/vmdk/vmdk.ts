@@ -9,17 +9,12 @@ import { checkVmdk } from './check.ts';
 import { createVmdk } from './create.ts';
 import { vmdkOptions } from './descriptor-write.ts';
 import { createStream } from './stream-write.ts';
-import {
-  looksLikeDescriptor,
-  NO_CID,
-  parseDescriptor,
-  type Descriptor,
-  type ExtentLine,
-} from './descriptor.ts';
+import { NO_CID, parseDescriptor, type Descriptor, type ExtentLine } from './descriptor.ts';
 import { readHead } from './grains.ts';
 import { mapDisk } from './map.ts';
 import { cowdPart, openParts, sparsePart, type OpenFiles } from './open-parts.ts';
 import { EntryForm, PartKind, u32, type Part } from './part.ts';
+import { looksLikeDescriptor } from './recognise.ts';
 import { planResize } from './resize.ts';
 import { planEnd, type Session } from './session.ts';
 import {
@@ -40,10 +35,6 @@ export const vmdk: Format = {
   canWrite: true,
   hasParents: true,
   options: vmdkOptions,
-  recognises(head) {
-    const magic = head.length < 4 ? 0 : u32(head, 0);
-    return magic === SPARSE_MAGIC || magic === COWD_MAGIC || looksLikeDescriptor(head);
-  },
   open,
   create: createVmdk,
   createStream,
