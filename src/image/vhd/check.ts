@@ -14,7 +14,7 @@ import {
   setFull,
 } from './dynamic.ts';
 import { SECTOR_BYTES, UNUSED } from './layout.ts';
-import { addEnd, isCutOff, usedEnd } from './places.ts';
+import { addEnd, gapsFrom, isCutOff, usedEnd } from './places.ts';
 import { put, putEntry } from './put.ts';
 
 /** A block and where it begins in the file. */
@@ -111,7 +111,7 @@ function* checkOverlaps(vhd: Dynamic, inOrder: readonly Placed[]): Iterable<Find
 /** Bytes that are stored and nobody's: between blocks and after the last one. */
 function* checkSpace(vhd: Dynamic, inOrder: readonly Placed[]): Iterable<Finding> {
   const stride = vhd.bitmapBytes + vhd.blockBytes;
-  let end = inOrder[0]?.place ?? vhd.metadataEnd;
+  let end = gapsFrom(vhd, inOrder[0]?.place);
   for (const { place } of inOrder) {
     const isGap = end >= vhd.metadataEnd && place - end >= stride;
     if (isGap && !vhd.places.device) yield* checkGap(vhd, end, place);

@@ -14,7 +14,7 @@ import {
   NOT_THERE,
   placeOf,
 } from './dynamic.ts';
-import { MAX_SECTORS, SECTOR_BYTES, UNUSED } from './layout.ts';
+import { Footer, MAX_SECTORS, OUR_CREATOR, SECTOR_BYTES, UNUSED } from './layout.ts';
 import { put } from './put.ts';
 
 /** How many blocks are made ready at a time: one flush, and as much more file at most. */
@@ -91,18 +91,21 @@ export function survey(vhd: Dynamic): void {
   }
   const sorted = Float64Array.from(used).sort();
   const stride = strideOf(vhd);
-  let end = sorted[0] ?? vhd.metadataEnd;
-  let last = NOBODY;
+  let gapAt = gapsFrom(vhd, sorted[0]);
+  let last = -stride;
   for (const place of sorted) {
-    if (place < end) {
-      places.shared.add(place);
-      if (last !== NOBODY) places.shared.add(last);
-    }
-    if (place >= vhd.metadataEnd) addGaps(vhd, end, place);
-    end = Math.max(end, place + stride);
+    if (place < last + stride) places.shared.add(place).add(last);
+    addGaps(vhd, gapAt, place);
+    gapAt = Math.max(gapAt, place + stride);
     last = place;
   }
-  places.end = Math.max(end, vhd.metadataEnd);
+  places.end = Math.max(gapAt, vhd.metadataEnd);
+}
+
+/** Where space is free if no block has it: others may keep what we do not know before their first block. */
+export function gapsFrom(vhd: Dynamic, firstPlace: number | undefined): number {
+  const isOurs = Footer.get(vhd.footer).creatorApplication === OUR_CREATOR;
+  return isOurs ? vhd.metadataEnd : (firstPlace ?? vhd.metadataEnd);
 }
 
 /** Whether a block is said to be where the file does not reach. */
@@ -114,6 +117,7 @@ export function isCutOff(vhd: Dynamic, block: number): boolean {
 
 function addGaps(vhd: Dynamic, from: number, end: number): void {
   const stride = strideOf(vhd);
+  // Among blocks before the last metadata, a gap may be what an older table has left.
   let at = alignedPlace(vhd, Math.max(from, vhd.metadataEnd));
   for (; at + stride <= end; at = alignedPlace(vhd, at + stride)) vhd.places.free.set(at, NOBODY);
 }
