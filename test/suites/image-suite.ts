@@ -28,7 +28,7 @@ export function imageSuite(kind: ImageKind, limitMs = 2000): void {
     fc.assert(property, searching(t, 10_000, limitMs));
   });
 
-  const lasting = (['write', 'zero', 'discard', 'flush', 'reopen', 'kill'] as const).slice();
+  const lasting = verbsOf(kind).filter((verb) => verb !== 'read' && verb !== 'snapshot');
 
   test(`${kind.name}: what was answered outlives a kill, what was flushed a power cut`, (t) => {
     cutPower(t, kind, false);

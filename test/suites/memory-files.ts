@@ -208,11 +208,10 @@ export function afterPowerCut(files: MemoryFiles, reached: Reached): MemoryFiles
 function leftOf(file: MemoryFile, reached: Reached): Contents {
   const left = copyOf(file.stable);
   const behind = new Set<number>();
+  let now = left.sizeBytes;
+  let sizeBytes = now;
+  let sizeIsBehind = false;
   for (const [index, { at, lengthBytes, data, resize }] of file.changes.entries()) {
-    if (resize) {
-      if (reached(file, index, -1)) cut(left, at);
-      continue;
-    }
     const end = at + lengthBytes;
     for (let from = at; from < end;) {
       const sector = Math.floor(from / SECTOR_BYTES);
@@ -224,6 +223,19 @@ function leftOf(file: MemoryFile, reached: Reached): Contents {
       }
       from = to;
     }
+    const size = resize ? at : Math.max(now, end);
+    if (size === now) continue;
+    now = size;
+    // A size is in one place, so one that was lost takes with it those that came later; and a file
+    // is not made longer by a write before what was written at its end is there.
+    const there = resize
+      ? reached(file, index, -1)
+      : !behind.has(Math.ceil(end / SECTOR_BYTES) - 1);
+    sizeIsBehind ||= !there;
+    if (sizeIsBehind) continue;
+    sizeBytes = size;
+    if (resize) cut(left, size);
   }
+  cut(left, sizeBytes);
   return left;
 }

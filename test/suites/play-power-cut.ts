@@ -39,6 +39,12 @@ interface Story {
   flushed: Tags;
   /** What each sector may hold besides, for it was asked for since. */
   since: Map<number, Set<number>>;
+  /** Sizes that the disk may have, by what was asked for since the last flush; it only grows. */
+  sizes: Set<number>;
+  /** By what was answered; 0 before it is opened. */
+  sizeBytes: number;
+  /** Sectors that came after the disk's end before it grew: a format may have kept something there. */
+  ends: Set<number>;
   /** The range and the tag of a request that was not answered yet. */
   inFlight: { at: number; lengthBytes: number; tag: number } | undefined;
   calls: number;
@@ -47,6 +53,12 @@ interface Story {
 
 /** Whether a sector may hold what is in it. */
 type Allowed = (sector: number, tag: number) => boolean;
+
+interface Expected {
+  readonly allowed: Allowed;
+  /** The least that the disk may be long. */
+  readonly sizeBytes: number;
+}
 
 /** @returns how many states were tried */
 export function playPowerCuts(
@@ -63,6 +75,9 @@ export function playPowerCuts(
     now: new Map(beginning.tags),
     flushed: new Map(beginning.tags),
     since: new Map(),
+    sizes: new Set(),
+    sizeBytes: 0,
+    ends: new Set(),
     inFlight: undefined,
     calls: 0,
     tried: 0,
@@ -73,6 +88,8 @@ export function playPowerCuts(
   };
   using table = createFileTable({ cacheBytes: 0 });
   let image = openStory(story, table);
+  story.sizeBytes = image.sizeBytes;
+  story.sizes.add(image.sizeBytes);
   for (const [index, command] of program.entries()) {
     image = run(story, table, image, command, index + 1000);
   }
@@ -126,6 +143,13 @@ function run(story: Story, table: FileTable, image: Image, command: Command, tag
     case 'kill':
       image[Symbol.dispose]();
       return openStory(story, table);
+    case 'resize':
+      if (command.sizeBytes <= image.sizeBytes) return image;
+      story.sizes.add(command.sizeBytes);
+      story.ends.add(image.sizeBytes / SECTOR_BYTES);
+      transfer.resize(image, command.sizeBytes);
+      story.sizeBytes = command.sizeBytes;
+      return image;
     default:
       return image;
   }
@@ -153,6 +177,8 @@ function request(
 function flushed(story: Story): void {
   story.flushed = new Map(story.now);
   story.since = new Map();
+  story.sizes = new Set([story.sizeBytes]);
+  story.ends = new Set();
 }
 
 /** This part of all calls is followed by a kill, and by each kind of power cut: many programs tell more. */
@@ -170,7 +196,10 @@ function trySome(story: Story): void {
     const at = sector * SECTOR_BYTES;
     return at >= inFlight.at && at < inFlight.at + inFlight.lengthBytes;
   };
-  tryOne(story, 'killed', afterKill(story.files), killed);
+  tryOne(story, 'killed', afterKill(story.files), {
+    allowed: killed,
+    sizeBytes: story.sizeBytes,
+  });
   const cut: Allowed = (sector, tag) =>
     tag === (story.flushed.get(sector) ?? 0) || story.since.get(sector)?.has(tag) === true;
   const open = [...story.files.byPath.values()].flatMap((file) =>
@@ -189,22 +218,22 @@ function trySome(story: Story): void {
   };
   const some = Object.entries(ways).filter(() => random() < TRIED);
   for (const [name, reached] of some) {
-    tryOne(story, name, afterPowerCut(story.files, reached), cut);
+    tryOne(story, name, afterPowerCut(story.files, reached), { allowed: cut, sizeBytes: 0 });
   }
 }
 
-function tryOne(story: Story, name: string, left: MemoryFiles, allowed: Allowed): void {
+function tryOne(story: Story, name: string, left: MemoryFiles, expected: Expected): void {
   story.tried += 1;
   const when = `${name}, after call ${story.calls}`;
   try {
-    holds(story, left, allowed);
+    holds(story, left, expected);
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown);
     throw new Error(`${when}: ${why}`, { cause: thrown });
   }
 }
 
-function holds(story: Story, left: MemoryFiles, allowed: Allowed): void {
+function holds(story: Story, left: MemoryFiles, expected: Expected): void {
   const { kind, path, random } = story;
   const openBytes = openIn(left);
   using table = createFileTable({ cacheBytes: 0 });
@@ -212,10 +241,10 @@ function holds(story: Story, left: MemoryFiles, allowed: Allowed): void {
   const transfer = createTransfer(table);
   if (random() < 0.2) {
     using image = openImage(path, { ...options, writable: false });
-    adopt(story, image, table, allowed);
+    adopt(story, image, table, expected);
   }
   const image = openImage(path, { ...options, writable: true });
-  const tags = adopt(story, image, table, allowed);
+  const tags = adopt(story, image, table, expected);
   mend(image, table);
   writeMore(story, image, table, tags);
   transfer.close(image);
@@ -232,11 +261,15 @@ function holds(story: Story, left: MemoryFiles, allowed: Allowed): void {
 }
 
 /** What the disk reads, all of which must be allowed. */
-function adopt(story: Story, image: Image, table: FileTable, allowed: Allowed): Tags {
+function adopt(story: Story, image: Image, table: FileTable, expected: Expected): Tags {
+  const { allowed, sizeBytes } = expected;
+  const size = image.sizeBytes;
+  assert.ok(size >= sizeBytes && story.sizes.has(size), `the disk is ${size} bytes long`);
   const tags: Tags = new Map();
   const known = new Set([...story.now.keys(), ...story.flushed.keys(), ...story.since.keys()]);
   visitSectors(image, table, known, (sector, tag) => {
-    assert.ok(allowed(sector, tag), `sector ${sector} holds ${named(tag)}`);
+    const wasEnd = tag < 0 && story.ends.has(sector);
+    assert.ok(wasEnd || allowed(sector, tag), `sector ${sector} holds ${named(tag)}`);
     if (tag !== 0) tags.set(sector, tag);
   });
   return tags;
