@@ -3,7 +3,7 @@ import { fstatSync } from 'node:fs';
 import { bytes, i32le, struct, u16le, u64le } from '../base/struct.ts';
 import { type DeviceNumber, unpackDevice } from './device-number.ts';
 import { O, openFd, type Fd } from './fd.ts';
-import { fcntl, isErrno } from './ffi.ts';
+import { fallocate, fcntl, isErrno, posixFadvise } from './ffi.ts';
 
 export type FileKind = 'file' | 'block' | 'character' | 'directory' | 'fifo' | 'socket' | 'other';
 
@@ -112,4 +112,26 @@ export function isLocked(
   const request = Flock.make({ type: lockTypes[type], start: at, length: lengthBytes });
   fcntl(fd, F_OFD_GETLK, request);
   return Flock.get(request).type !== lockTypes.none;
+}
+
+const POSIX_FADV_WILLNEED = 3;
+
+/** Asks for a range to be read into the page cache; whether that comes true nobody says. */
+export function adviseWillNeed(fd: number, at: number, lengthBytes: number): void {
+  posixFadvise(fd, at, lengthBytes, POSIX_FADV_WILLNEED);
+}
+
+// linux/falloc.h
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+
+/** Whether a range of the file can be made a hole: tried past its end, where that changes nothing. */
+export function canPunchHoles(fd: number, sizeBytes: number): boolean {
+  const at = Math.ceil(sizeBytes / 4096) * 4096;
+  try {
+    fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, at, 4096);
+    return true;
+  } catch {
+    return false;
+  }
 }

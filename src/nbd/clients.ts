@@ -1,0 +1,124 @@
+/** The clients of a server: whose requests have ended, who is sent to, who has come to an end. */
+import type { Fd } from '../sys/fd.ts';
+import { EPOLL, type Poller } from '../sys/epoll.ts';
+import { prepareConnection } from '../sys/socket.ts';
+import { done } from './commands.ts';
+import { type Connection, createConnection, type Service } from './connection.ts';
+import type { TlsState } from './handshake.ts';
+import { MAX_REQUESTS } from './memory.ts';
+import { receive, take } from './receive.ts';
+import { send } from './send.ts';
+
+export interface Clients {
+  readonly service: Service;
+  readonly poller: Poller;
+  /** By index; a place is used again. */
+  readonly all: (Connection | undefined)[];
+  count: number;
+  /** Those that something happened to since the last settle. */
+  touched: Connection[];
+  /** Those that are attended to now. */
+  attending: Connection[];
+  /** Called when one has left. */
+  onLeave: () => void;
+}
+
+export function createClients(shared: Omit<Service, 'onDone'>, poller: Poller): Clients {
+  const onDone = (tag: number, errno: number): void => {
+    const connection = clients.all[Math.floor(tag / MAX_REQUESTS)];
+    if (connection === undefined) throw new Error('a request of no connection has ended');
+    connection.pending -= 1;
+    done(connection, tag % MAX_REQUESTS, errno);
+    touch(clients, connection);
+  };
+  const clients: Clients = {
+    service: { ...shared, onDone },
+    poller,
+    all: [],
+    count: 0,
+    touched: [],
+    attending: [],
+    onLeave: () => {},
+  };
+  return clients;
+}
+
+function touch(clients: Clients, connection: Connection): void {
+  if (connection.touched) return;
+  connection.touched = true;
+  clients.touched.push(connection);
+}
+
+/** Takes over a client's connection. @throws ErrnoError when there is no memory for it */
+export function adopt(clients: Clients, client: Fd, tls: TlsState, noZeroes: boolean): void {
+  const free = clients.all.indexOf(undefined);
+  const index = free < 0 ? clients.all.length : free;
+  prepareConnection(client.number);
+  const connection = createConnection(clients.service, client, index, tls, noZeroes);
+  clients.all[index] = connection;
+  clients.count += 1;
+  connection.interest = EPOLL.IN;
+  clients.poller.add(client.number, EPOLL.IN, (ready) => {
+    if ((ready & EPOLL.IN) !== 0 && connection.life === 'open') receive(connection);
+    else if ((ready & (EPOLL.HUP | EPOLL.ERR)) !== 0) connection.life = 'lost';
+    touch(clients, connection);
+  });
+  take(connection);
+  touch(clients, connection);
+}
+
+/** Hands what was begun to the engine, collects what has ended, and sends the replies. */
+export function settle(clients: Clients): void {
+  const { engine, onDone } = clients.service;
+  for (;;) {
+    if (engine.pending > 0) {
+      engine.submit();
+      engine.reap(onDone);
+    }
+    const { touched } = clients;
+    if (touched.length === 0) return;
+    clients.touched = clients.attending;
+    clients.attending = touched;
+    for (const connection of touched) attend(clients, connection);
+    touched.length = 0;
+  }
+}
+
+/** Sends, goes on with what waited for room, and closes what has come to its end. */
+function attend(clients: Clients, connection: Connection): void {
+  const { queue } = connection;
+  connection.touched = false;
+  for (;;) {
+    if (connection.life !== 'lost' && !send(connection)) connection.life = 'lost';
+    if (connection.life !== 'open' || !connection.stalled || queue.blocked) break;
+    const { from } = connection;
+    take(connection);
+    if (connection.from === from) break;
+  }
+  const { life } = connection;
+  const isOver = life === 'lost' || (life === 'ending' && queue.head === queue.tail);
+  if (isOver && connection.pending === 0) return leave(clients, connection);
+  let wanted = life === 'open' && !connection.stalled ? EPOLL.IN : 0;
+  if (life !== 'lost' && queue.blocked) wanted |= EPOLL.OUT;
+  if (wanted === connection.interest) return;
+  connection.interest = wanted;
+  clients.poller.change(connection.socket, wanted);
+}
+
+export function leave(clients: Clients, connection: Connection): void {
+  clients.poller.remove(connection.socket);
+  connection.fd.close();
+  connection.memory[Symbol.dispose]();
+  clients.all[connection.index] = undefined;
+  clients.count -= 1;
+  clients.onLeave();
+}
+
+/** `ending`: no more requests are taken, and what was begun is answered; `lost`: it is not. */
+export function endAll(clients: Clients, life: 'ending' | 'lost'): void {
+  for (const connection of clients.all) {
+    if (connection === undefined || connection.life === 'lost') continue;
+    connection.life = life;
+    touch(clients, connection);
+  }
+}

@@ -1,0 +1,120 @@
+/** One client: its socket, its memory, and how far its bytes have been taken. */
+import type { Engine } from '../image/engine-contract.ts';
+import type { Extents } from '../image/extents.ts';
+import type { FileTable } from '../image/file-table.ts';
+import type { Fd } from '../sys/fd.ts';
+import type { ExportTable, NbdExport } from './exports.ts';
+import { type Handshake, startHandshake, type TlsState } from './handshake.ts';
+import { type ConnectionMemory, createMemory } from './memory.ts';
+import { createRequests, endRequest, type Requests } from './requests.ts';
+import { createSendQueue, type Sender } from './send.ts';
+import { putError } from './replies.ts';
+
+/** What all connections of a server share; used by one thread. */
+export interface Service {
+  readonly engine: Engine;
+  readonly files: FileTable;
+  readonly exports: ExportTable;
+  /** A list that is used again for each mapping. */
+  readonly extents: Extents;
+  /** Answers a request that was pending. */
+  readonly onDone: (tag: number, errno: number) => void;
+}
+
+export interface Connection extends Sender {
+  readonly service: Service;
+  readonly fd: Fd;
+  readonly memory: ConnectionMemory;
+  readonly requests: Requests;
+  /** The high part of the tags of its requests. */
+  readonly index: number;
+  /** Until the client has chosen an export. */
+  handshake: Handshake | undefined;
+  export: NbdExport | undefined;
+  structured: boolean;
+  extended: boolean;
+  blockStatus: boolean;
+  /** What was received and not yet taken, as offsets in the receive buffer. */
+  from: number;
+  to: number;
+  /** The write whose bytes are arriving (-1: none), and how many of them came. */
+  filling: number;
+  filled: number;
+  /** Bytes of a payload that are thrown away; then this request fails with this error. */
+  skipBytes: number;
+  skipRequest: number;
+  skipError: number;
+  /** Requests that the engine has not ended. */
+  pending: number;
+  /** The next request waits for something that an earlier one holds. */
+  stalled: boolean;
+  /** `ending`: nothing more is taken, what was begun is answered; `lost`: nothing is sent either. */
+  life: 'open' | 'ending' | 'lost';
+  /** What epoll waits for. */
+  interest: number;
+  /** It is in the list of those that are attended to. */
+  touched: boolean;
+}
+
+export function createConnection(
+  service: Service,
+  fd: Fd,
+  index: number,
+  tls: TlsState,
+  noZeroes: boolean,
+): Connection {
+  const connection: Connection = {
+    service,
+    fd,
+    socket: fd.number,
+    memory: createMemory(),
+    requests: createRequests(),
+    queue: createSendQueue(),
+    index,
+    handshake: startHandshake(service.exports, tls, noZeroes),
+    export: undefined,
+    structured: false,
+    extended: false,
+    blockStatus: false,
+    from: 0,
+    to: 0,
+    filling: -1,
+    filled: 0,
+    skipBytes: 0,
+    skipRequest: -1,
+    skipError: 0,
+    pending: 0,
+    stalled: false,
+    life: 'open',
+    interest: 0,
+    touched: false,
+    sent: (request) => release(connection, request),
+    failed(request, last) {
+      const at = connection.queue.at[last] ?? 0;
+      const length = putError(connection, request, at, 5);
+      connection.queue.bytes += length - (connection.queue.lengthBytes[last] ?? 0);
+      connection.queue.lengthBytes[last] = length;
+    },
+  };
+  return connection;
+}
+
+/** Takes pages for a request. @returns false when there are none now */
+export function holdPages(connection: Connection, request: number, lengthBytes: number): boolean {
+  const at = connection.memory.pages.take(lengthBytes);
+  if (at < 0) return false;
+  connection.requests.pagesAt[request] = at;
+  connection.requests.pagesBytes[request] = lengthBytes;
+  return true;
+}
+
+/** A request is over: its index and its pages are free. */
+export function release(connection: Connection, request: number): void {
+  const { requests, memory } = connection;
+  const at = requests.pagesAt[request] ?? -1;
+  if (at >= 0) {
+    memory.pages.give(at, requests.pagesBytes[request] ?? 0);
+    requests.pagesAt[request] = -1;
+  }
+  endRequest(requests, request);
+}
