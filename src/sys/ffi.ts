@@ -2,15 +2,20 @@
  * The one door to the kernel: libc's functions through koffi, each with its C signature. A call
  * that fails throws an `ErrnoError`; the rest of sys/ turns those into sentences.
  */
-import { createRequire } from 'node:module';
 import { constants } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import type Koffi from 'koffi';
 
-// The package of this platform, as koffi itself would choose it: its own way there takes longer than
-// all the rest of a short command.
-const koffi = createRequire(import.meta.url)(
-  `@koromix/koffi-${process.platform}-${process.arch}`,
-) as typeof Koffi;
+/** koffi's own way to its library takes longer than all the rest of a short command. */
+function loadKoffi(): typeof Koffi {
+  const { platform, arch } = process;
+  const name = `@koromix/koffi-${platform}-${arch}/${platform}_${arch}/koffi.node`;
+  const loaded = { exports: {} };
+  process.dlopen(loaded, fileURLToPath(import.meta.resolve(name)));
+  return loaded.exports as typeof Koffi;
+}
+
+const koffi = loadKoffi();
 const libc = koffi.load('libc.so.6');
 /** Of two names for one number (EAGAIN, EWOULDBLOCK) the first in the alphabet. */
 const names = new Map(
