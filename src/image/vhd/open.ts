@@ -4,6 +4,7 @@ import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { OpenContext } from '../formats.ts';
 import type { Image } from '../image.ts';
+import { addBarrier } from '../steps.ts';
 import { batmapAt, planBatmap, readBatmap } from './batmap.ts';
 import { checkDynamic } from './check.ts';
 import { isDevice } from './device.ts';
@@ -129,7 +130,10 @@ function imageOf(vhd: Dynamic, parentName: string | undefined): Image {
     planFlush: () => {},
     planClose(out) {
       planEnd(settled(), out);
-      if (vhd.batmap?.stale === true) planBatmap(vhd, out);
+      if (vhd.batmap?.stale !== true) return;
+      // The batmap is believed before the bitmaps are read: they must be there first.
+      addBarrier(out, vhd.file);
+      planBatmap(vhd, out);
     },
     planResize: (sizeBytes, out) => planResizeDynamic(vhd, sizeBytes, out),
     info: () => dynamicInfo(settled(), parentName),
