@@ -59,6 +59,8 @@ export interface RingFrontend extends Disposable {
   push(): void;
   /** Tells the backend to look, whatever there is. */
   notify(): void;
+  /** Takes the event that waits; false when the backend told of nothing. */
+  hear(): boolean;
   /** Takes the responses that are there; false when there was none. */
   poll(): boolean;
 }
@@ -124,6 +126,7 @@ export function createRingFrontend(options: FrontendOptions): RingFrontend {
     begin: (request, onAnswer) => begin(f, request, onAnswer),
     push: () => push(f),
     notify: () => channel.notify(),
+    hear: () => channel.clear(),
     poll: () => poll(f),
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };

@@ -14,8 +14,8 @@ export interface EventChannel extends Disposable {
   /** Readable when an event waits. */
   readonly fd: number;
   notify(): void;
-  /** Takes the event that waits. */
-  clear(): void;
+  /** Takes the event that waits; false when there is none. */
+  clear(): boolean;
 }
 
 type Side = 'guest' | 'backend';
@@ -87,10 +87,14 @@ function signal(fifo: Fd): void {
   }
 }
 
-function drain(fifo: Fd): void {
+function drain(fifo: Fd): boolean {
+  let found = false;
   try {
-    while (read(fifo.number, many, many.length) === many.length);
+    for (let got = many.length; got === many.length; found = true) {
+      got = read(fifo.number, many, many.length);
+    }
   } catch (thrown) {
     if (!isErrno(thrown, 'EAGAIN')) throw thrown;
   }
+  return found;
 }

@@ -3,6 +3,8 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { ringFaults } from './ring-faults.ts';
+
 export interface Fault {
   readonly name: string;
   /** The promise that it breaks. */
@@ -320,4 +322,5 @@ export const faults: readonly Fault[] = [
     caughtBy: 'test/daemon/disk-table.test.ts',
     only: 'after the reading',
   },
+  ...ringFaults,
 ];

@@ -12,7 +12,12 @@ import { type Abi, abis, entriesOf } from '../../src/ring/blkif.ts';
 import { recordBytes } from '../../src/ring/record.ts';
 import type { RingDisk } from '../../src/ring/request.ts';
 import type { SlotCounts } from '../../src/ring/slots.ts';
-import { createRingLoop, type RingLoop, type ServedRing } from '../../src/tap/ring-loop.ts';
+import {
+  createRingLoop,
+  type RingDiskOptions,
+  type RingLoop,
+  type ServedRing,
+} from '../../src/tap/ring-loop.ts';
 
 export interface RigOptions {
   readonly abi?: Abi;
@@ -29,6 +34,7 @@ export interface RingGuest {
   readonly served: ServedRing;
   readonly image: Image;
   readonly path: string;
+  readonly place: RingDiskOptions;
   /** What was told of a ring that makes no sense. */
   readonly hostile: () => boolean;
 }
@@ -37,6 +43,8 @@ export interface RingRig extends Disposable {
   readonly folder: string;
   readonly loop: RingLoop;
   addGuest(options?: RigOptions): RingGuest;
+  /** Another backend takes up the ring of one that answers nothing more. */
+  replace(guest: RingGuest): void;
 }
 
 export function startRingRig(options: RigOptions = {}): RingRig {
@@ -80,7 +88,7 @@ export function startRingRig(options: RigOptions = {}): RingRig {
         }),
       );
       let isHostile = false;
-      const served = loop.add({
+      const place: RingDiskOptions = {
         domid,
         abi,
         references: frontend.ringReferences,
@@ -92,16 +100,28 @@ export function startRingRig(options: RigOptions = {}): RingRig {
         onHostile: () => {
           isHostile = true;
         },
+      };
+      const served = loop.add(place);
+      return { frontend, served, image, path, place, hostile: () => isHostile };
+    },
+    replace({ served, place }) {
+      let isQuiet = false;
+      served.close(() => {
+        isQuiet = true;
       });
-      return { frontend, served, image, path, hostile: () => isHostile };
+      for (let pass = 0; pass < 1000 && !isQuiet; pass++) loop.pass(0);
+      loop.add({ ...place, takeUp: true });
     },
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };
 }
 
+const SETTLE_MS = 5000;
+
 /** Passes until everything that guests have begun is answered. */
-export function settle(rig: RingRig, guests: readonly RingGuest[], mostPasses = 10_000): void {
-  for (let pass = 0; pass < mostPasses; pass++) {
+export function settle(rig: RingRig, guests: readonly RingGuest[]): void {
+  const untilMs = performance.now() + SETTLE_MS;
+  while (performance.now() < untilMs) {
     for (const { frontend } of guests) frontend.poll();
     if (guests.every(({ frontend }) => frontend.inFlight === 0)) return;
     rig.loop.pass(100);
