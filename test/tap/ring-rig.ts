@@ -105,11 +105,11 @@ export function startRingRig(options: RigOptions = {}): RingRig {
       return { frontend, served, image, path, place, hostile: () => isHostile };
     },
     replace({ served, place }) {
-      let isQuiet = false;
+      const state = { isQuiet: false };
       served.close(() => {
-        isQuiet = true;
+        state.isQuiet = true;
       });
-      for (let pass = 0; pass < 1000 && !isQuiet; pass++) loop.pass(0);
+      while (!state.isQuiet) loop.pass(0);
       loop.add({ ...place, takeUp: true });
     },
     [Symbol.dispose]: () => owned[Symbol.dispose](),
