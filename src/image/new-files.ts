@@ -1,5 +1,6 @@
 /** The files of an image that is being made: nobody sees them under their names before they are whole. */
 import { realpathSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';
 import { openFileBytes } from '../bytes/file-bytes.ts';
@@ -32,8 +33,9 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
   const owned = new DisposableStack();
   const made = new Map<string, NamelessFile | undefined>();
   const open = (path: string): Bytes => {
-    if (!made.has(path)) throw new Failure('not-found', `there is no ${path} among the new files`);
-    const file = made.get(path);
+    const key = resolve(path);
+    if (!made.has(key)) throw new Failure('not-found', `there is no ${path} among the new files`);
+    const file = made.get(key);
     if (file === undefined) return openFileBytes(path, { writable: true });
     const bytes = openFileBytes(file.path, { writable: true, name: path });
     return { ...bytes, flush: () => {} };
@@ -49,7 +51,7 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
       if (there !== undefined) requireUnused(path);
       const file = isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined));
       if (file !== undefined) owned.use(file);
-      made.set(path, file);
+      made.set(resolve(path), file);
       return owned.use(open(path));
     },
     open,
