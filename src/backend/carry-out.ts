@@ -3,6 +3,7 @@ import type { Failure } from '../base/failure.ts';
 import { parseDiskSequence, XenbusState } from '../disk/backend-nodes.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Step } from '../disk/plan.ts';
+import type { Begun } from '../xenstore/store.ts';
 import { adoptDevice } from './adopt.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
 import { logFields } from './disk-record.ts';
@@ -19,12 +20,15 @@ export async function carryOut(
   record: DiskRecord,
   step: Exclude<Step, { do: 'report' }>,
   look: Look | undefined,
+  begun?: Begun,
 ): Promise<'done' | 'changed'> {
   switch (step.do) {
-    case 'hold':
-      take(world, record, hold(world, step, look));
+    case 'hold': {
+      const held = hold(world, step, look);
       record.holdMs = performance.now() - (look?.beganMs ?? NaN);
+      take(world, record, held);
       return 'done';
+    }
     case 'adopt': {
       const { nodes, physicalDevice } = step;
       const sequence = parseDiskSequence(await world.store.read(`${record.path}/diskseq`));
@@ -37,11 +41,11 @@ export async function carryOut(
       release(world, record);
       return 'done';
     case 'publish':
-      return publish(world, record, step.values, 'connected');
+      return publish(world, record, step.values, begun);
     case 'refuse': {
       world.log('error', step.failure.message, logFields(record));
       const values = { 'hotplug-error': step.failure.message, 'hotplug-status': step.status };
-      return publish(world, record, values, step.status, step.failure);
+      return publish(world, record, values, begun, step.failure);
     }
     case 'close backend':
       return closeBackend(world, record);
@@ -125,12 +129,12 @@ async function publish(
   world: DiskWorld,
   record: DiskRecord,
   values: Readonly<Record<string, string>>,
-  hotplugStatus: string,
+  begun = world.store.begin(),
   refusal?: Failure,
 ): Promise<'done' | 'changed'> {
   const { path } = record;
-  const written = await world.store
-    .transaction(async (tx) => {
+  const written = await begun
+    .run(async (tx) => {
       // One round trip: what must not be written is aborted. libxl writes online=0 with state 5.
       const writes = Object.entries(values).map(([name, value]) =>
         tx.write(`${path}/${name}`, value),
@@ -145,7 +149,7 @@ async function publish(
     });
   if (!written || record.nodes === undefined) return 'changed';
   const physicalDevice = values['physical-device'] ?? record.nodes.physicalDevice;
-  record.nodes = { ...record.nodes, physicalDevice, hotplugStatus };
+  record.nodes = { ...record.nodes, physicalDevice, hotplugStatus: values['hotplug-status'] };
   record.published = refusal === undefined;
   record.outcome = { refusal };
   if (record.published) world.log('info', `attached ${record.nodes.params}`, logFields(record));

@@ -49,7 +49,9 @@ export function lookAtTarget(world: DiskWorld, record: DiskRecord, vms: VmBook):
     const mappings = kind === 'block' ? mappingHolders(opened.facts.represents, member) : [];
     const rivals = [...mappings, ...world.holdings.rivals(member)];
     const { conflict, unknownDomids } = judgeKnown(record.key.domid, member, rivals, vms);
-    const hostShares = mappings.length > 0 || world.holdings.hostUsers(member).length > 0;
+    // Of a file nobody asks.
+    const hostShares =
+      kind === 'block' && (mappings.length > 0 || world.holdings.hostUsers(member).length > 0);
     const target = { path: member.path, kind, member, hostShares } as const;
     return { opened, target, conflict, unknownDomids, beganMs };
   } catch (thrown) {

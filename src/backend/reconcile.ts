@@ -10,6 +10,7 @@ import {
   parseBackendNodes,
 } from '../disk/backend-nodes.ts';
 import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
+import type { Begun } from '../xenstore/store.ts';
 import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
@@ -30,12 +31,13 @@ export async function reconcileDisk(
   record: DiskRecord,
   onRead: (at: number) => void = () => {},
 ): Promise<void> {
+  using begun = mayBeGiven(world, record) ? world.store.begin() : undefined;
   await readNodes(world, record, onRead);
   await askGuest(world, record);
   if (!record.ours) observeForeign(world, record);
   const vms = vmBook(world.store);
   for (let pass = 0; pass < MOST_PASSES; pass++) {
-    const step = await nextStep(world, record, vms);
+    const step = await nextStep(world, record, vms, begun);
     if (step === undefined) return;
     if (step === 'look again') {
       await readNodes(world, record, onRead);
@@ -45,18 +47,28 @@ export async function reconcileDisk(
   world.log('error', `${record.path} does not come to rest: ${record.because.join(', ')}`);
 }
 
+/**
+ * True of a disk that is new here: it most likely is to be given a device, and the transaction that
+ * says so is asked for with the first reading. A driver domain may have only a few at a time.
+ */
+function mayBeGiven(world: DiskWorld, { key, nodes, held }: DiskRecord): boolean {
+  const isNew = key.kind === 'vbd' && nodes === undefined && held === undefined;
+  return isNew && world.mayHold() && !world.driverDomain;
+}
+
 /** Plans and does one step. Between looking at the target and holding it nothing is awaited. */
 async function nextStep(
   world: DiskWorld,
   record: DiskRecord,
   vms: VmBook,
+  begun: Begun | undefined,
 ): Promise<Step | 'look again' | undefined> {
   const looks = world.mayHold() && wantsTarget(record);
   const look = looks ? lookAtTarget(world, record, vms) : undefined;
   using _target = look?.opened;
   if (look !== undefined && look.unknownDomids.length > 0) {
     await vms.learn(look.unknownDomids);
-    return nextStep(world, record, vms);
+    return nextStep(world, record, vms, begun);
   }
   const plan = planDisk(factsOf(world, record, look));
   record.because = plan.because;
@@ -70,7 +82,7 @@ async function nextStep(
     return undefined;
   }
   try {
-    return (await carryOut(world, record, step, look)) === 'changed' ? 'look again' : step;
+    return (await carryOut(world, record, step, look, begun)) === 'changed' ? 'look again' : step;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     if (step.do === 'adopt') {

@@ -15,7 +15,7 @@ import { wirePath } from './path.ts';
 import type { Call } from './pending.ts';
 import { type Link, reconnecting } from './reconnect.ts';
 import type { Reading, Store, Watch, WatchEvent } from './store.ts';
-import { runTransaction } from './transaction.ts';
+import { beginTransaction, runTransaction } from './transaction.ts';
 import type { Connect, Transport, TransportEvents } from './transport.ts';
 import { createWatchBook } from './watch-book.ts';
 import { iterateWatch } from './watch-iterator.ts';
@@ -95,6 +95,7 @@ function clientOf(connect: Connect, { timeoutMs = TIMEOUT_MS }: StoreOptions): C
     counts: tally,
     observe,
     transaction: (work, options = {}) => runTransaction(now, askOn, work, options),
+    begin: () => beginTransaction(now, askOn),
     watch: (path, signal) => iterateWatch((onEvent) => observe(path, onEvent), endings, signal),
     readAll: (paths) => readAll(askOn(now, 0), paths, tally),
     isIntroduced: async (domid) =>

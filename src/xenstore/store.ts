@@ -59,6 +59,12 @@ export interface TransactionOptions {
   readonly tries?: number;
 }
 
+/** A transaction that was asked for before its work is known; disposing it unused ends it. */
+export interface Begun extends Disposable {
+  /** As `Store.transaction`, its first try in the transaction that was begun. */
+  run<T>(work: (tx: StoreOps) => Promise<T> | T): Promise<T>;
+}
+
 export interface Store extends StoreOps, AsyncDisposable {
   /**
    * Runs `work` in a transaction and commits what it did; on a conflict, runs it again.
@@ -67,6 +73,12 @@ export interface Store extends StoreOps, AsyncDisposable {
    * @throws Failure `in-use` when every try met a conflict; `unavailable` when the store went away
    */
   transaction<T>(work: (tx: StoreOps) => Promise<T> | T, options?: TransactionOptions): Promise<T>;
+
+  /**
+   * Asks for a transaction now, beside other requests of this moment, and waits for nothing.
+   * @throws Failure unavailable
+   */
+  begin(): Begun;
 
   /**
    * Calls `onEvent` synchronously, in the order in which the store sent events and replies: an

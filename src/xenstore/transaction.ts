@@ -5,12 +5,45 @@ import { endCall, startCall } from './calls.ts';
 import type { Connection } from './connection.ts';
 import { type Ask, type AskOn, eachOf, operations } from './operations.ts';
 import { errnoOf } from './refusal.ts';
-import type { StoreOps, TransactionOptions } from './store.ts';
+import type { Begun, StoreOps, TransactionOptions } from './store.ts';
 
 const TRIES = 64;
 /** The first tries follow at once; later ones wait a little, for the other side to finish. */
 const EAGER_TRIES = 4;
 const PAUSE_MAX_MS = 20;
+
+/** A transaction that xenstored was asked for, on the connection that it lives on. */
+interface Start {
+  readonly connection: Connection;
+  readonly id: Promise<number>;
+}
+
+function start(connection: Connection): Start {
+  return { connection, id: connection.request(startCall, 0, '\0', 'a transaction') };
+}
+
+/** @throws Failure unavailable when there is no connection now */
+export function beginTransaction(connection: () => Connection, askOn: AskOn): Begun {
+  let begun: Start | undefined = start(connection());
+  // Whoever runs it is told; unused, nobody wants to know.
+  begun.id.catch(() => {});
+  const take = (): Start | undefined => {
+    const taken = begun;
+    begun = undefined;
+    return taken;
+  };
+  return {
+    run: (work) => runTransaction(connection, askOn, work, {}, take()),
+    [Symbol.dispose]() {
+      const unused = take();
+      unused?.id.then((id) => endTransaction(unused.connection, id, 'F')).catch(() => {});
+    },
+  };
+}
+
+function endTransaction(connection: Connection, id: number, how: 'T' | 'F'): Promise<void> {
+  return connection.request(endCall, id, `${how}\0`, 'a transaction');
+}
 
 /**
  * One failed operation fails the whole transaction, whether or not `work` looked at it: when the
@@ -23,11 +56,13 @@ export async function runTransaction<T>(
   askOn: AskOn,
   work: (tx: StoreOps) => Promise<T> | T,
   { signal, tries = TRIES }: TransactionOptions,
+  begun?: Start,
 ): Promise<T> {
   for (let tried = 0; tried < tries; tried++) {
     signal?.throwIfAborted();
     if (tried >= EAGER_TRIES) await sleep(Math.random() * PAUSE_MAX_MS, signal);
-    const outcome = await oneTry(connection(), askOn, work, signal);
+    const started = tried === 0 && begun !== undefined ? begun : start(connection());
+    const outcome = await oneTry(started, askOn, work, signal);
     if (outcome !== conflict) return outcome.result;
   }
   throw new Failure(
@@ -39,14 +74,12 @@ export async function runTransaction<T>(
 const conflict = Symbol('conflict');
 
 async function oneTry<T>(
-  connection: Connection,
+  { connection, id: starting }: Start,
   askOn: AskOn,
   work: (tx: StoreOps) => Promise<T> | T,
   signal: AbortSignal | undefined,
 ): Promise<{ result: T } | typeof conflict> {
-  const id = await connection.request(startCall, 0, '\0', 'a transaction');
-  const end = (how: 'T' | 'F'): Promise<void> =>
-    connection.request(endCall, id, `${how}\0`, 'a transaction');
+  const id = await starting;
   const failures: unknown[] = [];
   const asked: Promise<unknown>[] = [];
   let ended = false;
@@ -76,12 +109,12 @@ async function oneTry<T>(
   } catch (thrown) {
     ended = true;
     // Its answer changes nothing: a transaction that cannot be ended was lost with its connection.
-    end('F').catch(() => {});
+    endTransaction(connection, id, 'F').catch(() => {});
     if (isConflict(failures[0])) return conflict;
     throw thrown;
   }
   ended = true;
-  const [committed] = await Promise.allSettled([end('T'), ...asked]);
+  const [committed] = await Promise.allSettled([endTransaction(connection, id, 'T'), ...asked]);
   if (committed.status === 'rejected') {
     // Nothing was written; what failed besides may have failed because of the other one's change.
     if (errnoOf(committed.reason) === 'EAGAIN') return conflict;

@@ -59,6 +59,12 @@ test('nodes that vanish under a living guest take nothing from it', options, asy
 /** A store whose next transaction is done, but whose answer is lost. */
 function losingAnswers(store: Store): { store: Store; loseNext(): void } {
   let lose = false;
+  const losing = async <T>(answer: Promise<T>): Promise<T> => {
+    const result = await answer;
+    if (!lose) return result;
+    lose = false;
+    throw new Failure('unavailable', 'the answer is lost');
+  };
   return {
     loseNext: () => void (lose = true),
     store: {
@@ -66,11 +72,10 @@ function losingAnswers(store: Store): { store: Store; loseNext(): void } {
       get counts() {
         return store.counts;
       },
-      async transaction(work, options) {
-        const result = await store.transaction(work, options);
-        if (!lose) return result;
-        lose = false;
-        throw new Failure('unavailable', 'the answer is lost');
+      transaction: (work, options) => losing(store.transaction(work, options)),
+      begin() {
+        const begun = store.begin();
+        return { ...begun, run: (work) => losing(begun.run(work)) };
       },
     },
   };

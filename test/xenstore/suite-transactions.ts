@@ -126,4 +126,36 @@ export function transactionTests(on: Suite): void {
     await assert.rejects(work, /enough/);
     assert.equal(await on.store.read('/tx/aborted'), undefined);
   });
+
+  test('a transaction that was begun early is there when its work is known', async () => {
+    const before = { ...on.store.counts };
+    using begun = on.store.begin();
+    const value = await on.store.read('/tx/a');
+    await begun.run((tx) => void tx.write('/tx/early', `${value}`));
+    assert.equal(on.store.counts.roundTrips - before.roundTrips, 2);
+    assert.equal(await on.store.read('/tx/early'), value);
+  });
+
+  test('a transaction that was begun early tries again after a conflict, and runs anew when asked again', async () => {
+    await on.store.write('/tx/counter', '0');
+    using begun = on.store.begin();
+    let runs = 0;
+    const count = (): Promise<void> =>
+      begun.run(async (tx) => {
+        const value = Number(await tx.read('/tx/counter'));
+        if (++runs === 1) await on.other.write('/tx/counter', '10');
+        await tx.write('/tx/counter', String(value + 1));
+      });
+    await count();
+    await count();
+    assert.deepEqual([runs, await on.store.read('/tx/counter')], [3, '12']);
+  });
+
+  test('a transaction that was begun and not used is ended', async () => {
+    const before = on.store.counts.requests;
+    on.store.begin()[Symbol.dispose]();
+    await on.store.read('/tx/a');
+    await on.store.read('/tx/a');
+    assert.equal(on.store.counts.requests - before, 4);
+  });
 }
