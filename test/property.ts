@@ -8,12 +8,20 @@ export interface Search {
   readonly markInterruptAsFailure: false;
 }
 
+/** Searches take so many times as long. */
+const factor = Number(process.env['VBDKIT_SEARCH'] ?? 1);
+
 /**
  * Parameters for `fc.assert`: a fresh seed, printed with the test, or that of VBDKIT_SEED.
- * @param limitMs the search ends then, however many runs are left
+ * @param limitMs the search ends then, times VBDKIT_SEARCH, however many runs are left
  */
 export function searching(t: TestContext, numRuns: number, limitMs = 5000): Search {
   const seed = Number(process.env['VBDKIT_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
   t.diagnostic(`VBDKIT_SEED=${seed}`);
-  return { seed, numRuns, interruptAfterTimeLimit: limitMs, markInterruptAsFailure: false };
+  return {
+    seed,
+    numRuns: numRuns * factor,
+    interruptAfterTimeLimit: limitMs * factor,
+    markInterruptAsFailure: false,
+  };
 }

@@ -3,6 +3,7 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { imageFaults } from './image-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 
 export interface Fault {
@@ -322,5 +323,6 @@ export const faults: readonly Fault[] = [
     caughtBy: 'test/daemon/disk-table.test.ts',
     only: 'after the reading',
   },
+  ...imageFaults,
   ...ringFaults,
 ];

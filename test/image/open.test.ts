@@ -50,7 +50,14 @@ function tryOpen(path: string, allowPaths: string[] = []): number {
     return view[0] ?? 0;
   } finally {
     assert.equal(readdirSync('/proc/self/fd').length, before, 'nothing stays open');
+    assert.equal(nextNumber(), 0, 'no number stays taken');
   }
+}
+
+/** What the table would call the next file. */
+function nextNumber(): number | undefined {
+  using image = openImage(join(inside, 'flat.img'), { format: 'raw', writable: false, files });
+  return image.files[0];
 }
 
 /** A VMDK whose one extent is the named file. */
