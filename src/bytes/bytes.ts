@@ -9,7 +9,10 @@ export interface Bytes extends Disposable {
   /** The open file for the engine's own calls; undefined where only these methods may move bytes. */
   readonly fd: number | undefined;
   readonly writable: boolean;
-  /** Offsets, lengths and memory addresses must be multiples of this: 1, or a sector with direct I/O. */
+  /**
+   * Offsets, lengths and memory addresses of calls by `fd` must be multiples of this: 1, or a sector
+   * with direct I/O. These methods go through the page cache then: never beside writes by `fd`.
+   */
   readonly alignmentBytes: number;
   /** Size in bytes, as it is now. */
   sizeBytes(): number;

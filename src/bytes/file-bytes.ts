@@ -56,7 +56,7 @@ export function openFileBytes(path: string, options: FileBytesOptions): Bytes {
     const flags = options.writable ? O.RDWR : O.RDONLY;
     using stack = new DisposableStack();
     const fd = stack.use(openFd(real, flags));
-    const direct = options.direct === true ? stack.use(openFd(real, flags | O.DIRECT)) : undefined;
+    const direct = options.direct === true ? stack.use(openDirect(real, flags, path)) : undefined;
     const bytes = fileBytes(options.name ?? path, fd, direct, facts, options.writable);
     stack.move();
     return bytes;
@@ -216,6 +216,16 @@ function nextStored(place: Place, at: number): { at: number; end: number } | und
     if (isErrno(thrown, 'ENXIO')) return undefined;
     if (isErrno(thrown, 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP')) return { at, end: sizeBytes };
     throw thrown;
+  }
+}
+
+function openDirect(real: string, flags: number, path: string): Fd {
+  try {
+    return openFd(real, flags | O.DIRECT);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EINVAL')) throw thrown;
+    const sentence = `the file system of ${path} has no direct I/O — open it without`;
+    throw new Failure('unsupported', sentence, { path }, thrown);
   }
 }
 

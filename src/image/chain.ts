@@ -17,38 +17,52 @@ const scheme = /^[a-z][a-z0-9+.-]+:/i;
 /** Where the names that an image's file holds are looked up. */
 export interface Surroundings {
   readonly folder: string;
-  /** Folders, links resolved, that what is found must be in. */
+  /** Folders that what is found must be in: as they are named, and with links resolved. */
   readonly allowed: readonly string[];
+  readonly allowedReal: readonly string[];
 }
 
 export function surroundingsOf(path: string, allowPaths: readonly string[]): Surroundings {
   const folder = dirname(resolve(path));
-  return { folder, allowed: [folder, ...allowPaths].map((folder) => realFolder(folder)) };
+  const allowed = [folder, ...allowPaths].map((folder) => resolve(folder));
+  return { folder, allowed, allowedReal: allowed.map((folder) => realFolder(folder)) };
 }
 
 function realFolder(folder: string): string {
   try {
     return realpathSync(folder);
   } catch {
-    return resolve(folder);
+    return folder;
   }
 }
 
-/** The path that a name in an image's file stands for. @throws Failure denied */
+/**
+ * The path that a name in an image's file stands for. What is plainly elsewhere is not even looked
+ * at; where links lead, `requireAllowed` sees.
+ * @throws Failure denied
+ */
 export function resolveName(around: Surroundings, name: string): string {
   if (scheme.test(name) || name.includes('\0')) {
     throw new Failure('denied', `${name} is not a path — only files on this host are opened`);
   }
-  return resolve(around.folder, name);
+  const path = resolve(around.folder, name);
+  if (!isInside(path, [...around.allowed, ...around.allowedReal])) throw elsewhere(around, path);
+  return path;
 }
 
 /** @throws Failure denied when a file that was looked at is not where the image may lead */
-export function requireAllowed(around: Surroundings, name: string, realPath: string): void {
-  const inside = (folder: string): boolean =>
-    realPath.startsWith(folder.endsWith(sep) ? folder : folder + sep);
-  if (around.allowed.some(inside)) return;
-  const where = `${name} is outside of ${around.folder}`;
-  throw new Failure('denied', `${where} — allow its folder with --allow-path`);
+export function requireAllowed(around: Surroundings, path: string, realPath: string): void {
+  if (!isInside(realPath, around.allowedReal)) throw elsewhere(around, path);
+}
+
+function isInside(path: string, folders: readonly string[]): boolean {
+  return folders.some((folder) => path.startsWith(folder.endsWith(sep) ? folder : folder + sep));
+}
+
+function elsewhere({ folder }: Surroundings, path: string): Failure {
+  return new Failure('denied', `${path} is outside of ${folder} — allow it with --allow-path`, {
+    path,
+  });
 }
 
 /** Files of a chain from its first image down, as `identityOf` names them. */
