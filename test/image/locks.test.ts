@@ -55,19 +55,31 @@ test('a refused opener leaves no lock behind', () => {
   using _writer = open({ writable: true });
 });
 
-test('a migration: the destination opens before the source closes, and keeps all others out', () => {
-  const source = open({ writable: true });
-  transfer.write(source, new Uint8Array(512).fill(1), 0);
-  transfer.flush(source);
-  assert.throws(() => open({ writable: true }), inUse, 'who did not ask for it is refused');
-  using destination = open({ writable: true, share: true });
-  const view = new Uint8Array(512);
-  transfer.read(destination, view, 0);
-  assert.ok(view.every((byte) => byte === 1));
-  source[Symbol.dispose]();
-  assert.throws(() => open({ writable: true }), inUse, 'the destination holds it now');
-  assert.throws(() => open({ writable: false }), inUse);
-});
+for (const format of ['raw', 'vhd', 'vmdk'] as const) {
+  const name = `a migration of ${format}: the destination opens before the source closes`;
+  test(`${name}, and keeps all others out`, () => {
+    const path = join(folder, `moved-${format}`);
+    createImage(path, { format, sizeBytes: 8 << 20, files });
+    const open = (share = false): Image =>
+      openImage(path, { format, writable: true, files, share });
+    const source = open();
+    transfer.write(source, new Uint8Array(512).fill(1), 0);
+    transfer.flush(source);
+    assert.throws(() => open(), inUse, 'who did not ask for it is refused');
+    const destination = open(true);
+    source[Symbol.dispose]();
+    assert.throws(() => open(), inUse, 'the destination holds it now');
+    transfer.write(destination, new Uint8Array(512).fill(2), 4 << 20);
+    const view = new Uint8Array(512);
+    transfer.read(destination, view, 0);
+    assert.ok(view.every((byte) => byte === 1));
+    transfer.close(destination);
+    using after = open();
+    transfer.read(after, view, 4 << 20);
+    assert.ok(view.every((byte) => byte === 2));
+    assert.deepEqual(after.check().findings, []);
+  });
+}
 
 /** Runs a qemu program to its end. */
 function qemu(...[name = '', ...args]: string[]): { status: number | null; says: string } {
