@@ -47,7 +47,7 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly failure: ReturnType<Failure['toJSON']>['error'] };
 
 /** How long clients that do not take their replies keep a server from stopping. */
-const STOP_MS = 5000;
+const STOP_MS = 3000;
 const STOP_TICK_MS = 100;
 
 function openExport(files: FileTable, image: Image, asked: ImageToServe): NbdExport {
