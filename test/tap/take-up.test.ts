@@ -9,7 +9,7 @@ const [abi] = abis;
 
 test('a request whose slot was answered over, but not published, is taken from its note', () => {
   assert.ok(abi);
-  using rig = startRingRig();
+  using rig = startRingRig({ uring: false });
   const first = rig.addGuest();
   const { frontend } = first;
   const data = new Uint8Array(4096).fill(1);
@@ -30,7 +30,7 @@ test('a request whose slot was answered over, but not published, is taken from i
 });
 
 test('a guest that was answered and not told is told by the successor', () => {
-  using rig = startRingRig();
+  using rig = startRingRig({ uring: false });
   const guest = rig.addGuest();
   const { frontend } = guest;
   let answer: number | undefined;
