@@ -11,6 +11,10 @@ packages=(
   strace                 # counts system calls
   gcc libc6-dev          # builds the shim of test/peers and the floor of the bench
   btrfs-progs            # mkfs.btrfs: a file system on several devices
+  qemu-utils             # qemu-img, qemu-io, qemu-nbd: strangers on images and on our NBD server
+  libnbd-bin python3-libnbd nbdkit fio  # more of them, on the NBD server
+  openssl                # certificates of TLS tests
+  zstd bzip2 unzip       # unpack the strangers' images
 )
 
 cd "$(dirname "$0")/.."

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { lstatSync, rmSync, type Stats } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../base/failure.ts';
-import type { Fd } from '../sys/fd.ts';
+import { type Fd, ownFd } from '../sys/fd.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { answersOn, listenTcp, listenUnix } from '../sys/socket.ts';
 import { createEventFd, signalEventFd } from '../sys/wait.ts';
@@ -38,6 +38,10 @@ export async function serveImages(
     trackUnmanagedFds: false,
   });
   const tell = (message: ToWorker): void => {
+    if (wake.closed) {
+      if (message.kind !== 'stop') ownFd(message.fd).close();
+      return;
+    }
     worker.postMessage(message, []);
     signalEventFd(wake.number);
   };
