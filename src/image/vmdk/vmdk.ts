@@ -25,7 +25,7 @@ import {
   SPARSE_MAGIC,
 } from './sparse-header.ts';
 import { recoverGrains } from './survey.ts';
-import { Change, planChange, type Written } from './write.ts';
+import { Change, newStretch, planChange, type Written } from './write.ts';
 
 /** No true descriptor comes near: this is that of 8192 extents. */
 const MAX_DESCRIPTOR_BYTES = 2 ** 20;
@@ -53,7 +53,8 @@ function open(bytes: Bytes, context: OpenContext): Image {
   const file = files.add(bytes);
   const opening: OpenFiles = { files, numbers: [file], byName: new Map() };
   const { descriptor, parts, ...where } = openDisk(bytes, file, context, opening);
-  if (parts.length === 0) throw corrupt('its descriptor names no extent');
+  const [firstPart] = parts;
+  if (firstPart === undefined) throw corrupt('its descriptor names no extent');
   if (writable) requireWritable(bytes.path, descriptor, parts);
   const parent = openParent(descriptor, context);
   if (writable) {
@@ -69,7 +70,15 @@ function open(bytes: Bytes, context: OpenContext): Image {
     begun: false,
   };
   const sizeBytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
-  const written: Written = { path: bytes.path, files, parts, parent, session, sizeBytes };
+  const written: Written = {
+    path: bytes.path,
+    files,
+    parts,
+    parent,
+    session,
+    stretch: newStretch(firstPart),
+    sizeBytes,
+  };
   const grainSizes = parts.flatMap(({ grains }) => grains?.grainBytes ?? []);
   return {
     format: 'vmdk',

@@ -6,6 +6,7 @@
 import { Failure } from '../../base/failure.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addResize, addZero, type Steps } from '../steps.ts';
+import { plainGrains } from './grains.ts';
 import type { Mapped } from './map.ts';
 import {
   pageOf,
@@ -37,11 +38,13 @@ const MOST_SECTORS = 0xffffffff;
 export interface Written extends Mapped {
   readonly path: string;
   readonly session: Session;
+  /** Used again for every plan. */
+  readonly stretch: Stretch;
   sizeBytes: number;
 }
 
-/** A run of grains whose entries are in one cached page. Used again for every plan. */
-interface Stretch {
+/** A run of grains whose entries are in one cached page. */
+export interface Stretch {
   part: Part;
   grains: Grains;
   /** Bytes of the part. */
@@ -111,7 +114,15 @@ function planGrains(
   }
   const end = Math.min(from + length, (firstGrain + entries) * grains.grainBytes);
   const lastGrain = Math.floor((end - 1) / grains.grainBytes);
-  const stretch = { part, grains, from, end, firstGrain, lastGrain, entry, change };
+  const { stretch } = image;
+  stretch.part = part;
+  stretch.grains = grains;
+  stretch.from = from;
+  stretch.end = end;
+  stretch.firstGrain = firstGrain;
+  stretch.lastGrain = lastGrain;
+  stretch.entry = entry;
+  stretch.change = change;
   planStretch(image, stretch, table, inTable, requestAt, out);
   return end - from;
 }
@@ -156,6 +167,20 @@ function planStretch(
   }
   planEntries(image, stretch, places + inTable * 4, newGrainsAt, out);
   if (isNew) putEntry(out, grains.file, grains.directoryAt + table * 4, places);
+}
+
+/** A stretch of nothing yet. */
+export function newStretch(part: Part): Stretch {
+  return {
+    part,
+    grains: plainGrains(-1, 0),
+    from: 0,
+    end: 0,
+    firstGrain: 0,
+    lastGrain: 0,
+    entry: -1,
+    change: Change.write,
+  };
 }
 
 /** What becomes of a grain. @throws Failure corrupt */
