@@ -26,8 +26,8 @@ export interface Bed extends Disposable {
   readonly memory: FixedMemory;
   /** The errno of a request, once it has ended. */
   ended(result: number, tag: number): number;
-  /** Waits for all that is pending, and forgets nothing of what has ended. */
-  finish(): void;
+  /** Waits for all that is pending; `onEnd` is told of each. */
+  finish(onEnd?: (tag: number, errno: number) => void): void;
 }
 
 export function createBed(manner: Manner, memoryBytes = 1 << 20): Bed {
@@ -36,12 +36,15 @@ export function createBed(manner: Manner, memoryBytes = 1 << 20): Bed {
   const engine = createEngine(files, { uring: manner === 'by io_uring' });
   const mapping = mapPrivate(memoryBytes);
   const results = new Map<number, number>();
-  const finish = (): void => {
+  const finish = (onEnd?: (tag: number, errno: number) => void): void => {
     engine.submit();
     while (engine.pending > 0) {
       const [ready] = pollFds([{ fd: engine.fd ?? -1, events: POLL.IN }], 60_000);
       if (ready === 0) throw new Error(`${engine.pending} requests do not end`);
-      engine.reap((tag, errno) => results.set(tag, errno));
+      engine.reap((tag, errno) => {
+        results.set(tag, errno);
+        onEnd?.(tag, errno);
+      });
     }
   };
   return {
