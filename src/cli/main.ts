@@ -23,6 +23,7 @@ const verbs: Readonly<Record<string, Loader>> = {
   create: async () => (await import('./commands/create.ts')).createCommand,
   convert: async () => (await import('./commands/convert.ts')).convertCommand,
   compare: async () => (await import('./commands/compare.ts')).compareCommand,
+  measure: async () => (await import('./commands/measure.ts')).measureCommand,
   demo: async () => (await import('./commands/demo.ts')).demoCommand,
 };
 
