@@ -1,6 +1,6 @@
-/** The verbs on guests' disks: attach, detach, list, why, resize. Each is one request to vbdd. */
+/** The verbs on guests' disks: attach, detach, list, why. Each is one request to vbdd. */
 import { buildCommand, type Command } from '@stricli/core';
-import { formatMs, formatSize, parseSize } from '../../base/units.ts';
+import { formatMs } from '../../base/units.ts';
 import type { DryRun } from '../../daemon/verbs.ts';
 import type { DiskView, WhyView } from '../../daemon/views.ts';
 import { type CliContext, writeJson } from '../context.ts';
@@ -117,30 +117,3 @@ export const whyCommand: Command<CliContext> = buildCommand({
 function plain(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
-
-export const resizeCommand: Command<CliContext> = buildCommand({
-  docs: { brief: 'Grow a disk while its guest runs' },
-  parameters: {
-    flags: { json },
-    positional: {
-      kind: 'tuple',
-      parameters: [
-        guest,
-        vdev,
-        {
-          brief: 'New size of the file (10G); without it the disk follows its file',
-          parse: parseSize,
-          placeholder: 'size',
-          optional: true,
-        },
-      ],
-    },
-  },
-  async func(this: CliContext, flags: { json: boolean }, guest: string, vdev: string, to?: number) {
-    const body = to === undefined ? {} : { size: to };
-    const path = `${diskPath(guest, vdev)}/resize`;
-    const { size } = await this.client().call<{ size: number }>('POST', path, body);
-    if (flags.json) return writeJson(this, { size });
-    this.process.stdout.write(`${vdev} of ${guest} has ${formatSize(size)} (${size} bytes)\n`);
-  },
-});
