@@ -5,10 +5,10 @@
  */
 import type { FileTable } from '../file-table.ts';
 import type { Steps } from '../steps.ts';
-import { clearBit, isSet } from './bits.ts';
+import { clearBit, isSet } from '../bits.ts';
 import { blockLength, type Dynamic, isFull, placeOf, type Region } from './dynamic.ts';
 import type { FooterFields } from './footer.ts';
-import { put } from './put.ts';
+import { put } from '../put.ts';
 import { BATMAP_COOKIE, BatmapHeader, checksum, SECTOR_BYTES } from './layout.ts';
 
 const VERSION_1_1 = 0x00010001;
@@ -125,6 +125,6 @@ export function clearInBatmap(vhd: Dynamic, block: number, out: Steps): void {
   const { batmap } = vhd;
   if (batmap === undefined || !isSet(batmap.map, 0, block, false)) return;
   const map = batmap.map.slice();
-  clearBit(map, block);
+  clearBit(map, block, false);
   putBatmap(vhd, batmap, map, out);
 }

@@ -3,7 +3,7 @@ import { PAGE_BYTES } from '../file-table.ts';
 import type { CheckReport, Finding } from '../image.ts';
 import { addZero, type Steps } from '../steps.ts';
 import { planBatmap } from './batmap.ts';
-import { isSet, runEnd } from './bits.ts';
+import { isSet, runEnd } from '../bits.ts';
 import {
   blockLength,
   DAMAGED,
@@ -15,7 +15,8 @@ import {
 } from './dynamic.ts';
 import { SECTOR_BYTES, UNUSED } from './layout.ts';
 import { addEnd, gapsFrom, isCutOff, usedEnd } from './places.ts';
-import { put, putEntry } from './put.ts';
+import { put } from '../put.ts';
+import { putEntry } from './put.ts';
 
 /** A block and where it begins in the file. */
 interface Placed {

@@ -1,10 +1,11 @@
 /** A dynamic or differencing VHD that is open: its tables, and what is known of each of its blocks. */
 import type { FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
+import type { Ground } from '../places.ts';
 import type { Batmap } from './batmap.ts';
 import type { HeaderFields } from './header.ts';
 import { SECTOR_BYTES, UNUSED } from './layout.ts';
-import type { Places } from './places.ts';
+import type { VhdPlaces } from './places.ts';
 
 /** A part of the file that holds metadata: no block may lie there. */
 export interface Region {
@@ -12,7 +13,7 @@ export interface Region {
   readonly end: number;
 }
 
-export interface Dynamic {
+export interface Dynamic extends Ground {
   readonly path: string;
   readonly files: FileTable;
   readonly file: number;
@@ -26,6 +27,8 @@ export interface Dynamic {
   header: HeaderFields;
   readonly blockBytes: number;
   readonly bitmapBytes: number;
+  /** What a block and its bitmap take. */
+  readonly strideBytes: number;
   /** Bits of a bitmap begin with the lowest of a byte: tapdisk 0.1, which is read only. */
   readonly lsbFirst: boolean;
   sizeBytes: number;
@@ -43,7 +46,7 @@ export interface Dynamic {
   endAt: number | undefined;
   /** The footer's copy at the front is as it should be. */
   frontIsTrue: boolean;
-  readonly places: Places;
+  readonly places: VhdPlaces;
   /** Another size that was planned: it counts when the footer's copy at the front says so. */
   planned: Planned | undefined;
 }

@@ -9,7 +9,7 @@ import type { FoundFooter } from './footer.ts';
 import { footerInfo } from './info.ts';
 import { Footer, sealFooter, SECTOR_BYTES } from './layout.ts';
 import { isDevice } from './device.ts';
-import { put } from './put.ts';
+import { put } from '../put.ts';
 import { requireSize, sizeFields } from './size.ts';
 
 /** An open one: what its file holds of the disk ends where the footer begins. */

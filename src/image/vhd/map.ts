@@ -1,7 +1,7 @@
 /** Where the bytes of a dynamic or differencing VHD live. */
 import { addExtent, ExtentKind, needPage, type Extents } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
-import { isSet, runEnd } from './bits.ts';
+import { isSet, runEnd } from '../bits.ts';
 import {
   blockLength,
   DAMAGED,

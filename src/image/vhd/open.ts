@@ -8,7 +8,15 @@ import { addBarrier } from '../steps.ts';
 import { batmapAt, planBatmap, readBatmap } from './batmap.ts';
 import { checkDynamic } from './check.ts';
 import { isDevice } from './device.ts';
-import { bitmapBytesOf, type Dynamic, setFull, settle } from './dynamic.ts';
+import {
+  bitmapBytesOf,
+  type Dynamic,
+  lookAtEnd,
+  NOT_THERE,
+  placeOf,
+  setFull,
+  settle,
+} from './dynamic.ts';
 import { openFixed } from './fixed.ts';
 import { findFooter, type FoundFooter } from './footer.ts';
 import { sizeByCreator } from './geometry.ts';
@@ -17,12 +25,12 @@ import { dynamicInfo } from './info.ts';
 import { DiskType, MAX_SECTORS, SECTOR_BYTES } from './layout.ts';
 import { parentNames } from './locators.ts';
 import { mapDynamic } from './map.ts';
-import { createPlaces, planEnd } from './places.ts';
+import { alignedPlace, createVhdPlaces, extend, planEnd } from './places.ts';
 import { setRegions } from './regions.ts';
 import { planResizeDynamic } from './resize.ts';
 import { planWriteDynamic } from './write.ts';
 import { planZeroDynamic } from './zero.ts';
-import { isSet } from './bits.ts';
+import { isSet } from '../bits.ts';
 
 /** By which a child knows its parent. */
 const uniqueIds = new WeakMap<Image, Uint8Array>();
@@ -70,6 +78,7 @@ function openDynamic(
   const parent = names && openParent(names, header, context);
   const blocks = Math.ceil(sizeBytes / header.blockSize);
   const table = files.keep(file, header.tableOffset, blocks * 4);
+  const bitmapBytes = bitmapBytesOf(header.blockSize);
   const vhd: Dynamic = {
     path: bytes.path,
     files,
@@ -81,7 +90,8 @@ function openDynamic(
     headerRaw,
     header,
     blockBytes: header.blockSize,
-    bitmapBytes: bitmapBytesOf(header.blockSize),
+    bitmapBytes,
+    strideBytes: bitmapBytes + header.blockSize,
     lsbFirst,
     sizeBytes,
     blocks,
@@ -99,8 +109,12 @@ function openDynamic(
     fileBytes: bytes.sizeBytes(),
     endAt: found.endAt,
     frontIsTrue: found.frontIsTrue,
-    places: createPlaces(isDevice(bytes)),
+    places: createVhdPlaces(isDevice(bytes)),
     planned: undefined,
+    placeNow: (block) => (block < vhd.blocks ? placeOf(vhd, block) : NOT_THERE),
+    align: (at) => alignedPlace(vhd, at),
+    extend: (out) => extend(vhd, out),
+    lookAgain: () => lookAtEnd(vhd),
   };
   setRegions(vhd);
   trustBatmap(vhd);

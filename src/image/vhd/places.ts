@@ -1,32 +1,17 @@
-/**
- * Where new blocks of a VHD go: space that is known to read as zeros, on stable storage and within
- * the file, so that a block needs no flush of its own to be put there. It comes in batches, from
- * what freed blocks have left and from beyond the last block.
- */
+/** Places of a VHD's blocks: those that are taken, those that are free, and the end of the file. */
 import { Failure } from '../../base/failure.ts';
+import { addGaps, BATCH_BLOCKS, createPlaces, type Places, proveBatch } from '../places.ts';
 import { addBarrier, addResize, addZero, type Steps } from '../steps.ts';
-import {
-  blockLength,
-  DAMAGED,
-  type Dynamic,
-  entryOf,
-  lookAtEnd,
-  NOT_THERE,
-  placeOf,
-} from './dynamic.ts';
+import { blockLength, DAMAGED, type Dynamic, entryOf, NOT_THERE, placeOf } from './dynamic.ts';
 import { Footer, MAX_SECTORS, OUR_CREATOR, SECTOR_BYTES, UNUSED } from './layout.ts';
-import { put } from './put.ts';
+import { put } from '../put.ts';
 
-/** How many blocks are made ready at a time: one flush, and as much more file at most. */
-const BATCH_BLOCKS = 32;
 /** On a device, zeroing may be writing. */
 const DEVICE_BATCH_BLOCKS = 4;
 /** Blocks' data begin at multiples of this, whatever the length of their bitmaps. */
 const ALIGN_BYTES = 4096;
-/** Nobody's: a place that was free when the image was opened. */
-const NOBODY = -1;
 
-export interface Places {
+export interface VhdPlaces extends Places {
   readonly device: boolean;
   /** The block table was looked through; what follows is known from then on. */
   surveyed: boolean;
@@ -34,48 +19,33 @@ export interface Places {
   readonly shared: Set<number>;
   /** The table names blocks that are past the end of the file: until that is mended it may not grow over them. */
   cutOff: boolean;
-  /** Places that are free but not clean, and the block whose entry must be seen to be gone. */
-  readonly free: Map<number, number>;
-  /** Places that may be used as they are. */
-  readonly clean: number[];
-  /** They are known to have been made so. */
-  proven: boolean;
-  /** Until then: the first block that was put into one of them, and where, which shows it. */
-  witness: { readonly block: number; readonly at: number } | undefined;
   /** No block is, or will be without another batch, at or after this byte. */
   end: number;
   /** The file was made longer than its blocks need. */
   extended: boolean;
 }
 
-export function createPlaces(device: boolean): Places {
+export function createVhdPlaces(device: boolean): VhdPlaces {
   return {
+    ...createPlaces(),
     device,
     surveyed: false,
     shared: new Set(),
     cutOff: false,
-    free: new Map(),
-    clean: [],
-    proven: true,
-    witness: undefined,
     end: 0,
     extended: false,
   };
 }
 
-function strideOf(vhd: Dynamic): number {
-  return vhd.bitmapBytes + vhd.blockBytes;
-}
-
 /** The first place at or after a byte. */
-function alignedPlace(vhd: Dynamic, at: number): number {
+export function alignedPlace(vhd: Dynamic, at: number): number {
   return Math.ceil((at + vhd.bitmapBytes) / ALIGN_BYTES) * ALIGN_BYTES - vhd.bitmapBytes;
 }
 
 /** Before each plan: what earlier plans were to do is only counted on when it was done. */
 export function beginPlan(vhd: Dynamic, out: Steps): void {
   if (!vhd.places.surveyed) survey(vhd);
-  if (out.count === 0 && !vhd.places.proven) proveBatch(vhd);
+  if (out.count === 0) proveBatch(vhd);
 }
 
 /** Looks through the block table, once: what is claimed twice, what lies free between blocks, the end. */
@@ -90,12 +60,13 @@ export function survey(vhd: Dynamic): void {
     if (isCutOff(vhd, block)) places.cutOff = true;
   }
   const sorted = Float64Array.from(used).sort();
-  const stride = strideOf(vhd);
+  const stride = vhd.strideBytes;
   let gapAt = gapsFrom(vhd, sorted[0]);
   let last = -stride;
   for (const place of sorted) {
     if (place < last + stride) places.shared.add(place).add(last);
-    addGaps(vhd, gapAt, place);
+    // Among blocks before the last metadata, a gap may be what an older table has left.
+    addGaps(vhd, Math.max(gapAt, vhd.metadataEnd), place);
     gapAt = Math.max(gapAt, place + stride);
     last = place;
   }
@@ -115,13 +86,6 @@ export function isCutOff(vhd: Dynamic, block: number): boolean {
   return entry !== UNUSED && end > vhd.fileBytes;
 }
 
-function addGaps(vhd: Dynamic, from: number, end: number): void {
-  const stride = strideOf(vhd);
-  // Among blocks before the last metadata, a gap may be what an older table has left.
-  let at = alignedPlace(vhd, Math.max(from, vhd.metadataEnd));
-  for (; at + stride <= end; at = alignedPlace(vhd, at + stride)) vhd.places.free.set(at, NOBODY);
-}
-
 /** The place of a block that may be written to. @throws Failure corrupt */
 export function writablePlace(vhd: Dynamic, block: number): number {
   const place = placeOf(vhd, block);
@@ -134,67 +98,24 @@ export function writablePlace(vhd: Dynamic, block: number): number {
 }
 
 /**
- * Takes a clean place for a block; what makes more of them is added to `out` where there are none.
- * @throws Failure exhausted when the file cannot grow
+ * Makes places beyond the last block: zeros up to there, and the footer after them.
+ * @throws Failure exhausted | corrupt
  */
-export function takePlace(vhd: Dynamic, block: number, out: Steps): number {
-  const { places } = vhd;
-  if (places.clean.length === 0) {
-    if (places.cutOff) {
-      const what = `${vhd.path} ends before blocks that it has — run: vbd check -r all`;
-      throw new Failure('corrupt', what);
-    }
-    makeClean(vhd, out);
-    places.proven = false;
-    places.witness = undefined;
-  }
-  const at = places.clean.shift() ?? 0;
-  if (!places.proven) places.witness ??= { block, at };
-  return at;
-}
-
-/** The last batch is only worth something if the plan that made it was carried out. */
-function proveBatch(vhd: Dynamic): void {
-  const { places } = vhd;
-  const { block, at } = places.witness ?? { block: Infinity, at: 0 };
-  places.proven = true;
-  places.witness = undefined;
-  if (block < vhd.blocks && entryOf(vhd, block) * SECTOR_BYTES === at) return;
-  for (const place of places.clean.splice(0)) places.free.set(place, NOBODY);
-  lookAtEnd(vhd);
-}
-
-/** Gives the place of a block back, whose entry is cleared in the same plan. */
-export function freePlace(vhd: Dynamic, block: number, place: number, out: Steps): void {
-  addZero(out, vhd.file, place, strideOf(vhd), true);
-  vhd.places.free.set(place, block);
-}
-
-function makeClean(vhd: Dynamic, out: Steps): void {
-  const { places } = vhd;
-  for (const [place, owner] of places.free) {
-    if (places.clean.length === BATCH_BLOCKS) break;
-    // A plan that was to free it may have failed, or is not carried out yet.
-    if (owner !== NOBODY && entryOf(vhd, owner) * SECTOR_BYTES === place) continue;
-    if (place + strideOf(vhd) > vhd.fileBytes) continue;
-    places.free.delete(place);
-    addZero(out, vhd.file, place, strideOf(vhd), true);
-    places.clean.push(place);
-  }
-  if (places.clean.length === 0) extend(vhd, out);
-  addBarrier(out, vhd.file);
-}
-
-/** Makes places beyond the last block: zeros up to there, and the footer after them. */
-function extend(vhd: Dynamic, out: Steps): void {
+export function extend(vhd: Dynamic, out: Steps): void {
   const { places, file } = vhd;
+  if (places.cutOff) {
+    throw new Failure(
+      'corrupt',
+      `${vhd.path} ends before blocks that it has — run: vbd check -r all`,
+    );
+  }
   const from = places.end;
   const limit = places.device ? vhd.fileBytes - SECTOR_BYTES : MAX_SECTORS * SECTOR_BYTES;
   const batch = places.device ? DEVICE_BATCH_BLOCKS : Math.max(1, unusedBlocks(vhd));
   const added: number[] = [];
   for (let end = from; added.length < batch;) {
     const at = alignedPlace(vhd, end);
-    end = at + strideOf(vhd);
+    end = at + vhd.strideBytes;
     if (end > limit) break;
     added.push(at);
     places.end = end;
@@ -240,7 +161,7 @@ export function usedEnd(vhd: Dynamic): number {
   let end = vhd.metadataEnd;
   for (let block = 0; block < vhd.blocks; block++) {
     const place = placeOf(vhd, block);
-    if (place >= 0) end = Math.max(end, place + strideOf(vhd));
+    if (place >= 0) end = Math.max(end, place + vhd.strideBytes);
   }
   return end;
 }

@@ -2,12 +2,6 @@
 import { addPut, type Steps } from '../steps.ts';
 import type { Dynamic } from './dynamic.ts';
 
-/** Adds a put of these bytes. */
-export function put(out: Steps, file: number, at: number, view: Uint8Array): void {
-  const from = addPut(out, file, at, view.length);
-  out.scratch.set(view, from);
-}
-
 /** Adds a put of `lengthBytes` bytes that are all `value`. */
 export function putFilled(
   out: Steps,

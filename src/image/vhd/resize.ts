@@ -4,14 +4,16 @@
  */
 import { Failure } from '../../base/failure.ts';
 import { PAGE_BYTES } from '../file-table.ts';
+import { freePlace, takePlace } from '../places.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
 import { type Batmap, batmapAt, batmapBytes, putBatmap } from './batmap.ts';
 import { type Dynamic, NOT_THERE, placeOf, setFull, settle } from './dynamic.ts';
 import { MAX_BLOCKS } from './header.ts';
 import { DynamicHeader, sealFooter, sealHeader, SECTOR_BYTES, UNUSED } from './layout.ts';
-import { setBits } from './bits.ts';
-import { addEnd, beginPlan, freePlace, takePlace } from './places.ts';
-import { put, putEntry, putEntryAt, putFilled } from './put.ts';
+import { setBits } from '../bits.ts';
+import { addEnd, beginPlan } from './places.ts';
+import { put } from '../put.ts';
+import { putEntry, putEntryAt, putFilled } from './put.ts';
 import { setRegions } from './regions.ts';
 import { requireSize, sizeFields } from './size.ts';
 import type { Part } from './write.ts';
@@ -146,7 +148,7 @@ function hideParent(vhd: Dynamic, sizeBytes: number, tableAt: number, out: Steps
     const map = new Uint8Array(bitmapBytes);
     const place = known < 0 ? takePlace(vhd, block, out) : known;
     if (known >= 0) vhd.files.get(file).read(map, place);
-    setBits(map, 0, from / SECTOR_BYTES, Math.ceil(part.end / SECTOR_BYTES));
+    setBits(map, 0, from / SECTOR_BYTES, Math.ceil(part.end / SECTOR_BYTES), false);
     if (known >= 0) addZero(out, file, place + bitmapBytes + from, part.end - from, true);
     put(out, file, place, map);
     if (known < 0) putEntryAt(file, tableAt, block, place / SECTOR_BYTES, out);

@@ -1,11 +1,12 @@
 /** What has to be done so that bytes are written to a dynamic or differencing VHD. */
 import { PAGE_BYTES } from '../file-table.ts';
+import { takePlace } from '../places.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
-import { isSet, runEnd, setBits } from './bits.ts';
+import { isSet, runEnd, setBits } from '../bits.ts';
 import { type Dynamic, isFull, NOT_THERE, setFull } from './dynamic.ts';
 import { SECTOR_BYTES } from './layout.ts';
 import { lastBitOfPage, pageOfBit } from './map.ts';
-import { beginPlan, takePlace, writablePlace } from './places.ts';
+import { beginPlan, writablePlace } from './places.ts';
 import { putEntry, putFilled } from './put.ts';
 import { clearInBatmap } from './batmap.ts';
 
@@ -70,7 +71,7 @@ export function allocate(
     addBytes(dataAt);
     const at = addPut(out, file, place, mapBytes);
     out.scratch.fill(0, at, at + mapBytes);
-    setBits(out.scratch, at, first, last);
+    setBits(out.scratch, at, first, last, false);
     clearInBatmap(vhd, block, out);
     // The parent's bytes must not give way to ones that a power cut may lose.
     addBarrier(out, file);
@@ -195,7 +196,7 @@ function putBits(vhd: Dynamic, place: number, bit: number, end: number, out: Ste
     const from = addPut(out, vhd.file, sectorAt, SECTOR_BYTES);
     out.scratch.set(vhd.files.pages.subarray(base, base + SECTOR_BYTES), from);
     const to = Math.min(end, (sector + 1) * bitsOfSector);
-    setBits(out.scratch, from, at - sector * bitsOfSector, to - sector * bitsOfSector);
+    setBits(out.scratch, from, at - sector * bitsOfSector, to - sector * bitsOfSector, false);
     at = to;
   }
 }

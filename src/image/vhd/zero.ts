@@ -3,10 +3,11 @@
  * a disk without a parent is given back; in a child, zeros must hide what the parent has.
  */
 import { createExtents, ExtentKind, resetExtents } from '../extents.ts';
+import { freePlace } from '../places.ts';
 import { addZero, type Steps } from '../steps.ts';
 import { blockLength, type Dynamic, isFull, NOT_THERE, setFull } from './dynamic.ts';
 import { UNUSED } from './layout.ts';
-import { beginPlan, freePlace, writablePlace } from './places.ts';
+import { beginPlan, writablePlace } from './places.ts';
 import { putEntry } from './put.ts';
 import { allocate, fillPart, type Part } from './write.ts';
 

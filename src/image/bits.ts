@@ -1,10 +1,10 @@
-/** Sector bitmaps of VHD blocks: bits in the order of the file, found and set in runs. */
+/** Sector bitmaps: bits in the order of the file, found and set in runs. */
 
 /**
  * Where the run of equal bits that begins at `bit` ends.
  * @param map holds the bits, from its byte `base` on
  * @param end no bit at or after it is looked at
- * @param lsbFirst the lowest bit of a byte comes first; else the highest, as in every VHD but tapdisk's oldest
+ * @param lsbFirst the lowest bit of a byte comes first, as in VHDX; else the highest, as in VHD
  */
 export function runEnd(
   map: Uint8Array,
@@ -35,18 +35,25 @@ function maskOf(bit: number, lsbFirst: boolean): number {
   return lsbFirst ? 1 << (bit & 7) : 0x80 >>> (bit & 7);
 }
 
-/** Sets the bits from `bit` to before `end`, the highest of a byte first. */
-export function setBits(map: Uint8Array, base: number, bit: number, end: number): void {
+/** Sets the bits from `bit` to before `end`. */
+export function setBits(
+  map: Uint8Array,
+  base: number,
+  bit: number,
+  end: number,
+  lsbFirst: boolean,
+): void {
   for (let at = bit; at < end; at++) {
+    const byte = base + (at >>> 3);
     if ((at & 7) === 0 && at + 8 <= end) {
-      map[base + (at >>> 3)] = 0xff;
+      map[byte] = 0xff;
       at += 7;
-      continue;
+    } else {
+      map[byte] = (map[byte] ?? 0) | maskOf(at, lsbFirst);
     }
-    map[base + (at >>> 3)] = (map[base + (at >>> 3)] ?? 0) | (0x80 >>> (at & 7));
   }
 }
 
-export function clearBit(map: Uint8Array, bit: number): void {
-  map[bit >>> 3] = (map[bit >>> 3] ?? 0) & ~(0x80 >>> (bit & 7));
+export function clearBit(map: Uint8Array, bit: number, lsbFirst: boolean): void {
+  map[bit >>> 3] = (map[bit >>> 3] ?? 0) & ~maskOf(bit, lsbFirst);
 }
