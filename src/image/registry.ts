@@ -2,6 +2,8 @@
 import { createRequire } from 'node:module';
 import { Failure } from '../base/failure.ts';
 import type { Format, ImageFormat } from './formats.ts';
+import type * as qcow2 from './qcow2/qcow2.ts';
+import { looksLikeQcow2 } from './qcow2/recognise.ts';
 import { raw } from './raw/raw.ts';
 import { looksLikeVhd } from './vhd/recognise.ts';
 import type * as vhd from './vhd/vhd.ts';
@@ -29,6 +31,11 @@ const entries: readonly Entry[] = [
     name: 'vmdk',
     recognises: looksLikeVmdk,
     load: () => (load('./vmdk/vmdk.ts') as typeof vmdk).vmdk,
+  },
+  {
+    name: 'qcow2',
+    recognises: looksLikeQcow2,
+    load: () => (load('./qcow2/qcow2.ts') as typeof qcow2).qcow2,
   },
   { name: 'raw', recognises: () => true, load: () => raw },
 ];

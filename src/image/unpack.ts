@@ -2,6 +2,7 @@
 import { inflateRawSync, inflateSync, zstdDecompressSync } from 'node:zlib';
 import { Failure } from '../base/failure.ts';
 import { Codec } from './extents.ts';
+import { zstdFrameBytes } from './zstd-frame.ts';
 
 /**
  * @param packed the run; bytes after its end are passed over
@@ -14,7 +15,9 @@ export function unpack(codec: Codec, packed: Uint8Array, unpackedBytes: number):
   try {
     if (codec === Codec.zlib) return inflateSync(packed, options);
     if (codec === Codec.deflate) return inflateRawSync(packed, options);
-    if (codec === Codec.zstd) return zstdDecompressSync(packed, options);
+    if (codec === Codec.zstd) {
+      return zstdDecompressSync(packed.subarray(0, zstdFrameBytes(packed)), options);
+    }
   } catch (thrown) {
     throw new Failure('corrupt', 'a compressed cluster cannot be unpacked', {}, thrown);
   }

@@ -1,0 +1,148 @@
+/** qemu's disk images, versions 2 and 3. */
+import { Failure } from '../../base/failure.ts';
+import type { Bytes } from '../../bytes/bytes.ts';
+import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
+import type { Image, ImageInfo } from '../image.ts';
+import { checkQcow2, recover } from './check.ts';
+import { createQcow2, qcow2Options } from './create.ts';
+import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
+import { mapDisk } from './map.ts';
+import { planResize } from './resize.ts';
+import { planEnd } from './session.ts';
+import { roundUp, type Qcow2 } from './tables.ts';
+import { Change, planChange } from './write.ts';
+
+export const qcow2: Format = {
+  name: 'qcow2',
+  canWrite: true,
+  hasParents: true,
+  options: qcow2Options,
+  open,
+  create: createQcow2,
+};
+
+function open(bytes: Bytes, context: OpenContext): Image {
+  const { files, writable } = context;
+  const file = files.add(bytes);
+  const head = readHead(bytes);
+  if (writable && (head.incompatible & Incompatible.corrupt) !== 0) {
+    throw new Failure('corrupt', `${bytes.path} is marked as corrupt, and is only read`);
+  }
+  const numbers = [file];
+  let dataFile = file;
+  if ((head.incompatible & Incompatible.dataFile) !== 0) {
+    if (head.dataFileName === undefined) throw corrupt('it does not name its data file');
+    dataFile = files.add(context.openExtent(head.dataFileName, writable));
+    numbers.push(dataFile);
+  }
+  const parent = openParent(bytes.path, head, context);
+  const image = newImage(bytes, file, dataFile, head, parent, context);
+  if (writable) recover(image);
+  return {
+    format: 'qcow2',
+    path: bytes.path,
+    get sizeBytes() {
+      return image.sizeBytes;
+    },
+    writable,
+    parent,
+    files: numbers,
+    clusterBytes: head.clusterBytes,
+    map: (at, lengthBytes, out) => mapDisk(image, at, lengthBytes, out),
+    planWrite: (at, lengthBytes, requestAt, out) =>
+      planChange(image, at, lengthBytes, requestAt, Change.write, out),
+    planZero: (at, lengthBytes, unmap, out) =>
+      planChange(image, at, lengthBytes, 0, unmap ? Change.unmap : Change.zero, out),
+    planFlush() {},
+    planClose: (out) => planEnd(image, out),
+    planResize: (sizeBytes, out) => planResize(image, sizeBytes, out),
+    info: () => infoOf(image),
+    check: () => checkQcow2(image),
+    [Symbol.dispose]() {
+      parent?.[Symbol.dispose]();
+      for (const number of numbers) files.close(number);
+    },
+  };
+}
+
+function newImage(
+  bytes: Bytes,
+  file: number,
+  dataFile: number,
+  head: Head,
+  parent: Image | undefined,
+  { files }: OpenContext,
+): Qcow2 {
+  const { clusterBytes } = head;
+  const entryBytes = (head.incompatible & Incompatible.extendedL2) === 0 ? 8 : 16;
+  const entriesPerL2 = clusterBytes / entryBytes;
+  const tableBytes = head.refcountTableClusters * clusterBytes;
+  const endAt = bytes.sizeBytes();
+  return {
+    path: bytes.path,
+    files,
+    file,
+    dataFile,
+    head,
+    parent,
+    clusterBytes,
+    entryBytes,
+    entriesPerL2,
+    l2Span: entriesPerL2 * clusterBytes,
+    sizeBytes: head.sizeBytes - (head.sizeBytes % 512),
+    l1: files.keep(file, head.l1At, head.l1Entries * 8),
+    l1At: head.l1At,
+    refcountTable: files.keep(file, head.refcountTableAt, tableBytes),
+    refcountTableAt: head.refcountTableAt,
+    endAt,
+    isDirty: (head.incompatible & Incompatible.dirty) !== 0,
+    nextAt: roundUp(endAt, clusterBytes),
+    begunWrite: false,
+    begun: false,
+    mend: [],
+    isDamaged: false,
+  };
+}
+
+/** The format must be named: what a guest wrote to a raw parent could look like any other. */
+function openParent(path: string, head: Head, context: OpenContext): Image | undefined {
+  const { backingName, backingFormat } = head;
+  if (backingName === undefined) return undefined;
+  const format = formatCalled(backingFormat);
+  if (format === undefined) {
+    const what = `${path} does not say what format its parent ${backingName} has`;
+    throw new Failure('denied', `${what} — say it with qemu-img rebase -u -F FORMAT`);
+  }
+  return context.openParent([backingName], format);
+}
+
+function formatCalled(name: string | undefined): ImageFormat | undefined {
+  if (name === 'vpc') return 'vhd';
+  if (name === 'qcow') return 'qcow1';
+  return imageFormats.find((known) => known === name);
+}
+
+function infoOf({ head, isDirty }: Qcow2): ImageInfo {
+  const isV3 = head.version >= 3;
+  const has = (flag: number): boolean => (head.incompatible & flag) !== 0;
+  return {
+    parentName: head.backingName,
+    parentFormat: formatCalled(head.backingFormat),
+    specific: {
+      compat: isV3 ? '1.1' : '0.10',
+      'compression-type': head.compression === 0 ? 'zlib' : 'zstd',
+      ...(isV3 ? { 'lazy-refcounts': (head.compatible & Compatible.lazyRefcounts) !== 0 } : {}),
+      'refcount-bits': 2 ** head.refcountOrder,
+      ...(isV3 ? { corrupt: has(Incompatible.corrupt) } : {}),
+      ...(isV3 ? { 'extended-l2': has(Incompatible.extendedL2) } : {}),
+      ...(head.dataFileName === undefined
+        ? {}
+        : {
+            'data-file': head.dataFileName,
+            'data-file-raw': (head.autoclear & Autoclear.rawDataFile) !== 0,
+          }),
+    },
+    dirty: isDirty,
+    corrupt: has(Incompatible.corrupt),
+  };
+}
