@@ -64,6 +64,11 @@ export interface Format {
    * not ask for such a one. @throws Failure invalid | unsupported
    */
   createStream?(bytes: Bytes, context: CreateContext): ImageStream | undefined;
+  /**
+   * Bytes of a new image in which so many clusters are stored; left out where each takes as much
+   * room as any other.
+   */
+  measure?(context: CreateContext, clusters: number): number;
 }
 
 /** A new image that is written from its first byte to its last. What is left out reads as zeros. */

@@ -28,13 +28,16 @@ export function measureImage(
 ): Measure {
   const diskBytes = typeof source === 'number' ? source : source.image.sizeBytes;
   const sizeBytes = Math.ceil(diskBytes / SECTOR_BYTES) * SECTOR_BYTES;
-  const [empty, one, two] = [0, 1, 2].map((count) => tryOut(format, options, sizeBytes, count));
-  if (empty === undefined || one === undefined || two === undefined) throw new Error('no sizes');
+  const context = { path: 'measured', sizeBytes, options };
+  const empty = tryOut(format, context, 0);
+  const [one, two] = [tryOut(format, context, 1), tryOut(format, context, 2)];
+  const each = two.fileBytes - one.fileBytes;
   const { clusterBytes } = empty;
-  const sizeOf = (clusters: number): number =>
-    clusters === 0
-      ? empty.fileBytes
-      : one.fileBytes + (clusters - 1) * (two.fileBytes - one.fileBytes);
+  const sizeOf = (clusters: number): number => {
+    const told = format.measure?.({ ...context, createFile: createPageBytes }, clusters);
+    if (told !== undefined) return told;
+    return clusters === 0 ? empty.fileBytes : one.fileBytes + (clusters - 1) * each;
+  };
   return {
     required: sizeOf(typeof source === 'number' ? 0 : countStored(source, clusterBytes)),
     fullyAllocated: sizeOf(Math.ceil(empty.diskBytes / clusterBytes)),
@@ -44,8 +47,7 @@ export function measureImage(
 /** Makes an image in memory and writes to its first clusters. */
 function tryOut(
   format: Format,
-  options: Readonly<Record<string, string>>,
-  sizeBytes: number,
+  asked: Omit<CreateContext, 'createFile'>,
   clusters: number,
 ): { fileBytes: number; diskBytes: number; clusterBytes: number } {
   const made = new Map<string, Bytes>();
@@ -54,8 +56,8 @@ function tryOut(
     made.set(name, bytes);
     return bytes;
   };
-  const path = 'measured';
-  const context: CreateContext = { path, sizeBytes, options, createFile };
+  const context: CreateContext = { ...asked, createFile };
+  const { path } = asked;
   if (format.createStream?.(createPageBytes(path), context) !== undefined) {
     throw new Failure('unsupported', 'how large a packed image is shows when it is packed');
   }

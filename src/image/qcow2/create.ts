@@ -130,7 +130,7 @@ function putExtensions(
   return { backingNameAt: at, backingNameBytes: name.length };
 }
 
-function shapeOf(options: CreateContext['options']): Shape {
+export function shapeOf(options: CreateContext['options']): Shape {
   const compat = chosen('compat', options, ['1.1', 'v3', '0.10', 'v2'], '1.1');
   const version = compat === '1.1' || compat === 'v3' ? 3 : 2;
   const clusterBytes = parseSize(options['cluster_size'] ?? '64k');

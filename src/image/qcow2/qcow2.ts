@@ -7,6 +7,7 @@ import { checkQcow2, recover } from './check.ts';
 import { createQcow2, qcow2Options } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
 import { mapDisk } from './map.ts';
+import { measureQcow2 } from './measure.ts';
 import { planResize } from './resize.ts';
 import { planEnd } from './session.ts';
 import { roundUp, type Qcow2 } from './tables.ts';
@@ -19,6 +20,7 @@ export const qcow2: Format = {
   options: qcow2Options,
   open,
   create: createQcow2,
+  measure: measureQcow2,
 };
 
 function open(bytes: Bytes, context: OpenContext): Image {
