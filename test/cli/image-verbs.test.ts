@@ -212,6 +212,7 @@ test('measure says how large a new image becomes', withQemu, async () => {
     ['raw', 'preallocation=off'],
     ['vhd', 'subformat=dynamic'],
     ['vhd', 'subformat=fixed'],
+    ['qcow2', 'cluster_size=64k'],
     ['vmdk', 'subformat=monolithicSparse'],
   ] as const;
   for (const [format, option] of rows) {
