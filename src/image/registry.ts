@@ -2,6 +2,8 @@
 import { createRequire } from 'node:module';
 import { Failure } from '../base/failure.ts';
 import type { Format, ImageFormat } from './formats.ts';
+import type * as qcow1 from './qcow1/qcow1.ts';
+import { looksLikeQcow1 } from './qcow1/recognise.ts';
 import type * as qcow2 from './qcow2/qcow2.ts';
 import { looksLikeQcow2 } from './qcow2/recognise.ts';
 import { raw } from './raw/raw.ts';
@@ -36,6 +38,11 @@ const entries: readonly Entry[] = [
     name: 'qcow2',
     recognises: looksLikeQcow2,
     load: () => (load('./qcow2/qcow2.ts') as typeof qcow2).qcow2,
+  },
+  {
+    name: 'qcow1',
+    recognises: looksLikeQcow1,
+    load: () => (load('./qcow1/qcow1.ts') as typeof qcow1).qcow1,
   },
   { name: 'raw', recognises: () => true, load: () => raw },
 ];
