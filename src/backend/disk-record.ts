@@ -8,6 +8,7 @@ import { vdevName } from '../disk/vdev.ts';
 import type { Store } from '../xenstore/store.ts';
 import type { DevicePool } from './device-pool.ts';
 import type { LoopClaim, LoopPool } from './loop-pool.ts';
+import type { OpenedImage, Tap } from './tap.ts';
 
 /** Everything outside the disk itself, passed in. */
 export interface DiskWorld {
@@ -31,6 +32,10 @@ export interface DiskWorld {
   /** How long a dead guest's toolstack has to clean up before vbdkit does. */
   readonly graceMs: number;
   readonly now: () => number;
+  /** Undefined where no tap is to be used: then only the kernel's backend serves guests. */
+  readonly tap?: Tap | undefined;
+  /** Has a disk looked at again. */
+  readonly callAgain: (key: DiskKey) => void;
   readonly log: Log;
 }
 
@@ -44,6 +49,14 @@ export interface Held extends Disposable {
 export interface Outcome {
   /** Undefined: it is attached. */
   readonly refusal: Failure | undefined;
+}
+
+/** What the tap has of a disk, as far as we know. */
+export interface RingHold {
+  readonly image: OpenedImage;
+  connected: boolean;
+  /** Of the frontend's state. */
+  readonly watch: AsyncDisposable;
 }
 
 export interface DiskRecord {
@@ -61,6 +74,8 @@ export interface DiskRecord {
   outcome: Outcome | undefined;
   unadoptable: Failure | undefined;
   guest: DiskFacts['guest'];
+  /** Set while vbdkit is the disk's backend itself. */
+  ring: RingHold | undefined;
   /** Why the last plan was what it was. */
   because: readonly string[];
   /** The last fault reported, so that it is said once. */
@@ -83,6 +98,7 @@ export function newRecord(key: DiskKey): DiskRecord {
     outcome: undefined,
     unadoptable: undefined,
     guest: 'not asked',
+    ring: undefined,
     because: [],
     reported: undefined,
     holdMs: undefined,

@@ -36,13 +36,18 @@ export function wantsTarget(record: DiskRecord): boolean {
 }
 
 /** One look, all of it synchronous, so that what it finds still holds when the plan acts on it. */
-export function lookAtTarget(world: DiskWorld, record: DiskRecord, vms: VmBook): Look {
+export function lookAtTarget(
+  world: DiskWorld,
+  record: DiskRecord,
+  vms: VmBook,
+  pathOf: (nodes: BackendNodes) => string = rawPathOf,
+): Look {
   const beganMs = performance.now();
   const { nodes } = record;
   if (nodes === undefined) throw new Error(`${record.path} has no nodes to look at`);
   let opened: OpenTarget | undefined;
   try {
-    opened = openTarget(rawPathOf(nodes), nodes.mode);
+    opened = openTarget(pathOf(nodes), nodes.mode);
     world.refreshHostUses();
     const { member } = opened;
     const kind = opened.facts.kind === 'block' ? 'block' : 'file';

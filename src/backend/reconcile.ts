@@ -15,6 +15,7 @@ import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
 import { type Look, lookAtTarget, wantsTarget } from './look.ts';
+import { isRingDisk, reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
 /** A plan has at most a handful of steps; more passes than this would mean two sides undoing each other. */
@@ -34,8 +35,12 @@ export async function reconcileDisk(
   using begun = mayBeGiven(world, record) ? world.store.begin() : undefined;
   await readNodes(world, record, onRead);
   await askGuest(world, record);
-  if (!record.ours) observeForeign(world, record);
   const vms = vmBook(world.store);
+  const { tap } = world;
+  if (tap !== undefined && isRingDisk(record)) {
+    return reconcileRing({ ...world, tap }, record, vms, () => readNodes(world, record, onRead));
+  }
+  if (!record.ours) observeForeign(world, record);
   for (let pass = 0; pass < MOST_PASSES; pass++) {
     const step = await nextStep(world, record, vms, begun);
     if (step === undefined) return;
@@ -149,7 +154,8 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
     else if (before === undefined) record.closingSeen = false;
     // What is held stays ours, even when its script's name has become another's meanwhile.
     const held = record.held !== undefined;
-    record.ours = record.key.kind === 'vbd' && (held || world.isOurs(nodes.script));
+    const isServed = record.key.kind === 'vbd' || (record.key.kind === 'vbd3' && world.tap);
+    record.ours = Boolean(isServed) && (held || world.isOurs(nodes.script));
     noteTold(record, nodes);
   }
   record.nodes = nodes;

@@ -14,6 +14,8 @@ const Config = z.strictObject({
   scripts: z.array(z.string().min(1)).default(['block-vbd']),
   /** The helper attaches disks without any sharing check while vbdd does not run. */
   fallback: z.boolean().default(false),
+  /** The data plane's socket: disks that no kernel serves are its; empty: none are served. */
+  tap: z.string().default('/run/vbdkit/tap.sock'),
   /** Where libxl looks for scripts. */
   script_dir: z.string().default('/etc/xen/scripts'),
   /** Where the kernel shows its devices. */

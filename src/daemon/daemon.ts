@@ -14,6 +14,7 @@ import { createHoldings } from '../disk/holdings.ts';
 import type { Store } from '../xenstore/store.ts';
 import { type Deaths, watchDeaths } from './deaths.ts';
 import { createDiskTable, type DiskTable } from './disk-table.ts';
+import type { WatchedTap } from './tap-client.ts';
 
 export interface DaemonOptions {
   readonly store: Store;
@@ -24,6 +25,8 @@ export interface DaemonOptions {
   readonly isOurs: DiskWorld['isOurs'];
   readonly backendOf: DiskWorld['backendOf'];
   readonly driverDomain: boolean;
+  /** Serves guests' rings from images; undefined where none is to be used. */
+  readonly tap?: WatchedTap | undefined;
   /** How long a dead guest's toolstack has to clean up. */
   readonly graceMs: number;
   /** Every disk is looked at again this often, for events that were lost. */
@@ -47,11 +50,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   await using stack = new AsyncDisposableStack();
   const uses = stack.use(hostUses());
   const now = (): number => performance.now();
-  const goneSinceMs = (domid: number): number | undefined => deaths.goneSinceMs(domid);
-  const refreshHostUses = (): void => uses.refresh(holdings);
   let takenOver = false;
-  const mayHold = (): boolean => takenOver;
-  const world: DiskWorld = { ...options, holdings, refreshHostUses, goneSinceMs, now, mayHold };
+  const world: DiskWorld = {
+    ...options,
+    holdings,
+    refreshHostUses: () => uses.refresh(holdings),
+    goneSinceMs: (domid) => deaths.goneSinceMs(domid),
+    now,
+    mayHold: () => takenOver,
+    callAgain: (key) => void disks.call(key),
+  };
 
   const disks = createDiskTable({
     reconcile: (record, onRead) => reconcileAndTell(world, record, onRead),
@@ -91,6 +99,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }),
   );
   stack.use(followLostDisks(disks));
+  if (options.tap !== undefined) followTap(options.tap, disks, log);
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
   let started = false;
   stack.use(
@@ -132,6 +141,19 @@ function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable
       clearTimeout(timer);
     },
   };
+}
+
+/** Disks of a tap that has ended wait for its successor, which opens them anew. */
+function followTap(tap: WatchedTap, disks: DiskTable, log: Log): void {
+  const isServed = (record: DiskRecord): boolean => record.key.kind === 'vbd3' && record.ours;
+  tap.onChange((there) => {
+    log(there ? 'notice' : 'warning', there ? 'vbd-tap is there' : 'vbd-tap has ended');
+    if (there) return disks.callAll(isServed);
+    for (const record of disks.records.values()) {
+      void record.ring?.watch[Symbol.asyncDispose]();
+      record.ring = undefined;
+    }
+  });
 }
 
 /** sysfs tells nobody when a backend lets go of a device: a disk without nodes is asked about again. */

@@ -69,7 +69,7 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
       if (slot.calledAt === called) slot.calledAt = 0;
     }
     slot.running = undefined;
-    if (record.nodes === undefined && record.held === undefined) {
+    if (record.nodes === undefined && record.held === undefined && record.ring === undefined) {
       slots.delete(record.path);
       records.delete(record.path);
       options.onForget(record);

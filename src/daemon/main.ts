@@ -17,9 +17,10 @@ import { kernelBackends } from './kernel-backends.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
+import { openTap } from './tap-client.ts';
 
 const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
-            [--script NAME]... [--xl auto|never] [--log-level LEVEL] [--version]
+            [--tap PATH] [--script NAME]... [--xl auto|never] [--log-level LEVEL] [--version]
 `;
 
 const string = { type: 'string' } as const;
@@ -28,6 +29,7 @@ const commandLine = {
   socket: string,
   store: string,
   sysfs: string,
+  tap: string,
   script: { type: 'string', multiple: true },
   xl: string,
   'log-level': string,
@@ -98,6 +100,7 @@ async function main(): Promise<void> {
   );
   loops.replenish();
   const devices = stack.use(createDevicePool());
+  const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap));
   const daemon = stack.use(
     await startDaemon({
       store,
@@ -107,6 +110,7 @@ async function main(): Promise<void> {
       isOurs: scriptTest(config.scripts),
       backendOf: kernelBackends(config.sysfs),
       driverDomain: ownDomid !== 0,
+      tap,
       graceMs: config.grace_seconds * 1000,
       sweepMs: config.sweep_seconds * 1000,
     }),

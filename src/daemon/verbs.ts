@@ -119,6 +119,7 @@ export async function dryRun(daemon: Daemon, request: AttachRequest): Promise<Dr
     directIoSafe: spec.directIoSafe,
     physicalDevice: undefined,
     hotplugStatus: undefined,
+    discard: true,
   };
   const plan = await planWithLook(world, record);
   return { because: plan.because, steps: plan.steps.map(describeStep) };

@@ -50,6 +50,7 @@ export const nodeNames = [
   'direct-io-safe',
   'physical-device',
   'hotplug-status',
+  'discard-enable',
 ] as const;
 
 export type NodeName = (typeof nodeNames)[number];
@@ -67,6 +68,8 @@ export interface BackendNodes {
   /** `major:minor` in hexadecimal, as blkback reads it, or undefined. */
   readonly physicalDevice: string | undefined;
   readonly hotplugStatus: string | undefined;
+  /** False when the guest's config forbids giving space back. */
+  readonly discard: boolean;
 }
 
 /** What the nodes say; undefined when there is no such disk (no state means no directory). */
@@ -81,6 +84,7 @@ export function parseBackendNodes(values: NodeValues): BackendNodes | undefined 
     directIoSafe: values['direct-io-safe'] === '1',
     physicalDevice: values['physical-device'],
     hotplugStatus: values['hotplug-status'],
+    discard: values['discard-enable'] !== '0',
   };
 }
 

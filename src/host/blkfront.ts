@@ -6,9 +6,12 @@ import { within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
+import { abis } from '../ring/blkif.ts';
 import type { Store } from '../xenstore/store.ts';
 import { createGuestDisk, type GuestDisk, type GuestDiskControl } from './guest-disk.ts';
-import type { Rings } from './rings.ts';
+import { createRingFrontend } from './ring-frontend.ts';
+import { ringDisk } from './ring-disk.ts';
+import type { Ring, Rings } from './rings.ts';
 import { type DriverDevice, startXenbus, type XenbusDevice } from './xenbus.ts';
 
 export interface BlkfrontOptions {
@@ -16,6 +19,8 @@ export interface BlkfrontOptions {
   readonly store: Store;
   readonly domid: number;
   readonly rings: Rings;
+  /** Where guests share memory with other processes; undefined: only dom0's kernel serves disks. */
+  readonly guestsFolder?: string | undefined;
   readonly log?: Log | undefined;
 }
 
@@ -42,7 +47,16 @@ interface Frontend {
   readonly disk: GuestDiskControl;
   readonly port: number;
   ref: number | undefined;
+  /** Which part of the guest's memory its ring has, and that ring, when another process serves it. */
+  readonly part: number;
+  shared: (Ring & Disposable) | undefined;
 }
+
+/** Pages of a guest's memory for one disk: its ring, and a full indirect request or two. */
+const PART_PAGES = 640;
+/** How much memory a guest shares for so many disks; only what is used takes any. */
+const MOST_PARTS = 32;
+export const SHARED_PAGES: number = PART_PAGES * MOST_PARTS;
 
 /** The first ports belong to the guest's store, console and timers. */
 const FIRST_PORT = 8;
@@ -58,7 +72,18 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
   const probe = async (device: XenbusDevice): Promise<DriverDevice> => {
     const devid = Number(await device.store.read(`${device.path}/virtual-device`));
     const disk = createGuestDisk(devid);
-    const frontend: Frontend = { device, options, disk, port: nextPort, ref: undefined };
+    const taken = new Set([...frontends.values()].map(({ part }) => part));
+    const part =
+      Array.from({ length: taken.size + 1 }, (_, i) => i).find((i) => !taken.has(i)) ?? 0;
+    const frontend: Frontend = {
+      device,
+      options,
+      disk,
+      port: nextPort,
+      ref: undefined,
+      part,
+      shared: undefined,
+    };
     nextPort += 1;
     frontends.set(devid, frontend);
     arrived.resolve();
@@ -130,10 +155,11 @@ async function backendChanged(frontend: Frontend, state: number): Promise<void> 
 }
 
 async function offerRing(frontend: Frontend): Promise<void> {
-  const { device, disk, options, port } = frontend;
-  const { ref, ring } = options.rings.grant(options.domid);
-  frontend.ref = ref;
-  disk.use(ring);
+  const { device, options } = frontend;
+  const isShared = options.guestsFolder !== undefined && !device.otherEndPath.includes('/vbd/');
+  const { ref, port } = isShared
+    ? await shareRing(frontend, options.guestsFolder)
+    : grantRing(frontend);
   await device.change((tx) => {
     void tx.write(`${device.path}/ring-ref`, String(ref));
     void tx.write(`${device.path}/event-channel`, String(port));
@@ -141,6 +167,38 @@ async function offerRing(frontend: Frontend): Promise<void> {
     void tx.write(`${device.path}/feature-persistent`, '1');
   });
   await device.switchState(XenbusState.initialised);
+}
+
+/** A ring for dom0's kernel, in this process. */
+function grantRing(frontend: Frontend): { ref: number; port: number } {
+  const { disk, options, port } = frontend;
+  const { ref, ring } = options.rings.grant(options.domid);
+  frontend.ref = ref;
+  disk.use(ring);
+  return { ref, port };
+}
+
+/** A ring of bytes in memory that another process maps. */
+async function shareRing(
+  frontend: Frontend,
+  folder: string,
+): Promise<{ ref: number; port: number }> {
+  const { device, disk, options, part } = frontend;
+  const [abi] = abis;
+  if (abi === undefined) throw new Error('there is no ABI');
+  const indirect = await device.store.read(`${device.otherEndPath}/feature-max-indirect-segments`);
+  const ring = createRingFrontend({
+    folder,
+    domid: options.domid,
+    abi,
+    firstPage: part * PART_PAGES,
+    ringPages: 1,
+    dataPages: PART_PAGES - 1,
+    indirectSegments: Number(indirect ?? 0),
+  });
+  frontend.shared = ringDisk(ring);
+  disk.use(frontend.shared);
+  return { ref: ring.ringReferences[0] ?? 0, port: ring.port };
 }
 
 /** Also what follows a live resize: the backend writes its state once more. */
@@ -172,4 +230,6 @@ function close(frontend: Frontend): void {
   disk.close();
   if (frontend.ref !== undefined) options.rings.revoke(options.domid, frontend.ref);
   frontend.ref = undefined;
+  frontend.shared?.[Symbol.dispose]();
+  frontend.shared = undefined;
 }

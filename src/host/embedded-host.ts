@@ -25,6 +25,8 @@ export interface HostOptions {
   readonly server: StoreServer;
   /** Stands for /sys where the kernel's block backend shows what it has open. */
   readonly sysfsDir: string;
+  /** Where guests share memory with backends in other processes; without it there are none. */
+  readonly guestsFolder?: string | undefined;
   readonly log?: Log | undefined;
   /** What libxl was built with: where scripts named without a slash are. */
   readonly scriptDir?: string | undefined;

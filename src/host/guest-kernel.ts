@@ -14,6 +14,7 @@ export interface GuestKernelOptions {
   readonly store: Store;
   readonly domid: number;
   readonly rings: Rings;
+  readonly guestsFolder?: string | undefined;
   readonly log?: Log | undefined;
   /** Called once, when the kernel has stopped by itself: `poweroff` or `reboot`. */
   readonly onStopped: (reason: string) => void;

@@ -7,7 +7,9 @@ import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import type { StoreServer } from '../xenstore/embedded/server.ts';
 import type { Store } from '../xenstore/store.ts';
+import { createGuestMemory, removeGuestMemory } from '../ring/guest-memory.ts';
 import { startBlkback } from './blkback.ts';
+import { SHARED_PAGES } from './blkfront.ts';
 import { type GuestKernel, startGuestKernel } from './guest-kernel.ts';
 import { createRings } from './rings.ts';
 
@@ -15,6 +17,8 @@ export interface MachineOptions {
   readonly server: StoreServer;
   /** Stands for /sys where the kernel's block backend shows what it has open. */
   readonly sysfsDir: string;
+  /** Where guests share memory with backends in other processes; without it there are none. */
+  readonly guestsFolder?: string | undefined;
   readonly log?: Log | undefined;
   /** Connections for the kernels; those of the server unless said. */
   readonly connect?: ((domid: number) => Store) | undefined;
@@ -47,7 +51,13 @@ interface Domain {
 }
 
 export async function startMachine(options: MachineOptions): Promise<Machine> {
-  const { server, sysfsDir, log, connect = (domid) => server.connect(domid) } = options;
+  const {
+    server,
+    sysfsDir,
+    guestsFolder,
+    log,
+    connect = (domid) => server.connect(domid),
+  } = options;
   const rings = createRings();
   const domains = new Map<number, Domain>();
   const dom0 = connect(0);
@@ -65,6 +75,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     settled: () => blkback.settled(),
     introduce(domid) {
       server.introduce(domid);
+      if (guestsFolder !== undefined) createGuestMemory(guestsFolder, domid, SHARED_PAGES);
       domains.set(domid, { kernel: undefined, stopped: Promise.withResolvers() });
     },
     async boot(domid) {
@@ -73,6 +84,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
         store: connect(domid),
         domid,
         rings,
+        guestsFolder,
         log,
         onStopped: (reason) => domain.stopped.resolve(reason),
       });
@@ -87,6 +99,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     release(domid) {
       find(domid).kernel?.kill();
       domains.delete(domid);
+      if (guestsFolder !== undefined) removeGuestMemory(guestsFolder, domid);
       server.release(domid);
     },
     async [Symbol.asyncDispose]() {

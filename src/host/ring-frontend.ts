@@ -15,12 +15,14 @@ import {
   SEGMENTS_PER_PAGE,
 } from '../ring/blkif.ts';
 import { type EventChannel, offerPort, openGuestPort } from '../ring/event-fifos.ts';
-import { createGuestMemory, type GrantTable, openGuestMemory } from '../ring/guest-memory.ts';
+import { type GrantTable, openGuestMemory } from '../ring/guest-memory.ts';
 
 export interface FrontendOptions {
   readonly folder: string;
   readonly domid: number;
   readonly abi: Abi;
+  /** Of the guest's memory: the ring's pages and then those for bytes begin here. */
+  readonly firstPage: number;
   readonly ringPages: number;
   /** Pages for the bytes of requests in flight. */
   readonly dataPages: number;
@@ -78,6 +80,8 @@ interface Frontend {
   readonly options: FrontendOptions;
   readonly table: GrantTable;
   readonly memory: DataView;
+  /** Where in the memory the ring is. */
+  readonly ringAt: number;
   readonly channel: EventChannel;
   readonly entries: number;
   readonly freePages: number[];
@@ -88,11 +92,10 @@ interface Frontend {
   lastId: number;
 }
 
-/** Makes the guest's memory and its ring, which a backend may then map. */
+/** Makes a ring in the guest's memory, which a backend may then map. */
 export function createRingFrontend(options: FrontendOptions): RingFrontend {
-  const { folder, domid, abi, ringPages, dataPages } = options;
+  const { folder, domid, abi, firstPage, ringPages, dataPages } = options;
   using stack = new DisposableStack();
-  createGuestMemory(folder, domid, ringPages + dataPages);
   const table = stack.use(openGuestMemory(folder, domid));
   const port = offerPort(folder, domid);
   const channel = stack.use(openGuestPort(folder, domid, port));
@@ -101,19 +104,25 @@ export function createRingFrontend(options: FrontendOptions): RingFrontend {
     options,
     table,
     memory: new DataView(buffer, byteOffset, byteLength),
+    ringAt: firstPage * PAGE_BYTES,
     channel,
     entries: entriesOf(abi, ringPages),
-    freePages: Array.from({ length: dataPages }, (_, i) => ringPages + i),
+    freePages: Array.from({ length: dataPages }, (_, i) => firstPage + ringPages + i),
     pending: new Map(),
     produced: 0,
     shown: 0,
     consumed: 0,
     lastId: 0,
   };
+  const ringReferences = Array.from({ length: ringPages }, (_, page) =>
+    referenceOf(firstPage + page),
+  );
+  for (let page = firstPage; page < firstPage + ringPages; page++) {
+    table.memory.fill(0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+    table.grant(referenceOf(page), page, false);
+  }
   storeIndex(f, RingAt.requestEvent, 1);
   storeIndex(f, RingAt.responseEvent, 1);
-  const ringReferences = Array.from({ length: ringPages }, (_, page) => referenceOf(page));
-  for (let page = 0; page < ringPages; page++) table.grant(referenceOf(page), page, false);
   const owned = stack.move();
   return {
     ringReferences,
@@ -138,7 +147,7 @@ function referenceOf(page: number): number {
 }
 
 function index(f: Frontend, at: number): Int32Array {
-  return new Int32Array(f.memory.buffer, f.memory.byteOffset + at, 1);
+  return new Int32Array(f.memory.buffer, f.memory.byteOffset + f.ringAt + at, 1);
 }
 
 function storeIndex(f: Frontend, at: number, value: number): void {
@@ -179,7 +188,7 @@ function writeEntry(
 ): void {
   const { abi } = f.options;
   const { at } = abi;
-  const entry = RingAt.entries + (f.produced & (f.entries - 1)) * abi.entryBytes;
+  const entry = f.ringAt + RingAt.entries + (f.produced & (f.entries - 1)) * abi.entryBytes;
   const operation = Operation[request.operation];
   const { memory } = f;
   for (let i = 0; i < abi.entryBytes; i++) memory.setUint8(entry + i, 0);
@@ -269,7 +278,7 @@ function poll(f: Frontend): boolean {
 
 function takeResponse(f: Frontend): void {
   const { abi } = f.options;
-  const at = RingAt.entries + (f.consumed & (f.entries - 1)) * abi.entryBytes;
+  const at = f.ringAt + RingAt.entries + (f.consumed & (f.entries - 1)) * abi.entryBytes;
   const id = Number(f.memory.getBigUint64(at, true));
   const operation = f.memory.getUint8(at + abi.response.operation);
   const status = f.memory.getInt16(at + abi.response.status, true);

@@ -9,7 +9,7 @@ import { mapPieces, mapShared, type Mapping } from '../sys/memory.ts';
 
 export const PAGE_BYTES = 4096;
 /** Grant references of a guest: a word each. */
-const REFERENCES = 4096;
+const REFERENCES = 32_768;
 /** An entry of the grant table: the page's number plus one, and whether it may only be read. */
 const READ_ONLY = 0x8000_0000;
 const NOT_GRANTED = 0;

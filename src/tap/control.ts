@@ -1,9 +1,11 @@
 /** The tap's API, for vbdd: JSON over HTTP on a unix socket. It knows images and rings, no store. */
 import { type Context, Hono } from 'hono';
+import { stream } from 'hono/streaming';
 import { z } from 'zod';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
+import type { DiskState, OpenedDisk } from './orders.ts';
 import type { Workers } from './workers.ts';
 
 const OpenRequest = z.strictObject({
@@ -27,14 +29,28 @@ const ConnectRequest = z.strictObject({
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string): Hono {
   const app = new Hono();
+  // Open for as long as the tap lives: whoever asks learns of its end by the end of the answer.
+  app.post('/v1/alive', (context) =>
+    stream(context, async (body) => {
+      const ended = Promise.withResolvers<void>();
+      body.onAbort(() => ended.resolve());
+      await body.write('{}\n');
+      await ended.promise;
+    }),
+  );
   app.get('/v1/status', async (context) =>
-    context.json({ version, pid: process.pid, disks: await workers.list() }),
+    context.json({ version, pid: process.pid, disks: (await workers.list()).map(stateView) }),
   );
   app.put('/v1/disks/:name', async (context) => {
     const { allow_paths: allowPaths, ...rest } = await bodyOf(context, OpenRequest);
     const name = context.req.param('name');
-    const { sectors, writable, clusterBytes } = await workers.open({ name, ...rest, allowPaths });
-    return context.json({ sectors, writable, cluster_bytes: clusterBytes });
+    return context.json(viewOf(await workers.open({ name, ...rest, allowPaths })));
+  });
+  app.get('/v1/disks/:name', async (context) => {
+    const name = context.req.param('name');
+    const disk = (await workers.list()).find((each) => each.name === name);
+    if (disk === undefined) throw new Failure('not-found', `the tap has no disk ${name}`);
+    return context.json({ ...viewOf(disk.opened), connected: disk.connected });
   });
   app.delete('/v1/disks/:name', async (context) => {
     await workers.order('close', { name: context.req.param('name') });
@@ -58,6 +74,14 @@ export function tapApi(workers: Workers, version: string): Hono {
     return context.json(failure.toJSON(), failure.httpStatus as 400);
   });
   return app;
+}
+
+function stateView({ opened, ...state }: DiskState): object {
+  return { ...state, ...viewOf(opened) };
+}
+
+function viewOf({ clusterBytes, ...opened }: OpenedDisk): object {
+  return { ...opened, cluster_bytes: clusterBytes };
 }
 
 async function bodyOf<T>(context: Context, schema: z.ZodType<T>): Promise<T> {

@@ -84,8 +84,7 @@ export function createDisks(options: DisksOptions): Disks {
       if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
       const image = openImage(path, { format, writable, allowPaths, direct, files });
       disks.set(name, { image, ring: undefined, fault: undefined });
-      const sectors = Math.floor(image.sizeBytes / RING_SECTOR_BYTES);
-      return { sectors, writable: image.writable, clusterBytes: image.clusterBytes };
+      return describe(files, image);
     },
     connect(name, order) {
       const disk = find(name);
@@ -105,11 +104,29 @@ export function createDisks(options: DisksOptions): Disks {
       [...disks].map(([name, { image, ring, fault }]) => ({
         name,
         path: image.path,
+        opened: describe(files, image),
         connected: ring !== undefined && fault === undefined,
         fault,
         counts: ring === undefined ? undefined : { ...ring.served.server.counts },
       })),
   };
+}
+
+function describe(files: FileTable, image: Image): OpenedDisk {
+  return {
+    sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
+    writable: image.writable,
+    clusterBytes: image.clusterBytes,
+    files: filesOf(files, image),
+  };
+}
+
+function filesOf(files: FileTable, image: Image | undefined): OpenedDisk['files'] {
+  if (image === undefined) return [];
+  const own = image.files
+    .map((file) => files.get(file))
+    .map(({ path, writable }) => ({ path, writable }));
+  return [...own, ...filesOf(files, image.parent)];
 }
 
 function connectRing(

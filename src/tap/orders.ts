@@ -20,6 +20,8 @@ export interface OpenedDisk {
   readonly writable: boolean;
   /** `discard-granularity`: space is given back in units of this. */
   readonly clusterBytes: number;
+  /** Every file of it and of its parents. */
+  readonly files: readonly { readonly path: string; readonly writable: boolean }[];
 }
 
 export interface ConnectOrder {
@@ -36,6 +38,7 @@ export interface ConnectOrder {
 export interface DiskState {
   readonly name: DiskName;
   readonly path: string;
+  readonly opened: OpenedDisk;
   readonly connected: boolean;
   /** Why the guest's ring is not served any more. */
   readonly fault?: string | undefined;

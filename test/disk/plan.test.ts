@@ -42,6 +42,7 @@ const nodes: BackendNodes = {
   directIoSafe: false,
   physicalDevice: undefined,
   hotplugStatus: undefined,
+  discard: true,
 };
 const attached = { ...nodes, physicalDevice: '7:a', hotplugStatus: 'connected' };
 const fresh: DiskFacts = {

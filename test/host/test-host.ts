@@ -41,7 +41,9 @@ export interface TestHost extends EmbeddedHost {
   readonly script: Store;
 }
 
-export async function startTestHost(): Promise<TestHost> {
+export async function startTestHost(
+  more: { readonly guestsFolder?: string } = {},
+): Promise<TestHost> {
   const dir = mkdtempSync(join(tmpdir(), 'vbdkit-host-'));
   const memory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
   const sysfsDir = mkdtempSync(join(memory, 'vbdkit-sys-'));
@@ -50,6 +52,7 @@ export async function startTestHost(): Promise<TestHost> {
   const actorOf = (who: 'toolstack' | 'kernel', domid: number): Actor =>
     who === 'toolstack' ? 'libxl' : domid === 0 ? 'blkback' : 'guest';
   const host = await startHost({
+    ...more,
     server,
     sysfsDir,
     connect: (who, domid) => recordingStore(server.connect(domid), actorOf(who, domid), writes),

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { embeddedHypervisor } from '../../src/ring/embedded-hypervisor.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createEngine } from '../../src/image/engine.ts';
+import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { Image } from '../../src/image/image.ts';
 import { openImage } from '../../src/image/open.ts';
@@ -18,6 +19,8 @@ import {
   type RingLoop,
   type ServedRing,
 } from '../../src/tap/ring-loop.ts';
+
+const DATA_PAGES = 600;
 
 export interface RigOptions {
   readonly abi?: Abi;
@@ -77,13 +80,15 @@ export function startRingRig(options: RigOptions = {}): RingRig {
         mostIndirectSegments: 256,
         ...all.changes,
       };
+      createGuestMemory(folder, domid, all.ringPages + DATA_PAGES);
       const frontend = owned.use(
         createRingFrontend({
           folder,
           domid,
           abi,
           ringPages: all.ringPages,
-          dataPages: 600,
+          firstPage: 0,
+          dataPages: DATA_PAGES,
           indirectSegments: disk.mostIndirectSegments,
         }),
       );

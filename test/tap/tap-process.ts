@@ -13,6 +13,7 @@ export interface TapProcess extends AsyncDisposable {
   readonly folder: string;
   /** Where the guests' folders are. */
   readonly guests: string;
+  readonly socket: string;
   readonly client: Client;
   readonly pid: number;
   /** Ends it at once, as a crash does, and starts a successor. */
@@ -36,6 +37,7 @@ export async function startTapProcess(): Promise<TapProcess> {
   return {
     folder,
     guests,
+    socket,
     client: openClient(socket),
     get pid() {
       return child.pid ?? 0;

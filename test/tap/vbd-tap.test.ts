@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
+import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { startTapProcess, type TapProcess } from './tap-process.ts';
 
@@ -20,7 +21,8 @@ function rawFile(tap: TapProcess, name = 'a.img'): string {
 
 function guestOf(tap: TapProcess, domid: number): RingFrontend {
   assert.ok(abi);
-  const sizes = { ringPages: 1, dataPages: 600, indirectSegments: 256 };
+  createGuestMemory(tap.guests, domid, 601);
+  const sizes = { firstPage: 0, ringPages: 1, dataPages: 600, indirectSegments: 256 };
   return createRingFrontend({ folder: tap.guests, domid, abi, ...sizes });
 }
 
@@ -34,7 +36,8 @@ async function attach(
 ): Promise<void> {
   const image = { path, format: 'raw', writable: true };
   const opened = await tap.client.call('PUT', `/v1/disks/${name}`, image);
-  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512 });
+  const files = [{ path, writable: true }];
+  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512, files });
   const { ringReferences: references, port } = frontend;
   const ring = { domid, references, port, take_up: takeUp };
   await tap.client.call('PUT', `/v1/disks/${name}/ring`, ring);

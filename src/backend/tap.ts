@@ -1,0 +1,39 @@
+/** The data plane as the control plane asks it: images are opened, guests' rings are served from them. */
+import type { OfferedRing } from '../disk/frontend-nodes.ts';
+import type { ImageFormat } from '../image/formats.ts';
+
+export interface OpenedImage {
+  /** In units of 512 bytes. */
+  readonly sectors: number;
+  readonly writable: boolean;
+  /** Space is given back in units of this. */
+  readonly clusterBytes: number;
+  /** Every file of it and of its parents. */
+  readonly files: readonly { readonly path: string; readonly writable: boolean }[];
+}
+
+export interface RingOrder extends OfferedRing {
+  readonly domid: number;
+  readonly discard: boolean;
+  /** It was served before, by a tap that is gone. */
+  readonly takeUp: boolean;
+}
+
+/** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable without a tap. */
+export interface Tap {
+  /** @throws Failure of opening the image; exists */
+  open(
+    name: string,
+    image: { readonly path: string; readonly format: ImageFormat; readonly writable: boolean },
+  ): Promise<OpenedImage>;
+  /** @throws Failure gone | in-use | invalid */
+  connect(name: string, ring: RingOrder): Promise<void>;
+  /** Returns when nothing of the ring is under way any more. */
+  disconnect(name: string): Promise<void>;
+  /** Closes the image in order; with a ring, disconnects it first. */
+  close(name: string): Promise<void>;
+  /** What it has of a disk now. */
+  find(
+    name: string,
+  ): Promise<{ readonly image: OpenedImage; readonly connected: boolean } | undefined>;
+}

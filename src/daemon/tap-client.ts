@@ -1,0 +1,72 @@
+/** vbdd's side of the tap: its orders, and word of its end and of its successor. */
+import type { OpenedImage, Tap } from '../backend/tap.ts';
+import { sleep } from '../base/deadline.ts';
+import { Failure } from '../base/failure.ts';
+import { openUnixClient } from '../tap/unix-client.ts';
+
+/** A tap that is watched: it may die, and another one come in its place. */
+export interface WatchedTap extends Tap, Disposable {
+  /** Told when the tap has ended, and when there is one (again). */
+  onChange(listener: (there: boolean) => void): void;
+}
+
+/** How often a tap that is not there is looked for. */
+const LOOK_MS = 1000;
+
+type OpenedView = Omit<OpenedImage, 'clusterBytes'> & { readonly cluster_bytes: number };
+
+export function openTap(socketPath: string): WatchedTap {
+  const advice = 'start it; disks that it serves wait for it';
+  const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
+  const stopped = new AbortController();
+  const listeners = new Set<(there: boolean) => void>();
+  const tell = (there: boolean): void => {
+    for (const listener of listeners) listener(there);
+  };
+  const follow = async (): Promise<void> => {
+    while (!stopped.signal.aborted) {
+      try {
+        using alive = await client.hold<object>('/v1/alive', {});
+        tell(true);
+        await Promise.race([alive.ended, aborted(stopped.signal)]);
+        tell(false);
+      } catch (thrown) {
+        if (!(thrown instanceof Failure)) throw thrown;
+      }
+      await sleep(LOOK_MS, stopped.signal).catch(() => {});
+    }
+  };
+  void follow();
+  const disk = (name: string): string => `/v1/disks/${encodeURIComponent(name)}`;
+  return {
+    onChange: (listener) => void listeners.add(listener),
+    async open(name, image) {
+      return imageOf(await client.call<OpenedView>('PUT', disk(name), image));
+    },
+    async connect(name, { takeUp, ...ring }) {
+      await client.call('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
+    },
+    disconnect: (name) => client.call('DELETE', `${disk(name)}/ring`),
+    close: (name) => client.call('DELETE', disk(name)),
+    async find(name) {
+      try {
+        const found = await client.call<OpenedView & { connected: boolean }>('GET', disk(name));
+        return { image: imageOf(found), connected: found.connected };
+      } catch (thrown) {
+        if (thrown instanceof Failure && thrown.kind === 'not-found') return undefined;
+        throw thrown;
+      }
+    },
+    [Symbol.dispose]: () => stopped.abort(),
+  };
+}
+
+function imageOf({ cluster_bytes: clusterBytes, ...same }: OpenedView): OpenedImage {
+  return { ...same, clusterBytes };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  return promise;
+}

@@ -1,0 +1,167 @@
+/** Disks that no kernel serves: vbdd and vbd-tap give guests of an embedded host images over rings. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import { createImage } from '../../src/image/open.ts';
+import type { ImageFormat } from '../../src/image/formats.ts';
+import { startTestHost, type TestHost } from '../host/test-host.ts';
+import { needsLoop, needsProgram } from '../peers.ts';
+import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
+import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
+
+const options = needsLoop();
+const SIZE_BYTES = 8 << 20;
+
+interface Kit extends AsyncDisposable {
+  readonly tap: TapProcess;
+  readonly host: TestHost;
+  readonly vbdd: TestDaemon;
+  image(name: string, format: ImageFormat): string;
+  /** Ends vbdd, and starts another in its place. */
+  restart(): Promise<void>;
+}
+
+async function startKit(): Promise<Kit> {
+  await using stack = new AsyncDisposableStack();
+  const tap = stack.use(await startTapProcess());
+  const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
+  let client: WatchedTap = openTap(tap.socket);
+  let vbdd = await startTestDaemon(host, { tap: client });
+  const stop = async (): Promise<void> => {
+    await vbdd[Symbol.asyncDispose]();
+    client[Symbol.dispose]();
+  };
+  stack.defer(stop);
+  const owned = stack.move();
+  return {
+    tap,
+    host,
+    get vbdd() {
+      return vbdd;
+    },
+    image(name, format) {
+      using files = createFileTable();
+      const path = join(host.dir, name);
+      createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
+      return path;
+    },
+    async restart() {
+      await stop();
+      client = openTap(tap.socket);
+      vbdd = await startTestDaemon(host, { tap: client });
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+const spec = (format: string, path: string, more = ''): string =>
+  `backendtype=tap,format=vhd,vdev=xvda,script=block-vbd${more},target=${format}:${path}`;
+
+for (const [format, qemus] of [
+  ['raw', 'raw'],
+  ['vhd', 'vpc'],
+  ['vmdk', 'vmdk'],
+] as const) {
+  const peers = options.skip === false ? needsProgram('qemu-img', 'qemu-io') : options;
+  test(
+    `a ${format} image reaches a guest over a ring, and qemu reads it afterwards`,
+    peers,
+    async () => {
+      await using kit = await startKit();
+      const path = kit.image(`a.${format}`, format);
+      const guest = await kit.host.createGuest({ name: 'web', disks: [spec(format, path)] });
+      const disk = await guest.disk('xvda');
+      assert.deepEqual(
+        [disk.description.canFlush, disk.description.canDiscard, disk.description.readOnly],
+        [true, true, false],
+      );
+      const data = new Uint8Array(3 << 20).fill(0x5a);
+      await disk.write(2048, data);
+      await disk.flush();
+      assert.deepEqual(await disk.read(2048, data.length / 512), data);
+      assert.deepEqual([...(await disk.read(0, 1))], Array(512).fill(0));
+      await guest.shutdown();
+      await kit.vbdd.disks.settled();
+      const read = `read -P 0x5a 1M 3M`;
+      const said = execFileSync('qemu-io', ['-r', '-f', qemus, '-c', read, path], {
+        encoding: 'utf8',
+      });
+      assert.match(said, /read 3145728\/3145728/);
+      assert.doesNotMatch(said, /Pattern verification failed/);
+      const { disks } = await kit.tap.client.call<{ disks: object[] }>('GET', '/v1/status');
+      assert.deepEqual(disks, []);
+      assert.equal(kit.vbdd.disks.records.size, 0);
+    },
+  );
+}
+
+test('an image that a guest writes is refused to another, with one sentence', options, async () => {
+  await using kit = await startKit();
+  const path = kit.image('a.vhd', 'vhd');
+  const web = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
+  await web.disk('xvda');
+  const asked = kit.host.createGuest({ name: 'db', disks: [spec('vhd', path)] });
+  await assert.rejects(asked, /a\.vhd is in use by guest web \(domid 1\) as xvda for writing — /);
+  const missing = kit.host.createGuest({ name: 'db', disks: [spec('vmdk', `${path}.none`)] });
+  await assert.rejects(missing, /does not exist — check the path, or create it/);
+  const wrong = kit.host.createGuest({ name: 'db', disks: [spec('vmdk', kit.image('b', 'raw'))] });
+  await assert.rejects(wrong, /b is neither grains nor a descriptor/);
+  await web.destroy();
+  await kit.vbdd.disks.settled();
+  assert.equal(kit.vbdd.disks.records.size, 0);
+});
+
+test(
+  'what a child’s parent is read from may not be written by another guest',
+  options,
+  async () => {
+    await using kit = await startKit();
+    mkdirSync(join(kit.host.dir, 'chain'));
+    const parent = kit.image('chain/parent.vhd', 'vhd');
+    const child = join(kit.host.dir, 'chain/child.vhd');
+    using files = createFileTable();
+    const backing = { path: parent, format: 'vhd' } as const;
+    createImage(child, { format: 'vhd', sizeBytes: SIZE_BYTES, options: {}, backing, files });
+    const web = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', child)] });
+    await web.disk('xvda');
+    const asked = kit.host.createGuest({ name: 'db', disks: [spec('vhd', parent)] });
+    await assert.rejects(
+      asked,
+      /parent\.vhd is in use by guest web \(domid 1\) as xvda for reading — /,
+    );
+    await web.destroy();
+  },
+);
+
+for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
+  test(`a guest goes on when ${who} is replaced under it`, options, async () => {
+    await using kit = await startKit();
+    const path = kit.image('a.vmdk', 'vmdk');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
+    const disk = await guest.disk('xvda');
+    const block = (i: number): Uint8Array => new Uint8Array(65_536).fill(i);
+    const writing = Array.from({ length: 60 }, (_, i) => disk.write(i * 128, block(i)));
+    if (who === 'vbdd') await kit.restart();
+    else if (who === 'the tap, killed') await kit.tap.killAndRestart();
+    else await kit.tap.restart();
+    await Promise.all(writing);
+    for (let i = 0; i < 60; i++) assert.deepEqual(await disk.read(i * 128, 128), block(i));
+    await guest.shutdown();
+    await kit.vbdd.disks.settled();
+    assert.equal(kit.vbdd.disks.records.size, 0);
+  });
+}
+
+test('a disk without a tap is refused at once', options, async () => {
+  await using host = await startTestHost();
+  using client = openTap(join(host.dir, 'none.sock'));
+  await using _vbdd = await startTestDaemon(host, { tap: client });
+  const path = join(host.dir, 'a.img');
+  writeFileSync(path, Buffer.alloc(4096));
+  const asked = host.createGuest({ name: 'web', disks: [spec('raw', path)] });
+  await assert.rejects(asked, /vbd-tap does not answer at .*none\.sock — start it/);
+});

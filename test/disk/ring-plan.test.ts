@@ -1,0 +1,188 @@
+/** The plan of disks whose backend is vbdkit itself: every state of store, guest and tap has an answer. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { Failure } from '../../src/base/failure.ts';
+import { type BackendNodes, parseBackendNodes } from '../../src/disk/backend-nodes.ts';
+import { parseFrontendNodes } from '../../src/disk/frontend-nodes.ts';
+import { planRing, type RingFacts, type RingStep } from '../../src/disk/ring-plan.ts';
+import { searching } from '../property.ts';
+
+const ringNodes = { 'ring-ref': '8', 'event-channel': '3', protocol: 'x86_64-abi' };
+
+function nodes(state: number, online = true, status?: string): BackendNodes {
+  const values = { state: String(state), online: online ? '1' : '0', mode: 'w', params: 'vhd:/a' };
+  const parsed = parseBackendNodes({ ...values, 'hotplug-status': status });
+  assert.ok(parsed);
+  return parsed;
+}
+
+function facts(changes: Partial<RingFacts> & { readonly state?: number }): RingFacts {
+  const { state = 1, ...rest } = changes;
+  return {
+    nodes: nodes(1),
+    frontend: parseFrontendNodes({ ...ringNodes, state: String(state) }),
+    guest: 'alive',
+    tap: 'open',
+    refusal: undefined,
+    ...rest,
+  };
+}
+
+const busy = new Failure('in-use', 'a is in use');
+const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number}` | undefined][] =
+  [
+    ['a new disk', facts({ tap: 'nothing' }), 'open'],
+    ['an open one', facts({}), 'offer'],
+    ['one that was offered', facts({ nodes: nodes(2) }), undefined],
+    ['a guest with a ring', facts({ nodes: nodes(2), state: 3 }), 'connect'],
+    ['a ring that is served', facts({ nodes: nodes(2), state: 3, tap: 'connected' }), 'announce'],
+    ['a connected disk', facts({ nodes: nodes(4), state: 4, tap: 'connected' }), undefined],
+    ['a tap that came anew', facts({ nodes: nodes(4), state: 4, tap: 'nothing' }), 'open'],
+    ['its image open again', facts({ nodes: nodes(4), state: 4 }), 'connect'],
+    ['a guest that lets go', facts({ nodes: nodes(4), state: 5, tap: 'connected' }), 'disconnect'],
+    ['a guest that closes', facts({ nodes: nodes(4), state: 5 }), 'to 5'],
+    ['a guest that has closed', facts({ nodes: nodes(5), state: 6 }), 'to 6'],
+    ['a closed disk that stays', facts({ nodes: nodes(6), state: 6 }), undefined],
+    ['its guest’s next kernel', facts({ nodes: nodes(6), state: 1 }), 'offer'],
+    [
+      'a detach, guest attached',
+      facts({ nodes: nodes(5, false), state: 4, tap: 'connected' }),
+      undefined,
+    ],
+    [
+      'a detach, guest gone',
+      facts({ nodes: nodes(5, false), state: 6, tap: 'connected' }),
+      'disconnect',
+    ],
+    ['a detach, ring gone', facts({ nodes: nodes(5, false), state: 6 }), 'close'],
+    ['a detach, image closed', facts({ nodes: nodes(5, false), state: 6, tap: 'nothing' }), 'to 6'],
+    [
+      'a dead guest',
+      facts({ nodes: nodes(4), state: 0, guest: 'gone', tap: 'connected' }),
+      'disconnect',
+    ],
+    ['nodes that are gone', facts({ nodes: undefined, state: 0, tap: 'connected' }), 'disconnect'],
+    ['nothing at all', facts({ nodes: undefined, state: 0, tap: 'nothing' }), undefined],
+    ['a refusal', facts({ tap: 'nothing', refusal: busy }), 'refuse'],
+    [
+      'a told one',
+      facts({ tap: 'nothing', refusal: busy, nodes: nodes(2, true, 'busy') }),
+      undefined,
+    ],
+    ['a late one', facts({ refusal: busy }), 'close'],
+  ];
+for (const [what, given, expected] of rows) {
+  test(`${what}: ${expected ?? 'nothing'}`, () => {
+    const { step } = planRing(given);
+    assert.equal(step?.do === 'move' ? `to ${step.state}` : step?.do, expected);
+  });
+}
+
+test('a ring that was answered from before is taken up, a new one is not', () => {
+  for (const [state, takeUp] of [
+    [2, false],
+    [4, true],
+  ] as const) {
+    const { step } = planRing(facts({ nodes: nodes(state), state: 4 }));
+    assert.ok(step?.do === 'connect');
+    assert.equal(step.takeUp, takeUp);
+    assert.deepEqual(step.ring, { references: [8], port: 3, protocol: 'x86_64-abi' });
+  }
+});
+
+const offers: [what: string, nodes: Record<string, string>, says: RegExp | number[]][] = [
+  ['one page', ringNodes, [8]],
+  [
+    'four pages',
+    {
+      'event-channel': '3',
+      'ring-page-order': '2',
+      'ring-ref0': '1',
+      'ring-ref1': '2',
+      'ring-ref2': '3',
+      'ring-ref3': '4',
+    },
+    [1, 2, 3, 4],
+  ],
+  ['one page by number', { 'event-channel': '3', 'ring-page-order': '0', 'ring-ref0': '7' }, [7]],
+  ['two queues', { ...ringNodes, 'multi-queue-num-queues': '2' }, /asks for 2 queues/],
+  ['no port', { 'ring-ref': '8' }, /event-channel is no port/],
+  [
+    'a page too few',
+    { 'event-channel': '3', 'ring-page-order': '1', 'ring-ref0': '1' },
+    /ring-ref1 is no grant/,
+  ],
+  ['an order of 5', { ...ringNodes, 'ring-page-order': '5' }, /ring-page-order is 5/],
+  ['an order of -1', { ...ringNodes, 'ring-page-order': '-1' }, /ring-page-order is -1/],
+  ['a reference past 32 bits', { ...ringNodes, 'ring-ref': '4294967296' }, /ring-ref is no grant/],
+  ['words', { ...ringNodes, 'event-channel': 'three' }, /event-channel is no port/],
+];
+for (const [what, given, says] of offers) {
+  test(`a frontend that offers ${what}`, () => {
+    const { ring } = parseFrontendNodes({ ...given, state: '3' });
+    if (Array.isArray(says)) {
+      assert.ok(!(ring instanceof Failure));
+      assert.deepEqual(ring.references, says);
+    } else {
+      assert.ok(ring instanceof Failure);
+      assert.match(ring.message, says);
+    }
+  });
+}
+
+test('whatever the facts, nothing is served that is not asked for, and every plan comes to rest', (t) => {
+  const any = fc.record({
+    be: fc.option(fc.tuple(fc.integer({ min: 1, max: 6 }), fc.boolean()), { nil: undefined }),
+    fe: fc.nat(6),
+    guest: fc.constantFrom('alive' as const, 'gone' as const),
+    tap: fc.constantFrom('nothing' as const, 'open' as const, 'connected' as const),
+    refused: fc.boolean(),
+  });
+  const play = fc.property(any, ({ be, fe, guest, tap, refused }) => {
+    let given = facts({
+      nodes: be === undefined ? undefined : nodes(...be),
+      state: fe,
+      guest,
+      tap,
+      refusal: refused ? busy : undefined,
+    });
+    const told = new Set<string>();
+    for (;;) {
+      const { step } = planRing(given);
+      if (step === undefined) return;
+      assert.ok(!told.has(step.do + JSON.stringify(step)), `${step.do} is done twice`);
+      told.add(step.do + JSON.stringify(step));
+      if (step.do === 'announce') assert.equal(given.tap, 'connected');
+      if (step.do === 'open' || step.do === 'connect') {
+        assert.ok(given.nodes?.online === true && guest === 'alive' && !refused);
+      }
+      given = done(given, step);
+    }
+  });
+  fc.assert(play, searching(t, 2000));
+});
+
+/** The facts once a step is done. */
+function done(given: RingFacts, step: RingStep): RingFacts {
+  const { nodes: before } = given;
+  const at = (state: number, status = before?.hotplugStatus): RingFacts =>
+    before === undefined ? given : { ...given, nodes: { ...before, state, hotplugStatus: status } };
+  switch (step.do) {
+    case 'open':
+    case 'disconnect':
+      return { ...given, tap: 'open' };
+    case 'connect':
+      return { ...given, tap: 'connected' };
+    case 'close':
+      return { ...given, tap: 'nothing' };
+    case 'offer':
+      return at(2);
+    case 'announce':
+      return at(4);
+    case 'move':
+      return at(step.state);
+    case 'refuse':
+      return { ...at(2, 'error'), refusal: step.failure };
+  }
+}
