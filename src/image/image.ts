@@ -52,6 +52,11 @@ export interface Image extends Disposable {
   planClose(out: Steps): void;
   /** Plans another size. @throws Failure unsupported | invalid */
   planResize(sizeBytes: number, out: Steps): void;
+  /**
+   * A plan was not carried out to its end. What planning took for done (the file's end, a mark that
+   * is set once) is found out anew; what was allocated may leak.
+   */
+  planFailed?(): void;
   /** For `vbd info`: names and values as qemu-img shows them where it has them. */
   info(): ImageInfo;
   /** Looks at all of its own metadata. */

@@ -239,6 +239,15 @@ function discardWhole(desk: Desk, image: Image, at: number, lengthBytes: number)
 }
 
 function carryOut(desk: Desk, image: Image, steps: Steps, request: Uint8Array): void {
+  try {
+    carryOutSteps(desk, image, steps, request);
+  } catch (thrown) {
+    image.planFailed?.();
+    throw thrown;
+  }
+}
+
+function carryOutSteps(desk: Desk, image: Image, steps: Steps, request: Uint8Array): void {
   const { files } = desk;
   for (let index = 0; index < steps.count; index += 1) {
     const file = steps.file[index] ?? -1;

@@ -14,6 +14,7 @@ import { fillSectors, setTags, type Tags } from './disk-model.ts';
 import { type ImageKind, programs, verbsOf } from './image-programs.ts';
 import { readFolder } from './memory-files.ts';
 import { playImage } from './play-image.ts';
+import { playFullDisk } from './play-full-disk.ts';
 import { type Beginning, playPowerCuts } from './play-power-cut.ts';
 import { assertOutlivesKills } from './killed-writer.ts';
 
@@ -39,6 +40,17 @@ export function imageSuite(kind: ImageKind, limitMs = 2000): void {
     { skip: kind.children === undefined && 'it has no children' },
     (t) => cutPower(t, kind, true),
   );
+
+  test(`${kind.name}: a full disk fails requests and harms nothing else`, (t) => {
+    const verbs = lasting.filter((verb) => verb !== 'resize');
+    const beginnings = [begin(kind, false), begin(kind, kind.children !== undefined)];
+    let failed = 0;
+    const property = fc.property(programs(kind, verbs), fc.nat(), (program, seed) => {
+      for (const beginning of beginnings) failed += playFullDisk(kind, beginning, program, seed);
+    });
+    fc.assert(property, searching(t, 10_000, limitMs / 2));
+    t.diagnostic(`${failed} requests failed`);
+  });
 
   test(`${kind.name}: a killed process loses nothing that it answered`, async (t) => {
     await assertOutlivesKills(t, kind);

@@ -42,6 +42,8 @@ export interface MemoryFiles {
   readonly byPath: Map<string, MemoryFile>;
   /** Is told after each change or flush of a file. */
   onCall: (() => void) | undefined;
+  /** Is asked before each change of a file; it throws where that fails. */
+  mayFail?: (() => void) | undefined;
 }
 
 /** Takes all files of a folder into memory, as they are. */
@@ -146,6 +148,7 @@ function bytesOf(files: MemoryFiles, file: MemoryFile, writable: boolean): Bytes
   const record = (at: number, lengthBytes: number, data: Uint8Array | undefined): void => {
     if (!writable) throw new Failure('io', `${file.path} is open for reading only`);
     if (lengthBytes <= 0) return;
+    files.mayFail?.();
     change(file.now, at, lengthBytes, data);
     file.changes.push({ at, lengthBytes, data, resize: false });
     files.onCall?.();
@@ -164,6 +167,7 @@ function bytesOf(files: MemoryFiles, file: MemoryFile, writable: boolean): Bytes
     discard: zero,
     resize(sizeBytes) {
       if (!writable) throw new Failure('io', `${file.path} is open for reading only`);
+      files.mayFail?.();
       cut(file.now, sizeBytes);
       file.changes.push({ at: sizeBytes, lengthBytes: 0, data: undefined, resize: true });
       files.onCall?.();

@@ -8,7 +8,6 @@ import { SECTOR_BYTES } from '../../src/base/units.ts';
 import { createFileTable, type FileTable } from '../../src/image/file-table.ts';
 import type { Image } from '../../src/image/image.ts';
 import { openImage } from '../../src/image/open.ts';
-import { createSteps, resetSteps } from '../../src/image/steps.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, setTags, tagOf, type Tags } from './disk-model.ts';
@@ -20,6 +19,7 @@ import {
   openIn,
   type Reached,
 } from './memory-files.ts';
+import { mendImage } from './mend-image.ts';
 
 /** An image to begin with: its files, and what its disk holds. */
 export interface Beginning {
@@ -245,7 +245,7 @@ function holds(story: Story, left: MemoryFiles, expected: Expected): void {
   }
   const image = openImage(path, { ...options, writable: true });
   const tags = adopt(story, image, table, expected);
-  mend(image, table);
+  mendImage(image, table);
   writeMore(story, image, table, tags);
   transfer.close(image);
   using again = openImage(path, { ...options, writable: false });
@@ -273,23 +273,6 @@ function adopt(story: Story, image: Image, table: FileTable, expected: Expected)
     if (tag !== 0) tags.set(sector, tag);
   });
   return tags;
-}
-
-function mend(image: Image, table: FileTable): void {
-  const { findings } = image.check();
-  const steps = createSteps();
-  const transfer = createTransfer(table);
-  for (const { says, repair } of findings) assert.ok(repair !== undefined, `not mended: ${says}`);
-  for (const repair of new Set(findings.map(({ repair }) => repair))) {
-    resetSteps(steps);
-    repair?.(steps);
-    transfer.carryOut(image, steps, new Uint8Array(0));
-  }
-  assert.deepEqual(
-    image.check().findings.map(({ says }) => says),
-    [],
-    'nothing is left to mend',
-  );
 }
 
 /** Space that is given twice would show now. */

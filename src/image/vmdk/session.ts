@@ -3,6 +3,7 @@
  * id, and that a file of grains is, or is no longer, open for writing.
  */
 import { Failure } from '../../base/failure.ts';
+import type { FileTable } from '../file-table.ts';
 import { addBarrier, addPut, addResize, type Steps } from '../steps.ts';
 import { LONG_CID, NO_CID, type Descriptor, type Span } from './descriptor.ts';
 import { putU32, type Grains, type Part } from './part.ts';
@@ -91,6 +92,14 @@ export function planFirstAllocation(grains: Grains, out: Steps): void {
 function planUnclean(grains: Grains, value: number, out: Steps): void {
   const from = addPut(out, grains.file, grains.uncleanAt, 1);
   out.scratch[from] = value;
+}
+
+/** After a plan that failed: nothing is known but what is in the file, as after a session that was killed. */
+export function reopenEnd(files: FileTable, { grains, access }: Part): void {
+  if (grains === undefined || access !== 'RW') return;
+  grains.begun = false;
+  grains.endIsOpen = true;
+  grains.endAt = files.get(grains.file).sizeBytes();
 }
 
 /** When a session ends in order: what was grown ahead is cut off, and then the file says it is closed. */

@@ -16,7 +16,7 @@ import { cowdPart, openParts, sparsePart, type OpenFiles } from './open-parts.ts
 import { EntryForm, PartKind, u32, type Part } from './part.ts';
 import { looksLikeDescriptor } from './recognise.ts';
 import { planResize } from './resize.ts';
-import { planEnd, type Session } from './session.ts';
+import { planEnd, reopenEnd, type Session } from './session.ts';
 import {
   corrupt,
   COWD_MAGIC,
@@ -57,11 +57,9 @@ function open(bytes: Bytes, context: OpenContext): Image {
   if (firstPart === undefined) throw corrupt('its descriptor names no extent');
   if (writable) requireWritable(bytes.path, descriptor, parts);
   const parent = openParent(descriptor, context);
-  if (writable) {
-    for (const part of parts) {
-      recoverGrains(files, part, part.file === file ? where.descriptorEndAt : 0);
-    }
-  }
+  const recover = (part: Part): void =>
+    recoverGrains(files, part, part.file === file ? where.descriptorEndAt : 0);
+  if (writable) for (const part of parts) recover(part);
   const session: Session = {
     descriptor,
     descriptorFile: file,
@@ -98,6 +96,13 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planFlush() {},
     planClose: (out) => planEnd(parts, out),
     planResize: (sizeBytes, out) => planResize(written, sizeBytes, out),
+    planFailed() {
+      session.begun = false;
+      for (const part of parts) {
+        reopenEnd(files, part);
+        recover(part);
+      }
+    },
     info: () => infoOf(written),
     check: () => checkVmdk(written),
     [Symbol.dispose]() {
