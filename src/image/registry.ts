@@ -9,6 +9,8 @@ import { looksLikeQcow2 } from './qcow2/recognise.ts';
 import { raw } from './raw/raw.ts';
 import { looksLikeVhd } from './vhd/recognise.ts';
 import type * as vhd from './vhd/vhd.ts';
+import { looksLikeVhdx } from './vhdx/recognise.ts';
+import type * as vhdx from './vhdx/vhdx.ts';
 import { looksLikeVmdk } from './vmdk/recognise.ts';
 import type * as vmdk from './vmdk/vmdk.ts';
 
@@ -28,6 +30,11 @@ const entries: readonly Entry[] = [
     name: 'vhd',
     recognises: looksLikeVhd,
     load: () => (load('./vhd/vhd.ts') as typeof vhd).vhd,
+  },
+  {
+    name: 'vhdx',
+    recognises: looksLikeVhdx,
+    load: () => (load('./vhdx/vhdx.ts') as typeof vhdx).vhdx,
   },
   {
     name: 'vmdk',
