@@ -1,5 +1,6 @@
 /** `vbd`: the command line. A verb's code is loaded only when it is used, so that a short one starts fast. */
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { buildApplication, buildRouteMap, type Command, run, text_en } from '@stricli/core';
 import { Failure, sentenceOf } from '../base/failure.ts';
@@ -66,6 +67,11 @@ async function main(argv: string[]): Promise<void> {
       determineExitCode: (thrown) => (thrown instanceof Failure ? thrown.exitCode : 1),
     },
   );
+  // A reader that has seen enough, such as head: end as the signal would have ended us.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(128 + constants.signals.SIGPIPE);
+  });
   await run(app, [aliases[word] ?? word, ...rest], cliContext(process));
   // stricli's own codes are negative; for a shell, wrong words are 2, which check has another use for.
   if (typeof process.exitCode === 'number' && process.exitCode < 0) {

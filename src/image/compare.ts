@@ -91,7 +91,7 @@ function differenceIn(
   const [one, other] = sides.map(({ image, buffer }) => {
     const view = buffer.subarray(0, lengthBytes);
     const there = Math.max(0, Math.min(lengthBytes, image.sizeBytes - at));
-    transfer.read(image, view.subarray(0, there), at);
+    if (there > 0) transfer.read(image, view.subarray(0, there), at);
     return view.fill(0, there);
   }) as [Buffer, Buffer];
   if (one.equals(other)) return -1;
