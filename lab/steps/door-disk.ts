@@ -103,7 +103,6 @@ export const steps = [
         lines: ["bootloader_args = ['--quiet']"],
         disks: [`/d/grub.img,raw,xvda,rw${more}`],
       });
-      await guest.ready();
       await guest.awaitDisk('xvda');
       await guest.fill('xvda', 6, { at: 100 * MiB, length: MiB });
       await guest.destroy();

@@ -1,0 +1,71 @@
+/** Disks change hands under running guests: from Xen's script to vbdkit and back, and into a driver domain. */
+import assert from 'node:assert/strict';
+import { step, type Lab } from '../step.ts';
+import { startScript, withVbdkit } from '../vbdkit.ts';
+
+const MiB = 1024 * 1024;
+
+const image = ({ dom0 }: Lab, path: string, seed: number): Promise<string> =>
+  dom0.run(`truncate -s 64M ${path} && disk fill ${path} ${seed}`);
+
+async function allFree({ dom0 }: Lab): Promise<void> {
+  await dom0.run('until [ -z "$(losetup --list --noheadings)" ]; do sleep 0.1; done');
+}
+
+export const steps = [
+  step('guests of the official script are adopted, and let go again', async (lab) => {
+    await image(lab, '/d/a.img', 1);
+    await image(lab, '/d/b.img', 2);
+    const guest = await lab.guests.create({ disks: ['/d/a.img,raw,xvda,rw'] });
+    await guest.awaitDisk('xvda');
+    await withVbdkit(lab, async () => {
+      const listed = await lab.dom0.run('vbd list');
+      assert.match(listed, /xvda +attached +w +\/dev\/loop\d+ +1 +\/d\/a\.img/);
+      await guest.fill('xvda', 3, { at: 4 * MiB, length: MiB });
+      await lab.dom0.run(`xl block-attach ${guest.name} /d/b.img,raw,xvdb,rw`);
+      await guest.awaitDisk('xvdb');
+      await guest.verify('xvdb', 2);
+    });
+    await guest.verify('xvda', 3, { at: 4 * MiB, length: MiB });
+    await guest.fill('xvdb', 4, { at: 4 * MiB, length: MiB });
+    await guest.end('poweroff');
+    await guest.gone();
+    await allFree(lab);
+    await lab.dom0.run(`disk verify /d/a.img 3 ${4 * MiB} ${MiB}`);
+    await lab.dom0.run(`disk verify /d/b.img 4 ${4 * MiB} ${MiB}`);
+  }),
+
+  step('a driver domain with vbdd in place of xl devd serves guests', async (lab) => {
+    const driver = await lab.guests.createDriver();
+    await driver.ask('truncate -s 64M /d/more.img; disk fill /d/more.img 8');
+    await driver.ask('disk fill /d/disk.img 7');
+    await driver.ask('vbd setup', 300_000);
+    await driver.ask(startScript, 300_000);
+    const at = (name: string, vdev: string): string =>
+      `vdev=${vdev},access=rw,backend=${driver.name},script=block,target=/d/${name}.img`;
+    const guest = await lab.guests.create({ disks: [at('disk', 'xvda')] });
+    await guest.awaitDisk('xvda');
+    await guest.verify('xvda', 7, { length: 4 * MiB });
+    // oxenstored lets a domain have 1000 nodes: that is room for more than twenty disks.
+    const backend = `/local/domain/${driver.domid}/backend/vbd/${guest.domid}/51712`;
+    const nodes = (await lab.xenstore.dump(backend)).split('\n').length;
+    assert.ok(nodes < 40, `${nodes} nodes for one disk`);
+    await lab.dom0.run(`xl block-attach ${guest.name} ${at('more', 'xvdb')}`);
+    await guest.awaitDisk('xvdb');
+    await guest.verify('xvdb', 8, { length: 4 * MiB });
+    await lab.dom0.run(`xl block-detach ${guest.name} xvdb`);
+    await guest.awaitNoDisk('xvdb');
+    // xl in dom0 asks a driver domain for no outcome: the nodes of the one that came too late say it.
+    const disks = [at('disk', 'xvda')];
+    const late = await lab.guests.create({ disks, paused: true, memoryMb: 96 });
+    const node = `/local/domain/${driver.domid}/backend/vbd/${late.domid}/51712/hotplug-error`;
+    await lab.dom0.run(`until xenstore-exists ${node}; do sleep 0.1; done`);
+    assert.match((await lab.xenstore.read(node)) ?? '', /disk\.img is in use by .* for writing/);
+    await late.destroy();
+    await guest.destroy();
+    assert.deepEqual(await driver.ask('losetup --list --noheadings'), []);
+    // Its file system outlives it, for the next driver domain of this boot.
+    await driver.ask('vbd setup --undo; sync', 300_000);
+    await driver.destroy();
+  }),
+];
