@@ -3,6 +3,7 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 
@@ -323,6 +324,7 @@ export const faults: readonly Fault[] = [
     caughtBy: 'test/daemon/disk-table.test.ts',
     only: 'after the reading',
   },
+  ...formatFaults,
   ...imageFaults,
   ...ringFaults,
 ];

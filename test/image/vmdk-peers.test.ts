@@ -195,10 +195,11 @@ test('a stream that was cut off reads as far as it came, and not as zeros behind
       for (const at of [0, 65_024, 3 * 2 ** 20, sizeBytes - 1536, sizeBytes - 512]) {
         try {
           transfer.read(image, sector, at);
-          assert.ok(sector.equals(pattern(5).subarray(at, at + 512)), `${says}: byte ${at}`);
         } catch {
           failed++;
+          continue;
         }
+        assert.ok(sector.equals(pattern(5).subarray(at, at + 512)), `${says}: byte ${at}`);
       }
       assert.equal(failed, errors, `without ${says}`);
       assert.match(image.check().findings.at(-1)?.says ?? '', /cut off/, `without ${says}`);
