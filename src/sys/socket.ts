@@ -25,9 +25,12 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
+const SO_SNDBUF = 7;
+const SO_SNDBUFFORCE = 32;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 const F_SETFL = 4;
+const SEND_BUFFER_BYTES = 4 * 1024 * 1024;
 const BACKLOG = 128;
 
 /** The longest path of a unix socket: sun_path with its NUL. */
@@ -130,12 +133,26 @@ export function acceptConnection(listener: number): Fd | undefined {
   throw new ErrnoError('accept4', errno);
 }
 
-/** Makes a connection one that never waits, and whose small replies leave at once where that is a choice (TCP). */
+/** Makes a connection one that never waits, takes much at a time, and whose small replies leave at once. */
 export function prepareConnection(fd: number): void {
   fcntlNumber(fd, F_SETFL, O.NONBLOCK);
   try {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, one, 4);
   } catch (thrown) {
     if (!isErrno(thrown, 'ENOTSUP', 'ENOPROTOOPT')) throw thrown;
+    // A unix socket; one of TCP grows by itself.
+    growSendBuffer(fd);
+  }
+}
+
+/** A large reply that fits wakes its reader and its writer once, not once for each part. */
+function growSendBuffer(fd: number): void {
+  const size = new Uint8Array(new Int32Array([SEND_BUFFER_BYTES]).buffer);
+  try {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, size, 4);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EPERM')) throw thrown;
+    // As much as the system allows everyone.
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, size, 4);
   }
 }
