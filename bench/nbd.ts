@@ -1,0 +1,144 @@
+/**
+ * `npm run bench -- nbd`: images served over NBD by us and by qemu-nbd in its two ways, to the same
+ * clients; and convert and info beside qemu-img and an empty Node.
+ */
+import { createWriteStream, mkdtempSync, rmSync } from 'node:fs';
+import { randomFillSync } from 'node:crypto';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatTable } from '../src/cli/table.ts';
+import { median, rounded } from './figures.ts';
+import { keys } from './nbd/keys.ts';
+import { buildLoad, serverKinds } from './nbd/programs.ts';
+import {
+  type BenchFormat,
+  type Counts,
+  formats,
+  type Measured,
+  measureFormat,
+} from './nbd/rounds.ts';
+import { measureConvert, measureInfo } from './nbd/whole.ts';
+
+interface Whole {
+  readonly convert: { readonly ours: number; readonly theirs: number };
+  readonly info: { readonly info: number; readonly node: number };
+}
+
+/** Measures, prints a table and, last, one line of JSON. */
+export async function benchNbd(args: string[], signal: AbortSignal): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      quick: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      seconds: { type: 'string' },
+      folder: { type: 'string', default: tmpdir() },
+      format: { type: 'string', multiple: true },
+    },
+  });
+  // Quick shows that every part works; its figures mean nothing.
+  const counts: Counts = {
+    rounds: Number(values.rounds ?? (values.quick ? 1 : 5)),
+    seconds: Number(values.seconds ?? (values.quick ? 0.05 : 0.6)),
+    fullBytes: values.quick ? 2 ** 24 : 2 ** 28,
+  };
+  const chosen = formats.filter((name) => values.format?.includes(name) ?? true);
+  const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);
+  const folder = mkdtempSync(join(values.folder, 'vbdkit-bench-'));
+  try {
+    const site = { folder, load: await buildLoad(folder), counts, tell, signal };
+    await fillPlain(join(folder, 'plain'), counts.fullBytes);
+    const measured = new Map<BenchFormat, Measured>();
+    for (const format of chosen) measured.set(format, await measureFormat(site, format));
+    tell('convert and info');
+    const whole = {
+      convert: await measureConvert(folder, values.quick ? 1 : 3, values.quick ? 2 ** 27 : 2 ** 32),
+      info: await measureInfo(folder, values.quick ? 1 : 11),
+    };
+    process.stdout.write(`${tableOf(measured, whole)}\n`);
+    process.stdout.write(`${JSON.stringify(figuresOf(measured, whole))}\n`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function fillPlain(path: string, sizeBytes: number): Promise<void> {
+  const out = createWriteStream(path);
+  const piece = Buffer.alloc(2 ** 20);
+  for (let at = 0; at < sizeBytes; at += piece.length) {
+    if (!out.write(Buffer.from(randomFillSync(piece)))) await once(out, 'drain');
+  }
+  out.end();
+  await once(out, 'close');
+}
+
+interface Ratio {
+  readonly iops: number;
+  readonly cpu: number;
+}
+
+/** Ours over theirs: over the more requests and over the less processor time of theirs. */
+function ratioOf(measured: Measured, key: string): Ratio {
+  const of = (ours: boolean): { iops: number; cpu: number }[] =>
+    serverKinds
+      .filter((kind) => kind.ours === ours)
+      .map(({ name }) => measured.get(key)?.get(name))
+      .map((series) => ({ iops: median(series?.iops ?? []), cpu: median(series?.cpuUs ?? []) }));
+  const [ours] = of(true);
+  const theirs = of(false);
+  return {
+    iops: rounded((ours?.iops ?? NaN) / Math.max(...theirs.map(({ iops }) => iops))),
+    cpu: rounded((ours?.cpu ?? NaN) / Math.min(...theirs.map(({ cpu }) => cpu))),
+  };
+}
+
+function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }: Whole): string {
+  const names = serverKinds.map(({ name }) => name);
+  const headings = [
+    'format',
+    'measured',
+    ...names.flatMap((name) => [name, 'µs CPU']),
+    'ours',
+    'CPU',
+  ];
+  const rows = [...measured].flatMap(([format, of]) =>
+    keys.map(({ name }) => {
+      const ratio = ratioOf(of, name);
+      const cells = names.flatMap((server) => {
+        const series = of.get(name)?.get(server);
+        return [median(series?.iops ?? []), median(series?.cpuUs ?? [])].map((value) =>
+          rounded(value),
+        );
+      });
+      return [format, name, ...cells, ratio.iops, ratio.cpu];
+    }),
+  );
+  return [
+    formatTable(headings, rows),
+    'Requests per second and CPU time per request, medians; ours over the better of theirs.',
+    `vbd convert, 4 GiB half full, VHD to VMDK: ${Math.round(convert.ours)} ms; qemu-img: ${Math.round(convert.theirs)} ms`,
+    `vbd info: ${rounded(info.info)} ms; node -e 0: ${rounded(info.node)} ms`,
+    '',
+  ].join('\n');
+}
+
+function figuresOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }: Whole): object {
+  const figures = (which: keyof Ratio): object =>
+    Object.fromEntries(
+      [...measured].map(([format, of]) => [
+        format,
+        Object.fromEntries(
+          keys.filter((key) => !key.fio).map(({ name }) => [name, ratioOf(of, name)[which]]),
+        ),
+      ]),
+    );
+  return {
+    bench: 'nbd',
+    iops: figures('iops'),
+    cpu: figures('cpu'),
+    convert: rounded(convert.theirs / convert.ours),
+    info_over_node: rounded(info.info / info.node),
+  };
+}

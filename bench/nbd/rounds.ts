@@ -1,0 +1,150 @@
+/** The rounds of the NBD bench: every server takes its turn at every key, again and again. */
+import { join } from 'node:path';
+import { ALLOC_PART_BYTES, type Key, keys } from './keys.ts';
+import { dropCache, run, type Server, serverKinds, startServer } from './programs.ts';
+
+export const formats = ['raw', 'vhd', 'vmdk'] as const;
+export type BenchFormat = (typeof formats)[number];
+
+export interface Counts {
+  readonly rounds: number;
+  readonly seconds: number;
+  /** What every image holds, for all but allocation. */
+  readonly fullBytes: number;
+}
+
+/** Of one server at one key, a value a round. */
+export interface Series {
+  readonly iops: number[];
+  readonly cpuUs: number[];
+}
+
+/** By key, then by server. */
+export type Measured = Map<string, Map<string, Series>>;
+
+interface Site {
+  readonly folder: string;
+  readonly load: string;
+  readonly counts: Counts;
+  readonly tell: (progress: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Every server has files of its own, with the same bytes: two may not write to one. */
+async function makeImages(site: Site, format: BenchFormat): Promise<void> {
+  const { folder } = site;
+  const type = format === 'vhd' ? 'vpc' : format;
+  const emptyBytes = (site.counts.rounds + 1) * ALLOC_PART_BYTES;
+  const [first, ...others] = serverKinds.keys().map((index) => join(folder, `full-${index}`));
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', type, join(folder, 'plain'), first ?? '']);
+  for (const other of others) await run('cp', ['--sparse=never', first ?? '', other]);
+  for (const index of serverKinds.keys()) {
+    const empty = join(folder, `empty-${index}`);
+    await run('qemu-img', ['create', '-q', '-f', type, empty, String(emptyBytes)]);
+  }
+}
+
+/** Those of an image's servers that run at the same time. */
+const phases = [['full', 'empty'], ['direct']] as const;
+
+export async function measureFormat(site: Site, format: BenchFormat): Promise<Measured> {
+  await makeImages(site, format);
+  const measured: Measured = new Map();
+  for (const images of phases) {
+    await using stack = new AsyncDisposableStack();
+    const servers: Server[] = [];
+    for (const image of images) {
+      for (const [index, kind] of serverKinds.entries()) {
+        const path = join(site.folder, `${image === 'empty' ? 'empty' : 'full'}-${index}`);
+        const served = { path, format, direct: image === 'direct' };
+        const socket = join(site.folder, `${image}-${index}.sock`);
+        servers.push(stack.use(await startServer(kind, served, socket)));
+      }
+    }
+    await measureServers(site, format, servers, measured);
+  }
+  return measured;
+}
+
+async function measureServers(
+  site: Site,
+  format: BenchFormat,
+  servers: readonly Server[],
+  measured: Measured,
+): Promise<void> {
+  // Round 0 warms caches and the compiler; it does not count.
+  for (let round = 0; round <= site.counts.rounds; round += 1) {
+    site.tell(`${format}: round ${round} of ${site.counts.rounds}`);
+    for (const key of keys) {
+      for (const server of servers) {
+        if (!server.socket.includes(`/${key.image}-`)) continue;
+        site.signal.throwIfAborted();
+        const { iops, cpuUs } = await measureOnce(site, server, key, round);
+        if (round === 0) continue;
+        const byServer = measured.get(key.name) ?? new Map<string, Series>();
+        measured.set(key.name, byServer);
+        const series = byServer.get(server.kind.name) ?? { iops: [], cpuUs: [] };
+        byServer.set(server.kind.name, series);
+        series.iops.push(iops);
+        series.cpuUs.push(cpuUs);
+      }
+    }
+  }
+}
+
+async function measureOnce(
+  site: Site,
+  server: Server,
+  key: Key,
+  round: number,
+): Promise<{ iops: number; cpuUs: number }> {
+  if (key.cold) await dropCache(server.image.path);
+  const before = server.cpuUs();
+  const { ops, seconds } = await (key.fio ? fio : load)(site, server, key, round);
+  return { iops: ops / seconds, cpuUs: (server.cpuUs() - before) / ops };
+}
+
+async function load(
+  { load: program, counts }: Site,
+  { socket }: Server,
+  { image, load: how }: Key,
+  round: number,
+): Promise<{ ops: number; seconds: number }> {
+  const start = image === 'empty' ? round * ALLOC_PART_BYTES : 0;
+  const span = image === 'empty' ? ALLOC_PART_BYTES : counts.fullBytes;
+  const words = [how.writes ? 'write' : 'read', how.order, how.blockBytes, how.depth];
+  const args = [socket, ...words, counts.seconds, start, span, round + 1].map(String);
+  return JSON.parse(await run(program, args)) as { ops: number; seconds: number };
+}
+
+interface FioReport {
+  readonly jobs: readonly {
+    readonly read: { readonly total_ios: number; readonly runtime: number };
+  }[];
+}
+
+async function fio(
+  { folder, counts }: Site,
+  { socket }: Server,
+  { load: how }: Key,
+): Promise<{ ops: number; seconds: number }> {
+  const report = await run(
+    'fio',
+    [
+      '--name=read',
+      '--ioengine=nbd',
+      `--uri=nbd+unix:///?socket=${socket}`,
+      '--rw=randread',
+      `--bs=${how.blockBytes}`,
+      `--iodepth=${how.depth}`,
+      `--size=${counts.fullBytes}`,
+      '--time_based',
+      `--runtime=${Math.ceil(counts.seconds)}`,
+      '--output-format=json',
+    ],
+    folder,
+  );
+  // It says first that it is connected.
+  const [job] = (JSON.parse(report.slice(report.indexOf('{'))) as FioReport).jobs;
+  return { ops: job?.read.total_ios ?? 0, seconds: (job?.read.runtime ?? 0) / 1000 };
+}
