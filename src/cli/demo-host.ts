@@ -1,11 +1,17 @@
-/** An embedded host with a vbdd on it, in this process: what `vbd demo` plays on. */
+/** An embedded host with a vbdd on it, in this process, and a vbd-tap beside it: what `vbd demo` plays on. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { createDevicePool } from '../backend/device-pool.ts';
 import { loopKernel } from '../backend/loop-kernel.ts';
-import { createLoopPool } from '../backend/loop-pool.ts';
+import { createLoopPool, type LoopKernel } from '../backend/loop-pool.ts';
+import { within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import { silentLog } from '../base/log.ts';
 import { type Daemon, startDaemon } from '../daemon/daemon.ts';
 import { kernelBackends } from '../daemon/kernel-backends.ts';
+import { openTap, type WatchedTap } from '../daemon/tap-client.ts';
 import { isVbdScript } from '../disk/spec.ts';
 import { vdevNumber } from '../disk/vdev.ts';
 import { type EmbeddedHost, startHost } from '../host/embedded-host.ts';
@@ -15,22 +21,26 @@ export interface DemoHost extends EmbeddedHost {
   readonly daemon: Daemon;
   /** The device that vbdd gave to a guest's disk, and its time from opening the file to holding that. */
   outcomeOf(domid: number, vdev: string): { device: string; holdMs: number };
+  /** Why there are no loop devices here; undefined where there are. */
+  readonly noLoops: Failure | undefined;
 }
 
 /** As many as the demonstration needs, so that none is made while it is timed. */
 const SPARE = 8;
 
-/**
- * @param sysfsDir stands for /sys where blkback shows what it has open
- * @throws Failure denied | unavailable where no loop devices can be had
- */
-export async function startDemoHost(sysfsDir: string): Promise<DemoHost> {
+/** @param dir for what stands for /sys, for guests' memory and the tap's socket */
+export async function startDemoHost(dir: string): Promise<DemoHost> {
   await using stack = new AsyncDisposableStack();
-  const loops = stack.use(createLoopPool(openKernel(), { spare: SPARE }));
-  loops.replenish();
+  const { kernel, noLoops } = openKernel();
+  const loops = stack.use(createLoopPool(kernel, { spare: SPARE }));
+  if (noLoops === undefined) loops.replenish();
   const server = stack.use(startStoreServer());
   const devices = stack.use(createDevicePool());
-  const host = stack.use(await startHost({ server, sysfsDir }));
+  const sysfsDir = join(dir, 'sys');
+  const guestsFolder = join(dir, 'guests');
+  mkdirSync(guestsFolder);
+  const tap = stack.use(await startTap(dir, guestsFolder));
+  const host = stack.use(await startHost({ server, sysfsDir, guestsFolder }));
   const store = stack.use(host.connect());
   const daemon = stack.use(
     await startDaemon({
@@ -41,6 +51,7 @@ export async function startDemoHost(sysfsDir: string): Promise<DemoHost> {
       isOurs: isVbdScript,
       backendOf: kernelBackends(sysfsDir),
       driverDomain: false,
+      tap,
       graceMs: 1000,
       sweepMs: 60_000,
     }),
@@ -49,6 +60,7 @@ export async function startDemoHost(sysfsDir: string): Promise<DemoHost> {
   return {
     ...host,
     daemon,
+    noLoops,
     outcomeOf(domid, vdev) {
       const devid = vdevNumber(vdev);
       const record = daemon.disks.records.get(`backend/vbd/${domid}/${devid}`);
@@ -58,11 +70,55 @@ export async function startDemoHost(sysfsDir: string): Promise<DemoHost> {
   };
 }
 
-function openKernel(): ReturnType<typeof loopKernel> {
+/** The kernel's loop devices; where they cannot be had, one that says why to whoever asks for any. */
+function openKernel(): { kernel: LoopKernel; noLoops: Failure | undefined } {
   try {
-    return loopKernel();
+    return { kernel: loopKernel(), noLoops: undefined };
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
-    throw new Failure(thrown.kind, `the demonstration needs loop devices: ${thrown.message}`);
+    const refuse = (): never => {
+      throw thrown;
+    };
+    const kernel: LoopKernel = {
+      unbound: () => [],
+      isUnbound: refuse,
+      add: refuse,
+      openExclusive: refuse,
+      configure: refuse,
+      status: refuse,
+      diskSequence: refuse,
+      setAutoclear: refuse,
+      refreshCapacity: refuse,
+      [Symbol.dispose]() {},
+    };
+    return { kernel, noLoops: thrown };
   }
+}
+
+const TAP_START_MS = 20_000;
+
+/** vbd-tap as a process of its own; disposing it ends it in order. */
+async function startTap(dir: string, guests: string): Promise<WatchedTap & AsyncDisposable> {
+  const program = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
+  const socket = join(dir, 'tap.sock');
+  const args = ['--socket', socket, '--guests', guests, '--workers', '1'];
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });
+  const exited = once(child, 'exit');
+  const client = openTap(socket);
+  const there = Promise.withResolvers<void>();
+  client.onChange((isThere) => {
+    if (isThere) there.resolve();
+  });
+  const stop = async (): Promise<void> => {
+    client[Symbol.dispose]();
+    child.kill();
+    await exited;
+  };
+  try {
+    await within(TAP_START_MS, 'vbd-tap', () => there.promise);
+  } catch (thrown) {
+    await stop();
+    throw thrown;
+  }
+  return { ...client, [Symbol.asyncDispose]: stop };
 }

@@ -13,6 +13,7 @@ import type { Guest } from '../../host/embedded-host.ts';
 import type { CliContext } from '../context.ts';
 import { type DemoHost, startDemoHost } from '../demo-host.ts';
 import { formatTable } from '../table.ts';
+import { showImages } from './demo-images.ts';
 
 const READERS = 50;
 /** Where ext4 keeps its volume's name: superblock at byte 1024, `s_volume_name` at 0x78 in it. */
@@ -28,7 +29,7 @@ type Row = [
   held: string,
 ];
 
-interface Show {
+export interface Show {
   readonly host: DemoHost;
   readonly dir: string;
   readonly rows: Row[];
@@ -43,11 +44,15 @@ export const demoCommand: Command<CliContext> = buildCommand({
     const dir = mkdtempSync(join(tmpdir(), 'vbdkit-demo-'));
     using _dir = { [Symbol.dispose]: () => rmSync(dir, { recursive: true }) };
     say('vbdkit on an embedded host: xenstore, guests and blkback are stand-ins,');
-    say('files, loop devices and every byte read or written are real.\n');
+    say('files, images, loop devices and every byte read or written are real.\n');
     const rows: Row[] = [];
     {
-      await using host = await startDemoHost(join(dir, 'sys'));
-      await play({ host, dir, rows, say });
+      await using host = await startDemoHost(dir);
+      const show = { host, dir, rows, say };
+      if (host.noLoops === undefined) await play(show);
+      else
+        say(`no loop devices: ${host.noLoops.message}\nguests get images and files over rings\n`);
+      await showImages(show);
     }
     proveNothingLeft(dir, say);
     say(
