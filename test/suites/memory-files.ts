@@ -125,6 +125,7 @@ function read(contents: Contents, into: Uint8Array, at: number): number {
 
 function nextStored(contents: Contents, at: number): { at: number; end: number } | undefined {
   const { pages, sizeBytes } = contents;
+  if (at >= sizeBytes) return undefined;
   const last = Math.ceil(sizeBytes / PAGE);
   let page = Math.floor(at / PAGE);
   while (page < last && !pages.has(page)) page += 1;
