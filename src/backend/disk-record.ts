@@ -32,6 +32,11 @@ export interface DiskWorld {
   /** How long a dead guest's toolstack has to clean up before vbdkit does. */
   readonly graceMs: number;
   readonly now: () => number;
+  /**
+   * Binding a device keeps the thread busy: one disk at a time, the store's answers are taken between
+   * two, for a xenstored stops working for who does not read.
+   */
+  readonly turn: () => Promise<void>;
   /** Undefined where no tap is to be used: then only the kernel's backend serves guests. */
   readonly tap?: Tap | undefined;
   /** Has a disk looked at again. */

@@ -42,6 +42,7 @@ export async function reconcileDisk(
   }
   if (!record.ours) observeForeign(world, record);
   for (let pass = 0; pass < MOST_PASSES; pass++) {
+    if (wantsTarget(record)) await world.turn();
     const step = await nextStep(world, record, vms, begun);
     if (step === undefined) return;
     if (step === 'look again') {

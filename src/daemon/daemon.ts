@@ -14,6 +14,7 @@ import { createHoldings } from '../disk/holdings.ts';
 import type { Store } from '../xenstore/store.ts';
 import { type Deaths, watchDeaths } from './deaths.ts';
 import { createDiskTable, type DiskTable } from './disk-table.ts';
+import { turnQueue } from './turns.ts';
 import type { WatchedTap } from './tap-client.ts';
 
 export interface DaemonOptions {
@@ -58,6 +59,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     goneSinceMs: (domid) => deaths.goneSinceMs(domid),
     now,
     mayHold: () => takenOver,
+    turn: turnQueue(),
     callAgain: (key) => void disks.call(key),
   };
 
