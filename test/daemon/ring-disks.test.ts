@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
@@ -164,4 +165,23 @@ test('a disk without a tap is refused at once', options, async () => {
   writeFileSync(path, Buffer.alloc(4096));
   const asked = host.createGuest({ name: 'web', disks: [spec('raw', path)] });
   await assert.rejects(asked, /vbd-tap does not answer at .*none\.sock — start it/);
+});
+
+test('a disk that is removed while it is attached leaves nothing', options, async () => {
+  await using kit = await startKit();
+  const path = kit.image('a.vhd', 'vhd');
+  const guest = await kit.host.createGuest({ name: 'web' });
+  const refused = assert.rejects(guest.attach(spec('vhd', path)));
+  // As a toolstack that gives up: its nodes go at once, in whatever state they are.
+  for (let i = 0; i < 20; i++) {
+    await sleep(3);
+    await kit.host.store.remove('/local/domain/0/backend/vbd3');
+  }
+  await refused;
+  await kit.vbdd.disks.settled();
+  assert.equal(await kit.host.store.directory('/local/domain/0/backend/vbd3'), undefined);
+  await guest.destroy();
+  await kit.vbdd.disks.settled();
+  const { disks } = await kit.tap.client.call<{ disks: object[] }>('GET', '/v1/status');
+  assert.deepEqual(disks, []);
 });

@@ -91,4 +91,14 @@ export const ringFaults: readonly Fault[] = [
     plant: '',
     ...loop,
   },
+  {
+    name: 'parents-not-held',
+    breaks: 'what an image’s parent is read from is not written by another guest',
+    file: 'src/backend/ring-disk.ts',
+    find: 'hold(world, record, [own, ...members]);',
+    plant: '',
+    caughtBy: 'test/daemon/ring-disks.test.ts',
+    only: 'parent is read from',
+    needsLoop: true,
+  },
 ];
