@@ -2,7 +2,6 @@
  * The kernel's xenbus device. A read of it waits in the kernel and cannot be called off, and some
  * writes wait for xenstored; so a worker does both, waits with poll(2), and is woken by an eventfd.
  */
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../base/failure.ts';
 import { type Fd, O, openFd } from '../sys/fd.ts';
@@ -16,8 +15,11 @@ export interface XenbusWorkerData {
   readonly wake: number;
 }
 
-/** What it tells: bytes that came, or why it ends. */
-export type FromXenbusWorker = { bytes: Uint8Array<ArrayBuffer> } | { failed: string };
+/** What it tells: that it has begun, bytes that came, or why it ends. */
+export type FromXenbusWorker =
+  | { ready: true }
+  | { bytes: Uint8Array<ArrayBuffer> }
+  | { failed: string };
 
 /** @param path the device */
 export function xenbusTransport(path: string): Connect {
@@ -40,8 +42,10 @@ export function xenbusTransportOver(open: () => Fd): Connect {
     const workerData: XenbusWorkerData = { device: device.number, wake: wake.number };
     const worker = new Worker(new URL('./xenbus-worker.ts', import.meta.url), { workerData });
     let cause: Error | undefined;
+    const ready = Promise.withResolvers<void>();
     worker.on('message', (told: FromXenbusWorker) => {
-      if ('bytes' in told) events.onBytes(told.bytes);
+      if ('ready' in told) ready.resolve();
+      else if ('bytes' in told) events.onBytes(told.bytes);
       else cause = new Failure('unavailable', told.failed);
     });
     worker.on('error', (error) => (cause = error));
@@ -49,9 +53,11 @@ export function xenbusTransportOver(open: () => Fd): Connect {
       // Only now is nobody left who could use the numbers.
       device.close();
       wake.close();
+      ready.reject(cause ?? new Failure('unavailable', 'the worker at the xenbus device ended'));
       events.onClose(cause);
     });
-    await once(worker, 'online');
+    // Its modules load first, which takes seconds on a slow machine: no request's deadline counts them.
+    await ready.promise;
     const tell = (message: Buffer | 'close'): void => {
       if (wake.closed) return;
       worker.postMessage(message, []);

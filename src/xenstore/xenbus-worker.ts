@@ -50,6 +50,7 @@ function takeReplies(): boolean {
   return got > 0;
 }
 
+tell({ ready: true });
 try {
   for (let going = true; going;) {
     const [fromDevice = 0, fromParent = 0] = pollFds(
