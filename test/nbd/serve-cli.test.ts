@@ -90,7 +90,6 @@ test('a command is run with the address, and its exit code is the end', () => {
 });
 
 const refusals: [string, RegExp, number, (folder: TestFolder) => string[]][] = [
-  ['a disk to write without a format', /needs --format/, 2, (f) => [disk(f)]],
   ['an image that is not there', /missing/, 1, (f) => ['-r', f.file('missing')]],
   [
     'two addresses',
@@ -159,6 +158,23 @@ test('a socket that a killed server left is taken over, one that is served is no
   assert.equal(client.sizeBytes, 2 ** 20);
   assert.equal(await next.end(), 0);
 });
+
+test(
+  'a disk whose format is not named is for reading only, and that is said',
+  needsProgram('nbdinfo'),
+  () => {
+    using folder = testFolder();
+    const args = [
+      'serve',
+      disk(folder),
+      '--run',
+      'nbdinfo --can connect "$uri"; nbdinfo --is read-only "$uri"',
+    ];
+    const { status, stderr } = spawnSync(vbd, args, { encoding: 'utf8' });
+    assert.match(stderr, /name the --format to write/);
+    assert.equal(status, 0);
+  },
+);
 
 test('a port of loopback is served without TLS', async () => {
   using folder = testFolder();

@@ -40,7 +40,10 @@ export const serveCommand: Command<CliContext> = buildCommand({
   },
   parameters: {
     flags: {
-      format: { ...imageFlags.format, brief: 'Format of the images; needed to write' },
+      format: {
+        ...imageFlags.format,
+        brief: 'Format of the images; without it they are for reading only',
+      },
       readOnly: { kind: 'boolean', brief: 'For reading only', default: false, withNegated: false },
       direct: {
         kind: 'boolean',
@@ -59,6 +62,9 @@ export const serveCommand: Command<CliContext> = buildCommand({
   },
   async func(this: CliContext, flags: ServeFlags, ...paths: string[]) {
     const images = imagesToServe(flags, paths);
+    if (!flags.readOnly && flags.format === undefined) {
+      this.process.stderr.write('vbd: served for reading only — name the --format to write\n');
+    }
     using place = await addressOf(flags);
     const serving = await serveImages(images, place.address);
     const stop = (): void => serving.stop();
@@ -74,11 +80,6 @@ export const serveCommand: Command<CliContext> = buildCommand({
 
 function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServe[] {
   const { format, readOnly, direct, allowPath } = flags;
-  if (format === undefined && !readOnly) {
-    const says =
-      'a disk that clients may write needs --format, for what they write may look like another';
-    throw new Failure('invalid', `${says} — or serve it --read-only`);
-  }
   const names = paths.map((path) => (paths.length === 1 ? '' : basename(path)));
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
@@ -88,7 +89,8 @@ function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServ
     name: names[index] ?? '',
     path,
     format,
-    writable: !readOnly,
+    // What clients write into a raw disk may look like another format the next time.
+    writable: !readOnly && format !== undefined,
     direct,
     allowPaths: allowPath,
   }));
