@@ -86,6 +86,7 @@ function tableOf(
     of.map((each) => rounded(each)).join(' and ');
   return [
     formatTable(headings, [...rows, burst]),
+    `Of the ${formatTime(median(bursts.vbdd))} at once, xenstored's own: ${formatTime(median(bursts.store))}`,
     `The first attach of a fresh vbdd: ${formatTime(firstMs)}`,
     `With ${few} and ${many} disks there, per attach: round trips to the store ${perAttach(roundTrips)},`,
     `system calls on loop devices ${perAttach(loopCalls)}`,

@@ -18,6 +18,7 @@ import {
   type Losetup,
   losetup,
 } from './programs.ts';
+import { storeTime } from './store-time.ts';
 import { startVbdd, type Vbdd } from './vbdd.ts';
 
 export interface Rig extends AsyncDisposable {
@@ -26,6 +27,8 @@ export interface Rig extends AsyncDisposable {
   readonly floor: Floor;
   readonly losetup: Losetup;
   readonly script: BlockScript;
+  /** Processor time of xenstored so far, in ms. */
+  readonly storeTimeMs: () => number;
   /** For what the tools write. */
   readonly folder: string;
   /** From 1 on; each has a file of its own. */
@@ -92,6 +95,7 @@ export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
     floor,
     losetup: losetup(),
     script,
+    storeTimeMs: await storeTime(socket),
     folder,
     disk: (number) => ({
       domid: 1 + ((number - 1) % guests),

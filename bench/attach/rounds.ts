@@ -3,7 +3,14 @@ import { sleep } from '../../src/base/deadline.ts';
 import type { GuestDisk } from './guest-disks.ts';
 import { countLoopCalls } from './loop-calls.ts';
 import type { Rig } from './rig.ts';
-import { background, detach, throughLosetup, throughScripts, throughVbdd } from './through.ts';
+import {
+  background,
+  burstThroughVbdd,
+  detach,
+  throughLosetup,
+  throughScripts,
+  throughVbdd,
+} from './through.ts';
 
 /** How much of what is measured. */
 export interface Counts {
@@ -34,11 +41,18 @@ export interface Times {
   readonly script: number[];
 }
 
+/** Times of all of a burst together, in ms. */
+export interface Bursts {
+  readonly vbdd: number[];
+  /** Of it, xenstored's processor time. */
+  readonly store: number[];
+  readonly script: number[];
+}
+
 export interface Measured {
   /** By the number of disks that were there. */
   readonly single: ReadonlyMap<number, Times>;
-  /** Times of all of a burst together, in ms. */
-  readonly bursts: { readonly vbdd: number[]; readonly script: number[] };
+  readonly bursts: Bursts;
   /** The first attach of a fresh vbdd, in ms. */
   readonly firstMs: number;
   /** Per attach, with none and with most disks there. */
@@ -69,7 +83,7 @@ export async function measure(
   signal: AbortSignal,
 ): Promise<Measured> {
   const single = new Map(counts.there.map((there) => [there, noTimes()]));
-  const bursts = { vbdd: [] as number[], script: [] as number[] };
+  const bursts: Bursts = { vbdd: [], store: [], script: [] };
   const guests = Array.from({ length: guestsFor(counts) }, (_, i) =>
     rig.disk(most(counts) + 1 + i),
   );
@@ -103,7 +117,9 @@ export async function measure(
     signal.throwIfAborted();
     tell(`round ${round + 1} of ${counts.rounds}, ${counts.atOnce} attaches at once`);
     const burst = guests.slice(0, counts.atOnce);
-    bursts.vbdd.push(await throughVbdd(rig, burst));
+    const { tookMs, storeMs } = await burstThroughVbdd(rig, burst);
+    bursts.vbdd.push(tookMs);
+    bursts.store.push(storeMs);
     await detach(rig, burst, 0);
     bursts.script.push(await throughScripts(rig, burst, tell));
     await rig.settled(0);

@@ -1,5 +1,5 @@
 /** vbdd as a host runs it: its own process, asked over its control socket. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,6 +32,8 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
   const log = join(folder, 'vbdd.log');
   const fd = openSync(log, 'w');
   const options = ['--socket', socket, '--store', storeSocket, '--xl', 'never'];
+  // A host has started it before: its code is compiled already.
+  execFileSync(program, ['--version']);
   const child = spawn(program, options, { stdio: ['ignore', 'ignore', fd], detached: true });
   closeSync(fd);
   const exited = once(child, 'exit');
