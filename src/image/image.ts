@@ -61,6 +61,32 @@ export interface Image extends Disposable {
   info(): ImageInfo;
   /** Looks at all of its own metadata. */
   check(): CheckReport;
+  /** Snapshots inside the image, where its format has them. */
+  readonly snapshots?: Snapshots | undefined;
+}
+
+export interface Snapshot {
+  readonly id: string;
+  readonly name: string;
+  /** When it was made, since 1970. */
+  readonly atMs: number;
+  /** Of the disk as it was then. */
+  readonly sizeBytes: number;
+  /** What it holds of the memory of a virtual machine. */
+  readonly vmStateBytes: number;
+}
+
+/** Snapshots by id, or else by name. A plan is carried out whole before anything else is planned. */
+export interface Snapshots {
+  list(): readonly Snapshot[];
+  /** Where the bytes of the disk were then, as `Image.map`. @throws Failure not-found | corrupt */
+  mapper(wanted: string): Image['map'];
+  /** @throws Failure exists | invalid | unsupported | exhausted */
+  planCreate(name: string, out: Steps): void;
+  /** The disk becomes what it was then. @throws Failure not-found | unsupported */
+  planApply(wanted: string, out: Steps): void;
+  /** @throws Failure not-found */
+  planDelete(wanted: string, out: Steps): void;
 }
 
 export interface ImageInfo {

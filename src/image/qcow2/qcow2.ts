@@ -2,7 +2,7 @@
 import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
-import type { Image, ImageInfo } from '../image.ts';
+import type { Image, ImageInfo, Snapshots } from '../image.ts';
 import { checkQcow2, recover } from './check.ts';
 import { createQcow2, qcow2Options } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
@@ -10,6 +10,14 @@ import { mapDisk } from './map.ts';
 import { measureQcow2 } from './measure.ts';
 import { planResize } from './resize.ts';
 import { planEnd } from './session.ts';
+import {
+  l1Of,
+  planApply,
+  planCreate,
+  planDelete,
+  storedSnapshot,
+  storedSnapshots,
+} from './snapshots.ts';
 import { roundUp, type Qcow2 } from './tables.ts';
 import { Change, planChange } from './write.ts';
 
@@ -60,10 +68,32 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planResize: (sizeBytes, out) => planResize(image, sizeBytes, out),
     info: () => infoOf(image),
     check: () => checkQcow2(image),
+    snapshots: snapshotsOf(image),
     [Symbol.dispose]() {
       parent?.[Symbol.dispose]();
       for (const number of numbers) files.close(number);
     },
+  };
+}
+
+function snapshotsOf(image: Qcow2): Snapshots {
+  return {
+    list: () =>
+      storedSnapshots(image).map(({ id, name, atMs, sizeBytes, vmStateBytes }) => ({
+        id,
+        name,
+        atMs,
+        sizeBytes,
+        vmStateBytes,
+      })),
+    mapper(wanted) {
+      const stored = storedSnapshot(image, wanted);
+      const view: Qcow2 = { ...image, l1: l1Of(image, stored), sizeBytes: stored.sizeBytes };
+      return (at, lengthBytes, out) => mapDisk(view, at, lengthBytes, out);
+    },
+    planCreate: (name, out) => planCreate(image, name, out),
+    planApply: (wanted, out) => planApply(image, wanted, out),
+    planDelete: (wanted, out) => planDelete(image, wanted, out),
   };
 }
 
@@ -96,6 +126,8 @@ function newImage(
     l1At: head.l1At,
     refcountTable: files.keep(file, head.refcountTableAt, tableBytes),
     refcountTableAt: head.refcountTableAt,
+    snapshots: head.snapshots,
+    snapshotsAt: head.snapshotsAt,
     endAt,
     isDirty: (head.incompatible & Incompatible.dirty) !== 0,
     nextAt: roundUp(endAt, clusterBytes),

@@ -96,19 +96,24 @@ export function planCount(image: Qcow2, cluster: number, count: number, out: Ste
   if (block === 0) return;
   const bits = bitsOf(image);
   const { at, length, shift } = counterOf(image, block, cluster);
-  const view = new Uint8Array(length);
-  if (bits < 8) {
-    const old = readPlanned(image, at, 1, out)[0] ?? 0;
-    view[0] = (old & ~((2 ** bits - 1) << shift)) | (count << shift);
-  } else {
-    let rest = count;
-    for (let i = length - 1; i >= 0; i--) {
-      view[i] = rest % 256;
-      rest = Math.floor(rest / 256);
-    }
-  }
+  const view = bits < 8 ? readPlanned(image, at, 1, out) : new Uint8Array(length);
+  setCount(image, view, shift, count);
   const from = addPut(out, image.file, at, length);
   out.scratch.set(view, from);
+}
+
+/** Sets the counter in the bytes that hold it. */
+function setCount(image: Qcow2, view: Uint8Array, shift: number, count: number): void {
+  const bits = bitsOf(image);
+  if (bits < 8) {
+    view[0] = ((view[0] ?? 0) & ~((2 ** bits - 1) << shift)) | (count << shift);
+    return;
+  }
+  let rest = count;
+  for (let i = bits / 8 - 1; i >= 0; i--) {
+    view[i] = rest % 256;
+    rest = Math.floor(rest / 256);
+  }
 }
 
 /**
@@ -238,6 +243,61 @@ export function planRelease(image: Qcow2, at: number, lengthBytes: number, out: 
     if (count === 0) continue;
     planCount(image, cluster, count - 1, out);
     if (count === 1) free.push(cluster * image.clusterBytes);
+  }
+  return free;
+}
+
+/** Reads a block whole. */
+function readBlock(image: Qcow2, block: number, out: Steps): Uint8Array {
+  const at = blockAt(image, block, out);
+  if (at === 0)
+    throw new Failure('corrupt', `${image.path} is damaged — look at it with vbd check`);
+  return readPlanned(image, at, image.clusterBytes, out);
+}
+
+/** Counters as the steps so far will leave them, for who asks for many. */
+export function countsOf(image: Qcow2, out: Steps): (cluster: number) => number {
+  const blocks = new Map<number, Uint8Array>();
+  return (cluster) => {
+    const block = Math.floor(cluster / perBlock(image));
+    const view = blocks.get(block) ?? readBlock(image, block, out);
+    blocks.set(block, view);
+    const { at, shift } = counterOf(image, 0, cluster);
+    return countIn(image, view.subarray(at), shift);
+  };
+}
+
+/**
+ * Changes many counters, block by block.
+ * @returns clusters that have no user left, in ascending order
+ * @throws Failure exhausted when a counter cannot hold what it should
+ */
+export function planDeltas(
+  image: Qcow2,
+  deltas: ReadonlyMap<number, number>,
+  out: Steps,
+): number[] {
+  const free: number[] = [];
+  const clusters = [...deltas.keys()].sort((a, b) => a - b);
+  const size = perBlock(image);
+  for (let index = 0; index < clusters.length;) {
+    const block = Math.floor((clusters[index] ?? 0) / size);
+    const view = readBlock(image, block, out);
+    for (; index < clusters.length; index++) {
+      const cluster = clusters[index] ?? 0;
+      if (Math.floor(cluster / size) !== block) break;
+      const { at, shift } = counterOf(image, 0, cluster);
+      const counter = view.subarray(at);
+      const count = countIn(image, counter, shift) + (deltas.get(cluster) ?? 0);
+      if (count < 0 || count > mostCount(image)) {
+        const what = `a cluster of ${image.path} would have ${count} users`;
+        throw new Failure('exhausted', `${what}, and its refcounts cannot say that`);
+      }
+      setCount(image, counter, shift, count);
+      if (count === 0) free.push(cluster);
+    }
+    const from = addPut(out, image.file, blockAt(image, block, out), view.length);
+    out.scratch.set(view, from);
   }
   return free;
 }

@@ -174,7 +174,7 @@ function endWithin(image: Qcow2, at: number, lengthBytes: number): number {
 }
 
 function surveySnapshots(image: Qcow2, survey: Survey): void {
-  const { snapshots, snapshotsAt } = image.head;
+  const { snapshots, snapshotsAt } = image;
   let at = snapshotsAt;
   for (let number = 0; number < snapshots; number++) {
     const view = readPlanned(image, at, SnapshotEntry.size, undefined);

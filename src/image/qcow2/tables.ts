@@ -23,6 +23,9 @@ export interface Qcow2 {
   l1At: number;
   refcountTable: Uint8Array;
   refcountTableAt: number;
+  /** How many snapshots there are, and where their list is. */
+  snapshots: number;
+  snapshotsAt: number;
   /** Where the file ends, as far as this image knows. */
   endAt: number;
   /** It was not closed in order: what is past the end of the file reads as zeros. */

@@ -1,0 +1,300 @@
+/**
+ * Snapshots inside a qcow2 image: listed, read, made, applied and deleted. Each is a plan that is
+ * carried out whole before anything else is planned.
+ */
+import { Failure } from '../../base/failure.ts';
+import type { Snapshot } from '../image.ts';
+import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
+import { Header, readLayout, SnapshotEntry } from './header.ts';
+import { countsOf, planClusters, planDeltas, readPlanned } from './refcounts.ts';
+import { planFirstAllocation, planFirstWrite } from './session.ts';
+import {
+  entryOffset,
+  newEntry,
+  putEntry,
+  putU32,
+  readEntry,
+  roundUp,
+  State,
+  u32,
+  type Qcow2,
+} from './tables.ts';
+
+/** A snapshot as it is stored: what it says, and all its bytes. */
+interface Stored extends Snapshot {
+  readonly l1At: number;
+  readonly l1Entries: number;
+  readonly bytes: Uint8Array;
+}
+
+/** How many users each cluster gains or loses. */
+type Deltas = Map<number, number>;
+
+const MAX_NAME_BYTES = 1023;
+const MOST_SNAPSHOTS = 65536;
+/** Extra data that is written: sizes of the state of a virtual machine (none), and of the disk. */
+const EXTRA_BYTES = 16;
+
+/** All snapshots, oldest first. @throws Failure corrupt */
+export function storedSnapshots(image: Qcow2): Stored[] {
+  const found: Stored[] = [];
+  let at = image.snapshotsAt;
+  for (let number = 0; number < image.snapshots; number++) {
+    const fixed = readLayout(() =>
+      SnapshotEntry.get(readPlanned(image, at, SnapshotEntry.size, undefined)),
+    );
+    const { extraBytes, idBytes, nameBytes } = fixed;
+    if (extraBytes > 1024) throw new Failure('corrupt', `${image.path} has a damaged snapshot`);
+    const length = SnapshotEntry.size + extraBytes + idBytes + nameBytes;
+    const bytes = readPlanned(image, at, roundUp(length, 8), undefined);
+    const idAt = SnapshotEntry.size + extraBytes;
+    const text = (from: number, size: number): string =>
+      Buffer.from(bytes.subarray(from, from + size)).toString('utf8');
+    found.push({
+      id: text(idAt, idBytes),
+      name: text(idAt + idBytes, nameBytes),
+      atMs: fixed.seconds * 1000 + Math.floor(fixed.nanoseconds / 1e6),
+      sizeBytes: extraBytes >= EXTRA_BYTES ? wide(bytes, SnapshotEntry.size + 8) : image.sizeBytes,
+      vmStateBytes: extraBytes >= 8 ? wide(bytes, SnapshotEntry.size) : fixed.vmStateBytes,
+      l1At: fixed.l1At,
+      l1Entries: fixed.l1Entries,
+      bytes,
+    });
+    at += bytes.length;
+  }
+  return found;
+}
+
+function wide(view: Uint8Array, at: number): number {
+  return u32(view, at) * 2 ** 32 + u32(view, at + 4);
+}
+
+/** The one with this id, or else this name. @throws Failure not-found */
+export function storedSnapshot(image: Qcow2, wanted: string): Stored {
+  const all = storedSnapshots(image);
+  const found = all.find(({ id }) => id === wanted) ?? all.find(({ name }) => name === wanted);
+  if (found === undefined) {
+    throw new Failure('not-found', `${image.path} has no snapshot ${wanted}`);
+  }
+  return found;
+}
+
+/** The first-level table of a snapshot. @throws Failure corrupt */
+export function l1Of(image: Qcow2, { l1At, l1Entries }: Stored): Uint8Array {
+  if (l1At % image.clusterBytes !== 0 || l1At + l1Entries * 8 > image.endAt) {
+    throw new Failure('corrupt', `a snapshot of ${image.path} is not in the file`);
+  }
+  return readPlanned(image, l1At, l1Entries * 8, undefined);
+}
+
+function begin(image: Qcow2, out: Steps): void {
+  if (image.dataFile !== image.file) {
+    throw new Failure('unsupported', `${image.path} has a data file, and no snapshots`);
+  }
+  planFirstWrite(image, out);
+  planFirstAllocation(image, out);
+}
+
+/** A snapshot of the disk as it is. @throws Failure exists | invalid | exhausted | unsupported */
+export function planCreate(image: Qcow2, name: string, out: Steps): void {
+  const all = storedSnapshots(image);
+  if (all.some((other) => other.name === name)) {
+    throw new Failure('exists', `${image.path} has a snapshot ${name} already`);
+  }
+  if (name === '' || Buffer.byteLength(name) > MAX_NAME_BYTES || all.length >= MOST_SNAPSHOTS) {
+    throw new Failure('invalid', `${image.path} cannot have a snapshot of that name, or so many`);
+  }
+  begin(image, out);
+  const deltas: Deltas = new Map();
+  eachTable(image, image.l1, out, (table, view) => {
+    addUsers(image, table, view, 1, deltas);
+    putOwn(image, table, view, () => false, out);
+  });
+  const l1 = image.l1.slice();
+  for (let from = 0; from < l1.length; from += 8) l1[from] = (l1[from] ?? 0) & 0x7f;
+  putBytes(image, image.l1At, l1, out);
+  const l1At = planClusters(image, Math.max(1, Math.ceil(l1.length / image.clusterBytes)), out);
+  putBytes(image, l1At, l1, out);
+  planDeltas(image, deltas, out);
+  const id = String(Math.max(0, ...all.map((other) => Number(other.id) || 0)) + 1);
+  const entry = entryFor(image, l1At, l1.length / 8, id, name);
+  planList(image, [...all.map(({ bytes }) => bytes), entry], out);
+}
+
+/** The disk becomes what it was when the snapshot was made. @throws Failure not-found | unsupported */
+export function planApply(image: Qcow2, wanted: string, out: Steps): void {
+  const snapshot = storedSnapshot(image, wanted);
+  if (snapshot.sizeBytes !== image.sizeBytes || snapshot.l1Entries * 8 > image.l1.length) {
+    throw new Failure('unsupported', `snapshot ${wanted} is of a disk of another size`);
+  }
+  const before = image.l1.slice();
+  const beforeAt = image.l1At;
+  const l1 = new Uint8Array(before.length);
+  l1.set(l1Of(image, snapshot));
+  begin(image, out);
+  const gained: Deltas = new Map();
+  eachTable(image, l1, out, (table, view) => addUsers(image, table, view, 1, gained));
+  planDeltas(image, gained, out);
+  const at = planClusters(image, Math.max(1, Math.ceil(l1.length / image.clusterBytes)), out);
+  image.l1 = image.files.keep(image.file, at, l1.length);
+  image.l1At = at;
+  putBytes(image, at, l1, out);
+  addBarrier(out, image.file);
+  const from = addPut(out, image.file, Header.at.l1At, 8);
+  putEntry(out.scratch, from, at, false);
+  addBarrier(out, image.file);
+  const lost: Deltas = new Map();
+  eachTable(image, before, out, (table, view) => addUsers(image, table, view, -1, lost));
+  addRange(image, beforeAt, before.length, -1, lost);
+  planFree(image, planDeltas(image, lost, out), out);
+}
+
+/** @throws Failure not-found */
+export function planDelete(image: Qcow2, wanted: string, out: Steps): void {
+  const snapshot = storedSnapshot(image, wanted);
+  const l1 = l1Of(image, snapshot);
+  begin(image, out);
+  const left = storedSnapshots(image).filter(({ id }) => id !== snapshot.id);
+  planList(
+    image,
+    left.map(({ bytes }) => bytes),
+    out,
+  );
+  const lost: Deltas = new Map();
+  eachTable(image, l1, out, (table, view) => addUsers(image, table, view, -1, lost));
+  addRange(image, snapshot.l1At, Math.max(8, l1.length), -1, lost);
+  planFree(image, planDeltas(image, lost, out), out);
+  const counts = countsOf(image, out);
+  eachTable(image, image.l1, out, (table, view) => {
+    putOwn(image, table, view, (cluster) => counts(cluster) === 1, out);
+  });
+  const own = image.l1.slice();
+  for (let from = 0; from < own.length; from += 8) {
+    const table = entryOffset(own, from);
+    const isOwn = table !== 0 && counts(table / image.clusterBytes) === 1;
+    own[from] = ((own[from] ?? 0) & 0x7f) | (isOwn ? 0x80 : 0);
+  }
+  putBytes(image, image.l1At, own, out);
+}
+
+function eachTable(
+  image: Qcow2,
+  l1: Uint8Array,
+  out: Steps,
+  visit: (table: number, view: Uint8Array) => void,
+): void {
+  for (let from = 0; from < l1.length; from += 8) {
+    const table = entryOffset(l1, from);
+    if (table === 0) continue;
+    if (table % image.clusterBytes !== 0 || table >= image.endAt) {
+      throw new Failure('corrupt', `${image.path} is damaged — look at it with vbd check`);
+    }
+    visit(table, readPlanned(image, table, image.clusterBytes, out));
+  }
+}
+
+/** Counts a table, and what its entries point to. */
+function addUsers(image: Qcow2, table: number, view: Uint8Array, by: number, deltas: Deltas): void {
+  addRange(image, table, image.clusterBytes, by, deltas);
+  const entry = newEntry();
+  for (let from = 0; from < view.length; from += image.entryBytes) {
+    readEntry(image, view, from, entry);
+    if (entry.state === State.broken) {
+      throw new Failure('corrupt', `${image.path} is damaged — look at it with vbd check`);
+    }
+    if (entry.at === 0) continue;
+    const length = entry.state === State.compressed ? entry.storedBytes : image.clusterBytes;
+    addRange(image, entry.at, length, by, deltas);
+  }
+}
+
+function addRange(image: Qcow2, at: number, length: number, by: number, deltas: Deltas): void {
+  const last = Math.floor((at + length - 1) / image.clusterBytes);
+  for (let cluster = Math.floor(at / image.clusterBytes); cluster <= last; cluster++) {
+    deltas.set(cluster, (deltas.get(cluster) ?? 0) + by);
+  }
+}
+
+/** Says in a table's entries whether each is the only user of its cluster. */
+function putOwn(
+  image: Qcow2,
+  table: number,
+  view: Uint8Array,
+  isOwn: (cluster: number) => boolean,
+  out: Steps,
+): void {
+  const entry = newEntry();
+  let changed = false;
+  for (let from = 0; from < view.length; from += image.entryBytes) {
+    readEntry(image, view, from, entry);
+    if (entry.at === 0 || entry.state === State.compressed) continue;
+    const own = isOwn(entry.at / image.clusterBytes);
+    if (own === entry.isOwn) continue;
+    view[from] = ((view[from] ?? 0) & 0x7f) | (own ? 0x80 : 0);
+    changed = true;
+  }
+  if (changed) putBytes(image, table, view, out);
+}
+
+function putBytes(image: Qcow2, at: number, view: Uint8Array, out: Steps): void {
+  if (view.length === 0) return;
+  const from = addPut(out, image.file, at, view.length);
+  out.scratch.set(view, from);
+}
+
+function entryFor(
+  image: Qcow2,
+  l1At: number,
+  l1Entries: number,
+  id: string,
+  name: string,
+): Uint8Array {
+  const texts = Buffer.from(id + name, 'utf8');
+  const now = Date.now();
+  const entry = new Uint8Array(roundUp(SnapshotEntry.size + EXTRA_BYTES + texts.length, 8));
+  SnapshotEntry.put(entry, {
+    l1At,
+    l1Entries,
+    idBytes: id.length,
+    nameBytes: texts.length - id.length,
+    seconds: Math.floor(now / 1000),
+    nanoseconds: (now % 1000) * 1e6,
+    extraBytes: EXTRA_BYTES,
+  });
+  putU32(entry, SnapshotEntry.size + 8, Math.floor(image.sizeBytes / 2 ** 32));
+  putU32(entry, SnapshotEntry.size + 12, image.sizeBytes % 2 ** 32);
+  entry.set(texts, SnapshotEntry.size + EXTRA_BYTES);
+  return entry;
+}
+
+/** A new list of snapshots; the header then says where it is, and the old one is free. */
+function planList(image: Qcow2, entries: readonly Uint8Array[], out: Steps): void {
+  const old = storedSnapshots(image).reduce((sum, { bytes }) => sum + bytes.length, 0);
+  const oldAt = image.snapshotsAt;
+  const list = Buffer.concat(entries);
+  const clusters = Math.ceil(list.length / image.clusterBytes);
+  image.snapshotsAt = clusters === 0 ? 0 : planClusters(image, clusters, out);
+  putBytes(image, image.snapshotsAt, list, out);
+  image.snapshots = entries.length;
+  addBarrier(out, image.file);
+  const from = addPut(out, image.file, Header.at.snapshots, 12);
+  putU32(out.scratch, from, image.snapshots);
+  putEntry(out.scratch, from + 4, image.snapshotsAt, false);
+  addBarrier(out, image.file);
+  const deltas: Deltas = new Map();
+  if (old > 0) addRange(image, oldAt, old, -1, deltas);
+  planFree(image, planDeltas(image, deltas, out), out);
+}
+
+/** Gives back the space of clusters that have no user left, once nothing points to them for sure. */
+function planFree(image: Qcow2, clusters: readonly number[], out: Steps): void {
+  if (clusters.length > 0) addBarrier(out, image.file);
+  for (let index = 0; index < clusters.length;) {
+    const first = clusters[index] ?? 0;
+    let run = 1;
+    while (clusters[index + run] === first + run) run++;
+    const { clusterBytes } = image;
+    addZero(out, image.file, first * clusterBytes, run * clusterBytes, true);
+    index += run;
+  }
+}
