@@ -269,22 +269,17 @@ function submit(rings: Rings): void {
 function reap(rings: Rings, onEnd: (tag: number, result: number) => void): void {
   const { ring } = rings;
   submit(rings);
-  while (hasResults(rings)) {
-    if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0);
-    while (rings.head !== Atomics.load(ring, rings.cqTail)) {
-      const entry = rings.cqes + (rings.head & rings.cqMask) * CQE_WORDS;
-      const tag = ring[entry] ?? 0;
-      const result = ring[entry + 2] ?? 0;
-      rings.head = (rings.head + 1) | 0;
-      Atomics.store(ring, rings.cqHead, rings.head);
-      rings.inFlight--;
-      onEnd(tag, result);
-    }
-    // What ends from now on signals it again; what ended just before is looked for again.
-    raw.read(rings.eventFd, rings.eventCount, 8);
+  // First, so that whatever is not seen below signals it again.
+  raw.read(rings.eventFd, rings.eventCount, 8);
+  // Once only: the flag may stay set when there is nothing left to run (it is set after the fact).
+  if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0);
+  while (rings.head !== Atomics.load(ring, rings.cqTail)) {
+    const entry = rings.cqes + (rings.head & rings.cqMask) * CQE_WORDS;
+    const tag = ring[entry] ?? 0;
+    const result = ring[entry + 2] ?? 0;
+    rings.head = (rings.head + 1) | 0;
+    Atomics.store(ring, rings.cqHead, rings.head);
+    rings.inFlight--;
+    onEnd(tag, result);
   }
-}
-
-function hasResults({ ring, sqFlags, head, cqTail }: Rings): boolean {
-  return (Atomics.load(ring, sqFlags) & NEEDS_ENTER) !== 0 || head !== Atomics.load(ring, cqTail);
 }
