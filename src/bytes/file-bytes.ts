@@ -1,5 +1,5 @@
 /** Bytes over a regular file or a block device: holes, punching and zeroing as the kernel offers them. */
-import { readlinkSync } from 'node:fs';
+import { readlinkSync } from '../sys/node-fs.ts';
 import { Failure } from '../base/failure.ts';
 import { deviceSizeBytes, discardRange, sectorBytes } from '../sys/blockdev.ts';
 import { O, openFd, type Fd } from '../sys/fd.ts';

@@ -1,5 +1,4 @@
 /** `vbd`: the command line. A verb's code is loaded only when it is used, so that a short one starts fast. */
-import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { buildApplication, buildRouteMap, type Command, run, text_en } from '@stricli/core';
@@ -46,9 +45,10 @@ async function loadRoutes(word: string | undefined): Promise<Record<string, Comm
   return Object.fromEntries(commands);
 }
 
-function readVersion(): string {
+async function readVersion(): Promise<string> {
+  const { readFile } = await import('node:fs/promises');
   const path = join(import.meta.dirname, '..', '..', 'package.json');
-  return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
+  return (JSON.parse(await readFile(path, 'utf8')) as { version: string }).version;
 }
 
 async function main(argv: string[]): Promise<void> {
@@ -58,7 +58,7 @@ async function main(argv: string[]): Promise<void> {
     buildRouteMap({ routes, docs: { brief: "Disks of Xen guests, and this host's images" } }),
     {
       name: 'vbd',
-      versionInfo: { currentVersion: readVersion() },
+      versionInfo: { getCurrentVersion: readVersion },
       scanner: { caseStyle: 'allow-kebab-for-camel', allowArgumentEscapeSequence: true },
       documentation: { useAliasInUsageLine: true, disableAnsiColor: true },
       localization: {

@@ -2,7 +2,7 @@
  * Which files an image may lead to: those in its own folder and below, and in folders that the user
  * allowed, by whatever links; never a URL, nor itself, nor a chain without an end.
  */
-import { realpathSync } from 'node:fs';
+import { realpathSync } from '../sys/node-fs.ts';
 import { dirname, resolve, sep } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';

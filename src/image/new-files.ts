@@ -1,5 +1,5 @@
 /** The files of an image that is being made: nobody sees them under their names before they are whole. */
-import { realpathSync, statSync } from 'node:fs';
+import { realpathSync, statSync } from '../sys/node-fs.ts';
 import { resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';

@@ -1,5 +1,5 @@
 /** What an open file is, whatever path led to it; holes; and locks that belong to the open file. */
-import { fstatSync } from 'node:fs';
+import { fstatSync } from './node-fs.ts';
 import { bytes, i32le, struct, u16le, u64le } from '../base/struct.ts';
 import { type DeviceNumber, unpackDevice } from './device-number.ts';
 import { O, openFd, type Fd } from './fd.ts';

@@ -1,5 +1,5 @@
 /** A file that has no name until it is whole: whatever ends this process before leaves nothing behind. */
-import { fchmodSync, fchownSync, renameSync, rmSync, statSync } from 'node:fs';
+import { fchmodSync, fchownSync, renameSync, rmSync, statSync } from './node-fs.ts';
 import { basename, dirname, join } from 'node:path';
 import { type Fd, O, openFd } from './fd.ts';
 import { isErrno, linkat } from './ffi.ts';

@@ -1,5 +1,5 @@
 /** Makes new VHDs: fixed, dynamic, and children of another image. */
-import { statSync } from 'node:fs';
+import { statSync } from '../../sys/node-fs.ts';
 import { randomUuidBytes } from '../../base/guid.ts';
 import { Failure } from '../../base/failure.ts';
 import { parseSize } from '../../base/units.ts';
