@@ -41,6 +41,14 @@ export const imageFaults: readonly Fault[] = [
     only: 'not believed any more',
   },
   {
+    ...transfer,
+    name: 'failure-not-told',
+    breaks: 'a format does not go on from what a failed plan took for done',
+    find: 'image.planFailed?.();',
+    plant: '',
+    only: 'fails half-way',
+  },
+  {
     name: 'bomb-unpacked',
     breaks: 'what a compressed run unpacks to is bounded',
     file: 'src/image/unpack.ts',

@@ -262,6 +262,25 @@ test('a page of metadata that data, a copy or zeros overwrote is not believed an
   }
 });
 
+test('a plan that fails half-way is told to the image, and the request fails', () => {
+  const files = createFileTable();
+  const full = (): never => {
+    throw new Failure('exhausted', 'there is no room left');
+  };
+  const file = files.add({ ...recordedBytes(new Uint8Array(SIZE)), write: full });
+  let told = 0;
+  const image = imageOf(files, file, {
+    planWrite(_at, lengthBytes, requestAt, out) {
+      addData(out, file, 0, lengthBytes, requestAt);
+      return lengthBytes;
+    },
+    planFailed: () => (told += 1),
+  });
+  const transfer = createTransfer(files);
+  assert.throws(() => transfer.write(image, new Uint8Array(512), 0), refused('exhausted'));
+  assert.equal(told, 1);
+});
+
 test('a flush flushes every file after what the format has to write', () => {
   const files = createFileTable();
   const [first, second] = [1, 2].map(() => recordedBytes(new Uint8Array(SIZE)));
