@@ -39,43 +39,52 @@ const rivalGroups = { r: rivalsOf('r'), w: rivalsOf('w'), 'w!': rivalsOf('w!') }
 /** Members that are the identity itself, or members that have it in their stack. */
 type Place = 'is' | 'on';
 
-function slotOf(place: Place, identity: Identity, { type, mode }: Group): string {
-  return `${place} ${type} ${mode} ${identity}`;
+/** Where in the index a holder is: of what, and in which of its groups. */
+type Slot = readonly [Identity, string];
+
+function groupName(place: Place, { type, mode }: Group): string {
+  return `${place} ${type} ${mode}`;
 }
 
 /** Every slot of the index that the holder is in. */
-function slotsOf({ who, members }: Holder): string[] {
+function slotsOf({ who, members }: Holder): Slot[] {
   const type = who.type === 'host' ? 'host' : 'other';
-  return members.flatMap(({ identity, stack, mode }) => [
-    slotOf('is', identity, { type, mode }),
-    ...stack.map((below) => slotOf('on', below, { type, mode })),
-  ]);
+  return members.flatMap(({ identity, stack, mode }): Slot[] => {
+    const [is, on] = [groupName('is', { type, mode }), groupName('on', { type, mode })];
+    return [[identity, is], ...stack.map((below): Slot => [below, on])];
+  });
 }
 
 export function createHoldings(): Holdings {
   const holders = new Map<string, Holder>();
-  const index = new Map<string, Set<Holder>>();
+  const index = new Map<Identity, Map<string, Set<Holder>>>();
 
   const remove = (key: string): void => {
     const holder = holders.get(key);
     if (holder === undefined) return;
     holders.delete(key);
-    for (const slot of slotsOf(holder)) {
-      const there = index.get(slot);
+    for (const [identity, group] of slotsOf(holder)) {
+      const groupsThere = index.get(identity);
+      const there = groupsThere?.get(group);
       there?.delete(holder);
-      if (there?.size === 0) index.delete(slot);
+      if (there?.size === 0) groupsThere?.delete(group);
+      if (groupsThere?.size === 0) index.delete(identity);
     }
   };
 
   /** The holders of those groups that overlap with the member, each once. */
   const find = (member: Member, among: readonly Group[]): Holder[] => {
     const found = new Set<Holder>();
-    for (const group of among) {
-      const slots = member.stack.map((below) => slotOf('is', below, group));
-      for (const slot of [slotOf('on', member.identity, group), ...slots]) {
-        for (const holder of index.get(slot) ?? []) found.add(holder);
+    const look = (identity: Identity, place: Place): void => {
+      const groupsThere = index.get(identity);
+      // Of most that are asked about, nobody holds anything.
+      if (groupsThere === undefined) return;
+      for (const group of among) {
+        for (const holder of groupsThere.get(groupName(place, group)) ?? []) found.add(holder);
       }
-    }
+    };
+    look(member.identity, 'on');
+    for (const below of member.stack) look(below, 'is');
     return [...found];
   };
 
@@ -83,9 +92,10 @@ export function createHoldings(): Holdings {
     add(holder) {
       remove(holder.key);
       holders.set(holder.key, holder);
-      for (const slot of slotsOf(holder)) {
-        const there = index.get(slot) ?? new Set();
-        index.set(slot, there.add(holder));
+      for (const [identity, group] of slotsOf(holder)) {
+        const groupsThere = index.get(identity) ?? new Map<string, Set<Holder>>();
+        index.set(identity, groupsThere);
+        groupsThere.set(group, (groupsThere.get(group) ?? new Set()).add(holder));
       }
     },
     remove,

@@ -7,7 +7,7 @@ import { type DeviceNumber, formatDevice, parseDevice, unpackDevice } from './de
 import type { FileNumber } from './device-stack.ts';
 import { O, openFd } from './fd.ts';
 import { deviceIn, namesIn, present, textOf } from './sysfs.ts';
-import { POLL, pollFds } from './wait.ts';
+import { POLL, readyTest } from './wait.ts';
 
 export interface HostUse {
   readonly use: 'mount' | 'swap';
@@ -157,7 +157,7 @@ export function watchHostUses(paths = hostPaths): HostWatch {
   const fds = swaps === undefined ? [mountinfo] : [mountinfo, swaps];
   const entries = fds.map((fd) => ({ fd: fd.number, events: POLL.PRI | POLL.ERR }));
   return {
-    changed: () => pollFds(entries, 0).some((ready) => ready !== 0),
+    changed: readyTest(entries),
     [Symbol.dispose]() {
       for (const fd of fds) fd.close();
     },

@@ -18,12 +18,7 @@ export interface PollEntry {
  * entry must be an eventfd that someone can signal). Returns each entry's ready bits, in order.
  */
 export function pollFds(entries: readonly PollEntry[], timeoutMs: number): number[] {
-  const raw = new Uint8Array(entries.length * 8);
-  const view = new DataView(raw.buffer);
-  for (const [index, entry] of entries.entries()) {
-    view.setInt32(index * 8, entry.fd, true);
-    view.setInt16(index * 8 + 4, entry.events, true);
-  }
+  const { raw, view } = pollTable(entries);
   try {
     poll(raw, entries.length, timeoutMs);
   } catch (thrown) {
@@ -31,6 +26,22 @@ export function pollFds(entries: readonly PollEntry[], timeoutMs: number): numbe
     return entries.map(() => 0);
   }
   return entries.map((_, index) => view.getInt16(index * 8 + 6, true));
+}
+
+/** A test, cheap enough to be made often, whether any of the descriptors is ready. */
+export function readyTest(entries: readonly PollEntry[]): () => boolean {
+  const { raw } = pollTable(entries);
+  return () => poll(raw, entries.length, 0) > 0;
+}
+
+function pollTable(entries: readonly PollEntry[]): { raw: Uint8Array; view: DataView } {
+  const raw = new Uint8Array(entries.length * 8);
+  const view = new DataView(raw.buffer);
+  for (const [index, entry] of entries.entries()) {
+    view.setInt32(index * 8, entry.fd, true);
+    view.setInt16(index * 8 + 4, entry.events, true);
+  }
+  return { raw, view };
 }
 
 /** A counter that one thread or process signals and another waits for. */

@@ -181,8 +181,8 @@ export const faults: readonly Fault[] = [
     name: 'stack-forgotten',
     breaks: 'a partition and its whole disk overlap',
     file: 'src/disk/holdings.ts',
-    find: "...stack.map((below) => slotOf('on', below, { type, mode })),",
-    plant: "slotOf('on', identity, { type, mode }),",
+    find: '...stack.map((below): Slot => [below, on])',
+    plant: '[identity, on]',
     caughtBy: 'test/disk/holdings.test.ts',
   },
   {
