@@ -110,8 +110,8 @@ export async function runSteps(
     console.log(`${mark} ${time}  ${step.name}`);
     if (why !== undefined) console.log(why.replaceAll(/^/gm, '       '));
   }
-  await serveBy(labOf(machine), 'xen');
   console.log(`\nin ${formatMs(performance.now() - started)}`);
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  await serveBy(labOf(machine), 'xen');
   return counts.failed === 0;
 }
