@@ -1,12 +1,14 @@
 /** Opens a VHD: footer, header, tables and parent, each held against the file before it is used. */
+import { createRequire } from 'node:module';
 import { uuidText, isNil } from '../../base/guid.ts';
 import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { OpenContext } from '../formats.ts';
 import type { Image } from '../image.ts';
+import { proveBatch } from '../places.ts';
 import { addBarrier } from '../steps.ts';
 import { batmapAt, planBatmap, readBatmap } from './batmap.ts';
-import { checkDynamic } from './check.ts';
+import type * as check from './check.ts';
 import { isDevice } from './device.ts';
 import {
   bitmapBytesOf,
@@ -27,10 +29,13 @@ import { parentNames } from './locators.ts';
 import { mapDynamic } from './map.ts';
 import { alignedPlace, createVhdPlaces, extend, planEnd } from './places.ts';
 import { setRegions } from './regions.ts';
-import { planResizeDynamic } from './resize.ts';
+import type * as resize from './resize.ts';
 import { planWriteDynamic } from './write.ts';
 import { planZeroDynamic } from './zero.ts';
 import { isSet } from '../bits.ts';
+
+/** What most who open an image do not ask for is loaded when it is. */
+const load = createRequire(import.meta.url);
 
 /** By which a child knows its parent. */
 const uniqueIds = new WeakMap<Image, Uint8Array>();
@@ -149,9 +154,14 @@ function imageOf(vhd: Dynamic, parentName: string | undefined): Image {
       addBarrier(out, vhd.file);
       planBatmap(vhd, out);
     },
-    planResize: (sizeBytes, out) => planResizeDynamic(vhd, sizeBytes, out),
+    planResize: (sizeBytes, out) =>
+      (load('./resize.ts') as typeof resize).planResizeDynamic(vhd, sizeBytes, out),
+    planFailed() {
+      proveBatch(vhd);
+      lookAtEnd(vhd);
+    },
     info: () => dynamicInfo(settled(), parentName),
-    check: () => checkDynamic(settled()),
+    check: () => (load('./check.ts') as typeof check).checkDynamic(settled()),
     [Symbol.dispose]() {
       vhd.files.close(vhd.file);
       vhd.parent?.[Symbol.dispose]();
