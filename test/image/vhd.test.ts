@@ -18,7 +18,7 @@ imageSuite(
     edges: [4096, 1 << 19],
     resizes: 'any',
   },
-  500,
+  300,
 );
 
 imageSuite(
@@ -28,7 +28,7 @@ imageSuite(
     options: { block_size: '64K', force_size: 'on' },
     children: { block_size: '64K' },
   },
-  1000,
+  600,
 );
 
 imageSuite(
@@ -38,5 +38,5 @@ imageSuite(
     options: { block_size: '64K', batmap: 'on', force_size: 'on' },
     children: { block_size: '16K', batmap: 'on' },
   },
-  1000,
+  600,
 );

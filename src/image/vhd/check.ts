@@ -140,9 +140,11 @@ function* checkGap(vhd: Dynamic, at: number, end: number): Iterable<Finding> {
 /** Whether a part of the file takes space. A page alone may be what a bitmap has left at the edge of a hole. */
 function isStored(vhd: Dynamic, at: number, end: number): boolean {
   const bytes = vhd.files.get(vhd.file);
-  for (let stored = bytes.nextStored(at); stored !== undefined && stored.at < end;) {
+  for (let from = at; from < end;) {
+    const stored = bytes.nextStored(from);
+    if (stored === undefined || stored.end <= from) return false;
     if (Math.min(stored.end, end) - stored.at > PAGE_BYTES) return true;
-    stored = bytes.nextStored(stored.end);
+    from = stored.end;
   }
   return false;
 }

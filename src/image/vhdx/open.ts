@@ -183,6 +183,7 @@ function imageOf(vhdx: Vhdx, parentName: string | undefined, metadata: Metadata)
     planFlush: () => {},
     planClose: (out) => planClose(settled(), out),
     planResize: (sizeBytes, out) => planResizeVhdx(settled(), sizeBytes, out),
+    planFailed: () => vhdx.lookAgain(),
     info: () => vhdxInfo(settled(), parentName, metadata),
     check: () => checkVhdx(settled()),
     [Symbol.dispose]() {
