@@ -3,11 +3,13 @@ import type { Fd } from '../sys/fd.ts';
 import { EPOLL, type Poller } from '../sys/epoll.ts';
 import { prepareConnection } from '../sys/socket.ts';
 import { done } from './commands.ts';
-import { type Connection, createConnection, type Service } from './connection.ts';
-import type { TlsState } from './handshake.ts';
+import { type Beginning, type Connection, createConnection, type Service } from './connection.ts';
 import { MAX_REQUESTS } from './memory.ts';
 import { receive, take } from './receive.ts';
 import { send } from './send.ts';
+
+/** Interest of a connection that is in the poller no more. */
+const UNWATCHED = -1;
 
 export interface Clients {
   readonly service: Service;
@@ -50,11 +52,11 @@ function touch(clients: Clients, connection: Connection): void {
 }
 
 /** Takes over a client's connection. @throws ErrnoError when there is no memory for it */
-export function adopt(clients: Clients, client: Fd, tls: TlsState, noZeroes: boolean): void {
+export function adopt(clients: Clients, client: Fd, beginning: Beginning): void {
   const free = clients.all.indexOf(undefined);
   const index = free < 0 ? clients.all.length : free;
   prepareConnection(client.number);
-  const connection = createConnection(clients.service, client, index, tls, noZeroes);
+  const connection = createConnection(clients.service, client, index, beginning);
   clients.all[index] = connection;
   clients.count += 1;
   connection.interest = EPOLL.IN;
@@ -98,15 +100,23 @@ function attend(clients: Clients, connection: Connection): void {
   const { life } = connection;
   const isOver = life === 'lost' || (life === 'ending' && queue.head === queue.tail);
   if (isOver && connection.pending === 0) return leave(clients, connection);
+  // What was begun still ends; that the client has hung up would be told again and again.
+  if (life === 'lost') return unwatch(clients, connection);
   let wanted = life === 'open' && !connection.stalled ? EPOLL.IN : 0;
-  if (life !== 'lost' && queue.blocked) wanted |= EPOLL.OUT;
+  if (queue.blocked) wanted |= EPOLL.OUT;
   if (wanted === connection.interest) return;
   connection.interest = wanted;
   clients.poller.change(connection.socket, wanted);
 }
 
-export function leave(clients: Clients, connection: Connection): void {
+function unwatch(clients: Clients, connection: Connection): void {
+  if (connection.interest === UNWATCHED) return;
+  connection.interest = UNWATCHED;
   clients.poller.remove(connection.socket);
+}
+
+export function leave(clients: Clients, connection: Connection): void {
+  unwatch(clients, connection);
   connection.fd.close();
   connection.memory[Symbol.dispose]();
   clients.all[connection.index] = undefined;

@@ -56,12 +56,16 @@ export interface Connection extends Sender {
   touched: boolean;
 }
 
+/** How a connection begins: with the handshake, or behind it. */
+export type Beginning =
+  | { readonly tls: TlsState; readonly noZeroes: boolean }
+  | { readonly export: NbdExport };
+
 export function createConnection(
   service: Service,
   fd: Fd,
   index: number,
-  tls: TlsState,
-  noZeroes: boolean,
+  beginning: Beginning,
 ): Connection {
   const connection: Connection = {
     service,
@@ -71,8 +75,11 @@ export function createConnection(
     requests: createRequests(),
     queue: createSendQueue(),
     index,
-    handshake: startHandshake(service.exports, tls, noZeroes),
-    export: undefined,
+    handshake:
+      'export' in beginning
+        ? undefined
+        : startHandshake(service.exports, beginning.tls, beginning.noZeroes),
+    export: 'export' in beginning ? beginning.export : undefined,
     structured: false,
     extended: false,
     blockStatus: false,

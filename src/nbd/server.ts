@@ -8,6 +8,7 @@ import { isErrno } from '../sys/ffi.ts';
 import { acceptConnection } from '../sys/socket.ts';
 import { adopt, createClients, endAll, leave, settle } from './clients.ts';
 import type { Service } from './connection.ts';
+import type { NbdExport } from './exports.ts';
 import type { TlsState } from './handshake.ts';
 
 export interface NbdServer extends Disposable {
@@ -18,6 +19,8 @@ export interface NbdServer extends Disposable {
    * @param noZeroes the client asked for that in the flags that it sent before STARTTLS
    */
   adopt(client: Fd, tls: TlsState, noZeroes?: boolean): void;
+  /** Takes over a connection that has no handshake, as of the kernel's nbd device: simple replies. */
+  serve(client: Fd, of: NbdExport): void;
   /** To be called after each wait of the poller: hands over, collects and sends what came of it. */
   settle(): void;
   /** Takes no clients and no requests any more; what was begun is still answered. */
@@ -51,7 +54,7 @@ export function createNbdServer(shared: ServerParts): NbdServer {
   const accept = (listener: Fd): void => {
     try {
       const client = acceptConnection(listener.number);
-      if (client !== undefined) adopt(clients, client, 'none', false);
+      if (client !== undefined) adopt(clients, client, { tls: 'none', noZeroes: false });
       if (clients.count >= MAX_CONNECTIONS) setFull(true);
     } catch (thrown) {
       if (!isErrno(thrown, 'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM')) throw thrown;
@@ -72,7 +75,8 @@ export function createNbdServer(shared: ServerParts): NbdServer {
       listeners.add(listener);
       poller.add(listener.number, EPOLL.IN, () => accept(listener));
     },
-    adopt: (client, tls, noZeroes = false) => adopt(clients, client, tls, noZeroes),
+    adopt: (client, tls, noZeroes = false) => adopt(clients, client, { tls, noZeroes }),
+    serve: (client, of) => adopt(clients, client, { export: of }),
     settle: () => settle(clients),
     stop() {
       closeListeners();

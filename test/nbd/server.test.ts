@@ -355,3 +355,32 @@ test('each export has its own disk, and a server that is told to stop leaves no 
   for (const { name, path } of disks)
     assert.equal(readFileSync(path).toString('latin1', 0, 3), name);
 });
+
+test('whatever is asked, in any order, every request is answered once', async () => {
+  await withServer(async (served) => {
+    const context = option(10, contextQuery('', ['base:allocation']));
+    for (const way of [{ structured: true }, { extended: true }] as Ways[]) {
+      using client = await openClient(served.at, { ...way, options: [context] });
+      const waiting = new Set<bigint>();
+      let seed = 7;
+      const chance = (below: number): number => {
+        seed = (seed * 48_271) % 2_147_483_647;
+        return seed % below;
+      };
+      for (let index = 0; index < 400; index += 1) {
+        const type = [0, 1, 3, 4, 5, 6, 7, 9][chance(8)] ?? 0;
+        const flags = chance(3) === 0 ? chance(64) : 0;
+        const length = chance(5) === 0 ? chance(300_000) : chance(9000);
+        const at = chance(10) === 0 ? sizeBytes - 1000 : chance(sizeBytes - 300_000);
+        const carries = type === 1 || (way.extended === true && (flags & 32) !== 0);
+        const data = carries ? { data: Buffer.alloc(length, index) } : { length };
+        waiting.add(BigInt(index));
+        client.send({ type, flags, at, cookie: BigInt(index), ...data });
+      }
+      while (waiting.size > 0) {
+        const { done, cookie } = await client.next();
+        if (done) assert.ok(waiting.delete(cookie), `request ${cookie} is answered twice`);
+      }
+    }
+  });
+});
