@@ -1,6 +1,6 @@
 /** The overview of docs/formats says of each format what the code does. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { formatNames, formatOf } from '../../src/image/registry.ts';
@@ -24,9 +24,7 @@ test('the overview has a row for each format, and says of it what is so', () => 
   assert.deepEqual(sorted(rows), sorted(expected));
 });
 
-test('each format has a page, and the overview leads to it', () => {
-  for (const name of formatNames) {
-    assert.ok(existsSync(join(folder, `${name}.md`)), name);
-    assert.ok(readme.includes(`](${name}.md)`), name);
-  }
+test('the overview leads to every page', () => {
+  const pages = readdirSync(folder).filter((name) => name !== 'README.md');
+  for (const page of pages) assert.ok(readme.includes(`](${page})`), page);
 });
