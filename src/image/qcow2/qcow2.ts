@@ -66,6 +66,7 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planFlush() {},
     planClose: (out) => planEnd(image, out),
     planResize: (sizeBytes, out) => planResize(image, sizeBytes, out),
+    planFailed: () => lookAnew(image),
     info: () => infoOf(image),
     check: () => checkQcow2(image),
     snapshots: snapshotsOf(image),
@@ -74,6 +75,33 @@ function open(bytes: Bytes, context: OpenContext): Image {
       for (const number of numbers) files.close(number);
     },
   };
+}
+
+/** After a plan that failed: nothing is known but what is in the file, as after a session that was killed. */
+function lookAnew(image: Qcow2): void {
+  const { files, file, clusterBytes } = image;
+  const bytes = files.get(file);
+  const head = readHead(bytes);
+  image.begunWrite = false;
+  image.begun = false;
+  image.sizeBytes = wholeSectors(head);
+  image.snapshots = head.snapshots;
+  image.snapshotsAt = head.snapshotsAt;
+  if (image.l1At !== head.l1At) image.l1 = files.keep(file, head.l1At, head.l1Entries * 8);
+  image.l1At = head.l1At;
+  if (image.refcountTableAt !== head.refcountTableAt) {
+    const tableBytes = head.refcountTableClusters * clusterBytes;
+    image.refcountTable = files.keep(file, head.refcountTableAt, tableBytes);
+    image.refcountTableAt = head.refcountTableAt;
+  }
+  image.endAt = bytes.sizeBytes();
+  image.nextAt = roundUp(image.endAt, clusterBytes);
+  image.isDirty = head.version >= 3;
+  recover(image);
+}
+
+function wholeSectors({ sizeBytes }: Head): number {
+  return sizeBytes - (sizeBytes % 512);
 }
 
 function snapshotsOf(image: Qcow2): Snapshots {
@@ -121,7 +149,7 @@ function newImage(
     entryBytes,
     entriesPerL2,
     l2Span: entriesPerL2 * clusterBytes,
-    sizeBytes: head.sizeBytes - (head.sizeBytes % 512),
+    sizeBytes: wholeSectors(head),
     l1: files.keep(file, head.l1At, head.l1Entries * 8),
     l1At: head.l1At,
     refcountTable: files.keep(file, head.refcountTableAt, tableBytes),
