@@ -33,7 +33,7 @@ export const serveCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: 'Serve images over NBD',
     fullDescription: [
-      'One image is served under any name; of several, each under the name of its file.',
+      'One image is the default export; of several, each has the name of its file.',
       'The address is printed once clients can come. SIGTERM or SIGINT ends the server in order.',
       'With --run the command finds $uri, $unixsocket and $exportname, and its exit code is ours.',
     ].join('\n'),
