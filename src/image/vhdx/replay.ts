@@ -200,7 +200,15 @@ export function replayed(bytes: Bytes, { changes, fileBytes }: Replay): Bytes {
       }
       return length;
     },
-    nextStored: (at) => (at < fileBytes ? { at, end: fileBytes } : undefined),
+    nextStored(at) {
+      const stored = bytes.nextStored(at);
+      let first = Infinity;
+      for (const sector of sectors.keys()) {
+        if (sector + LOG_SECTOR > at) first = Math.min(first, Math.max(sector, at));
+      }
+      if (first >= (stored?.at ?? Infinity)) return stored;
+      return { at: first, end: Math.floor(first / LOG_SECTOR + 1) * LOG_SECTOR };
+    },
     [Symbol.dispose]: () => bytes[Symbol.dispose](),
   };
 }
