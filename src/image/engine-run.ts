@@ -64,7 +64,7 @@ function resume(desk: Desk, request: Request): void {
 }
 
 function end(desk: Desk, request: Request): void {
-  const { image, traffic } = request;
+  const { traffic } = request;
   if (request.kind === 'close') close(desk, request);
   if (traffic === undefined) return;
   traffic.requests -= 1;
@@ -73,7 +73,6 @@ function end(desk: Desk, request: Request): void {
   if (closing === undefined || traffic.requests > 1) return;
   traffic.closing = undefined;
   unpark(desk, closing);
-  desk.traffic.delete(image);
 }
 
 function close(desk: Desk, request: Request): void {

@@ -3,6 +3,7 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
 import { ringFaults } from './ring-faults.ts';
@@ -326,5 +327,6 @@ export const faults: readonly Fault[] = [
   },
   ...formatFaults,
   ...imageFaults,
+  ...engineFaults,
   ...ringFaults,
 ];

@@ -84,6 +84,27 @@ for (const manner of manners) {
     }
   });
 
+  it('small sectors on a device of larger ones are read and written each by itself', (bed) => {
+    const { engine, memory } = bed;
+    const image = raw(bed, (bytes) => ({ ...bytes, alignmentBytes: 4096 }), true);
+    for (let sector = 0; sector < 16; sector++) {
+      memory.view.fill(sector, sector * 512, (sector + 1) * 512);
+    }
+    for (let sector = 0; sector < 16; sector += 2) {
+      engine.write(image, sector * 512, 512, memory, sector * 512, false, sector);
+    }
+    bed.finish();
+    memory.view.fill(255);
+    for (let sector = 0; sector < 16; sector++) {
+      engine.read(image, sector * 512, 512, memory, sector * 512, sector);
+    }
+    bed.finish();
+    for (let sector = 0; sector < 16; sector++) {
+      const view = memory.view.subarray(sector * 512, (sector + 1) * 512);
+      assert.ok(isAll(view, sector % 2 === 0 ? sector : letter('x')), `sector ${sector}`);
+    }
+  });
+
   it('a request past the end of the disk is invalid', (bed) => {
     const image = raw(bed);
     assert.equal(bed.engine.read(image, SIZE - 512, 1024, bed.memory, 0, 1), EINVAL);
