@@ -14,6 +14,7 @@ packages=(
   qemu-utils             # qemu-img, qemu-io, qemu-nbd: strangers on images and on our NBD server
   libnbd-bin python3-libnbd nbdkit fio  # more of them, on the NBD server
   openssl                # certificates of TLS tests
+  libvhdi-utils libvmdk-utils  # vhdiinfo, vmdkinfo: more strangers on images
   zstd bzip2 unzip       # unpack the strangers' images
 )
 
