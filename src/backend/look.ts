@@ -17,7 +17,7 @@ export interface Look {
   readonly conflict: Failure | undefined;
   /** Rivals that are not in the book yet: learn them and look again. */
   readonly unknownDomids: readonly number[];
-  /** When the look began, of performance.now(). */
+  /** When the target's opening began, of performance.now(); NaN when it was not opened. */
   readonly beganMs: number;
 }
 
@@ -42,12 +42,13 @@ export function lookAtTarget(
   vms: VmBook,
   pathOf: (nodes: BackendNodes) => string = rawPathOf,
 ): Look {
-  const beganMs = performance.now();
   const { nodes } = record;
   if (nodes === undefined) throw new Error(`${record.path} has no nodes to look at`);
   let opened: OpenTarget | undefined;
   try {
-    opened = openTarget(pathOf(nodes), nodes.mode);
+    const path = pathOf(nodes);
+    const beganMs = performance.now();
+    opened = openTarget(path, nodes.mode);
     world.refreshHostUses();
     const { member } = opened;
     const kind = opened.facts.kind === 'block' ? 'block' : 'file';
@@ -62,12 +63,14 @@ export function lookAtTarget(
   } catch (thrown) {
     opened?.[Symbol.dispose]();
     if (!(thrown instanceof Failure)) throw thrown;
-    return { opened: undefined, target: thrown, conflict: undefined, unknownDomids: [], beganMs };
+    return { ...nothingToJudge, opened: undefined, target: thrown, beganMs: NaN };
   }
 }
 
 /** Of a thousand rivals one refusal is enough: they are learnt a few at a time. */
 const LEARNT_AT_ONCE = 8;
+
+const nothingToJudge = { conflict: undefined, unknownDomids: [] } as const;
 
 /** Judges beside the rivals that are in the book; asks for more of them only if those allow it. */
 function judgeKnown(
@@ -76,6 +79,7 @@ function judgeKnown(
   rivals: readonly Holder[],
   vms: VmBook,
 ): Pick<Look, 'conflict' | 'unknownDomids'> {
+  if (rivals.length === 0) return nothingToJudge;
   const isKnown = ({ who }: Holder): boolean =>
     who.type !== 'guest' || vms.of(who.domid) !== undefined;
   const vm = vms.of(domid);
