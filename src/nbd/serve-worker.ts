@@ -66,7 +66,9 @@ function serve({ images, wakeFd }: WorkerRequest): void {
   const exports: NbdExport[] = [];
   try {
     for (const asked of images) {
-      exports.push(openExport(files, openImage(asked.path, { ...asked, files }), asked));
+      const { path, format, writable, direct, allowPaths } = asked;
+      const image = openImage(path, { format, writable, direct, allowPaths, files });
+      exports.push(openExport(files, image, asked));
     }
     parentPort?.postMessage({ kind: 'open' } satisfies FromWorker, []);
     loop(

@@ -82,6 +82,20 @@ test('headers that cannot be are refused', () => {
   }
 });
 
+test('a file that is something else, or less, is refused as such', () => {
+  const rows: readonly [Buffer, RegExp][] = [
+    [Buffer.alloc(0), /shorter than its header/],
+    [Buffer.alloc(60, 0xff), /shorter than its header/],
+    [Buffer.alloc(65_536, 0xff), /damaged/],
+  ];
+  for (const [bytes, says] of rows) {
+    bench(({ path, open }) => {
+      writeFileSync(path, bytes);
+      assert.throws(() => open(false), says);
+    });
+  }
+});
+
 test('an image that does not say what format its parent has is refused', () => {
   bench(({ edit, open }) => {
     edit((file) => void file.fill(0, Header.size, Header.size + 4));

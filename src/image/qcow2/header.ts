@@ -109,12 +109,13 @@ export function readHead(file: Bytes): Head {
   const view = readAt(file, 0, Header.size);
   const full = new Uint8Array(Header.size);
   full.set(view);
-  const version = Header.get(full.slice().fill(0, 24)).version;
+  const data = new DataView(full.buffer);
+  const version = data.getUint32(Header.at.version);
   if (view.length < V2_HEADER_BYTES) throw corrupt(`${file.path} is shorter than its header`);
+  if (data.getUint32(0) !== QCOW_MAGIC) throw corrupt(`${file.path} does not begin with QFI`);
   if (version === 2) full.fill(0, V2_HEADER_BYTES);
   const read = readLayout(() => Header.get(full));
   const header: HeaderValues = version === 2 ? { ...read, ...v2Values } : withoutTail(read);
-  if (header.magic !== QCOW_MAGIC) throw corrupt(`${file.path} does not begin with QFI`);
   if (version !== 2 && version !== 3) {
     throw new Failure('unsupported', `${file.path} is qcow2 of version ${version}`);
   }

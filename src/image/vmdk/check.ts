@@ -31,7 +31,7 @@ export function checkVmdk(image: Written): CheckReport {
     allocated += survey.allocated;
     if (grains.compressed) compressed += survey.allocated;
     else fragmented += survey.fragmented;
-    endAt = Math.max(endAt, survey.usedEndAt);
+    endAt = Math.max(endAt, grains.compressed ? grains.endAt : survey.usedEndAt);
     findings.push(...findingsOf(image, grains, survey, wrong));
   }
   return {
