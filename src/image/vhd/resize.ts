@@ -5,6 +5,7 @@
 import { Failure } from '../../base/failure.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { freePlace, takePlace } from '../places.ts';
+import { readsAsZeros } from '../reads-as-zeros.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
 import { type Batmap, batmapAt, batmapBytes, putBatmap } from './batmap.ts';
 import { type Dynamic, NOT_THERE, placeOf, setFull, settle } from './dynamic.ts';
@@ -17,7 +18,6 @@ import { putEntry, putEntryAt, putFilled } from './put.ts';
 import { setRegions } from './regions.ts';
 import { requireSize, sizeFields } from './size.ts';
 import type { Part } from './write.ts';
-import { readsAsZeros } from './zero.ts';
 
 /** `Image.planResize`. @throws Failure invalid | unsupported | corrupt */
 export function planResizeDynamic(vhd: Dynamic, sizeBytes: number, out: Steps): void {
@@ -156,8 +156,9 @@ function hideParent(vhd: Dynamic, sizeBytes: number, tableAt: number, out: Steps
 }
 
 function parentIsZero(vhd: Dynamic, part: Part, out: Steps): boolean {
+  const begin = part.block * vhd.blockBytes;
   for (;;) {
-    const isZero = readsAsZeros(vhd, part, out);
+    const isZero = readsAsZeros(vhd.parent, begin + part.from, begin + part.end, out);
     if (isZero !== undefined) return isZero;
     vhd.files.load(out.needFile, out.needAt);
     out.needFile = -1;

@@ -2,8 +2,8 @@
  * What has to be done so that a range of a dynamic or differencing VHD reads as zeros. A block of
  * a disk without a parent is given back; in a child, zeros must hide what the parent has.
  */
-import { createExtents, ExtentKind, resetExtents } from '../extents.ts';
 import { freePlace } from '../places.ts';
+import { readsAsZeros } from '../reads-as-zeros.ts';
 import { addZero, type Steps } from '../steps.ts';
 import { blockLength, type Dynamic, isFull, NOT_THERE, setFull } from './dynamic.ts';
 import { UNUSED } from './layout.ts';
@@ -47,7 +47,8 @@ function zeroPart(vhd: Dynamic, part: Part, unmap: boolean, out: Steps): boolean
   const addZeros = (dataAt: number): void =>
     addZero(out, vhd.file, dataAt + from, end - from, unmap);
   if (place === NOT_THERE) {
-    const isZero = unmap ? readsAsZeros(vhd, part, out) : false;
+    const begin = block * vhd.blockBytes;
+    const isZero = unmap && readsAsZeros(vhd.parent, begin + from, begin + end, out);
     if (isZero === undefined) return false;
     if (isZero) return true;
     allocate(vhd, part, unmap ? nothing : addZeros, out);
@@ -70,30 +71,3 @@ function zeroPart(vhd: Dynamic, part: Part, unmap: boolean, out: Steps): boolean
 
 /** Places for new blocks read as zeros. */
 function nothing(): void {}
-
-const below = createExtents();
-
-/** Whether a part of a block that has no place reads as zeros already; undefined when that takes a page. */
-export function readsAsZeros(
-  { parent, blockBytes }: Dynamic,
-  part: Part,
-  out: Steps,
-): boolean | undefined {
-  if (parent === undefined) return true;
-  const begin = part.block * blockBytes;
-  const end = Math.min(begin + part.end, parent.sizeBytes);
-  for (let at = begin + part.from; at < end;) {
-    resetExtents(below);
-    at += parent.map(at, end - at, below);
-    for (let index = 0; index < below.count; index++) {
-      const kind = below.kind[index];
-      if (kind !== ExtentKind.zero && kind !== ExtentKind.absent) return false;
-    }
-    if (below.needFile >= 0) {
-      out.needFile = below.needFile;
-      out.needAt = below.needAt;
-      return undefined;
-    }
-  }
-  return true;
-}
