@@ -42,7 +42,7 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
   const counts: Counts = {
     rounds: Number(values.rounds ?? (values.quick ? 1 : 5)),
     seconds: Number(values.seconds ?? (values.quick ? 0.05 : 0.6)),
-    fullBytes: values.quick ? 2 ** 24 : 2 ** 28,
+    fullBytes: values.quick ? 2 ** 24 : 2 ** 27,
   };
   const chosen = formats.filter((name) => values.format?.includes(name) ?? true);
   const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);

@@ -118,3 +118,8 @@ export async function dropCache(path: string): Promise<void> {
   await run('dd', [`of=${path}`, 'conv=notrunc,fdatasync', 'count=0', 'status=none']);
   await run('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none']);
 }
+
+/** Takes a file into the page cache. */
+export async function fillCache(path: string): Promise<void> {
+  await run('dd', [`if=${path}`, 'of=/dev/null', 'bs=1M', 'status=none']);
+}
