@@ -7,6 +7,7 @@ import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
 import { ringFaults } from './ring-faults.ts';
+import { verbFaults } from './verb-faults.ts';
 
 export interface Fault {
   readonly name: string;
@@ -329,4 +330,5 @@ export const faults: readonly Fault[] = [
   ...imageFaults,
   ...engineFaults,
   ...ringFaults,
+  ...verbFaults,
 ];
