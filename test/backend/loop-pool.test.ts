@@ -25,6 +25,7 @@ import { type Fd, O, openFd } from '../../src/sys/fd.ts';
 import { ErrnoError, ioctlNumber, isErrno } from '../../src/sys/ffi.ts';
 import { fileFacts } from '../../src/sys/file.ts';
 import { needsLoop } from '../peers.ts';
+import { boundLoops } from '../sys/losetup.ts';
 
 const options = needsLoop();
 const LOOP_CHANGE_FD = 0x4c06;
@@ -38,7 +39,13 @@ before(() => {
   linkSync(join(dir, 'a'), join(dir, 'hard'));
   symlinkSync('a', join(dir, 'soft'));
 });
-after(() => rmSync(dir, { recursive: true }));
+after(() => {
+  // A test that fails half-way leaves what another program has bound for it.
+  for (const number of boundLoops(dir).keys()) {
+    execFileSync('losetup', ['-d', `/dev/loop${number}`]);
+  }
+  rmSync(dir, { recursive: true });
+});
 beforeEach(() => {
   faults = [];
   if (options.skip === false) pool = makePool(loopKernel());
