@@ -57,7 +57,10 @@ export interface Engine extends Disposable {
    * files closed. Nothing may be asked of the image afterwards.
    */
   close(image: Image, tag: number): number;
-  /** Readable when something pending may have ended; undefined when nothing ever is pending. */
+  /**
+   * Readable when something pending may have ended, and at times when nothing is pending: to be
+   * waited for by its edges. Undefined when nothing ever is pending.
+   */
   readonly fd: number | undefined;
   /** Hands what was begun to the kernel: once, after a batch of calls. */
   submit(): void;

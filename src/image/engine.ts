@@ -76,7 +76,7 @@ export function createEngine(files: FileTable, options: EngineOptions = {}): Eng
     fd: uring?.fd,
     submit: () => uring?.submit(),
     reap(onDone) {
-      uring?.reap(onEnd);
+      if (uring !== undefined && uring.inFlight > 0) uring.reap(onEnd);
       for (const request of desk.ended) {
         const { tag, errno } = request;
         desk.freeRequests.push(request);

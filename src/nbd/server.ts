@@ -68,7 +68,8 @@ export function createNbdServer(shared: ServerParts): NbdServer {
     }
     listeners.clear();
   };
-  if (engine.fd !== undefined) poller.add(engine.fd, EPOLL.IN, () => {});
+  // It may be signalled for what was reaped already.
+  if (engine.fd !== undefined) poller.add(engine.fd, EPOLL.IN | EPOLL.EDGE, () => {});
 
   return {
     listen(listener) {

@@ -5,7 +5,15 @@ import { mapPrivate } from './memory.ts';
 import { constants } from 'node:os';
 
 // sys/epoll.h
-export const EPOLL = { IN: 1, OUT: 4, ERR: 8, HUP: 16, RDHUP: 0x2000 } as const;
+export const EPOLL = {
+  IN: 1,
+  OUT: 4,
+  ERR: 8,
+  HUP: 16,
+  RDHUP: 0x2000,
+  /** Each signal is told once, whether or not it is taken away. */
+  EDGE: 0x80000000,
+} as const;
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;

@@ -108,7 +108,8 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
     },
   };
   poller.add(hypervisor.fd, EPOLL.IN, () => takeEvents(loop));
-  if (engine.fd !== undefined) poller.add(engine.fd, EPOLL.IN, () => {});
+  // It may be signalled for what was reaped already.
+  if (engine.fd !== undefined) poller.add(engine.fd, EPOLL.IN | EPOLL.EDGE, () => {});
   stack.defer(() => {
     for (const ring of loop.rings) if (ring !== undefined) release(loop, ring);
   });
