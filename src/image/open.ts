@@ -212,7 +212,11 @@ export function draftImage(path: string, options: CreateOptions): Draft {
   );
   const { added } = options.files;
   stack.defer(() => options.files.closeSince(added));
-  const opening = { ...options, writable: true, chain: [], depth: 0 };
+  const { backing, allowPaths = [] } = options;
+  // Who names a parent allows it.
+  const named = backing === undefined ? [] : [dirname(resolve(dirname(path), backing.path))];
+  const allowed = { allowPaths: [...allowPaths, ...named] };
+  const opening = { ...options, ...allowed, writable: true, chain: [], depth: 0 };
   const around = surroundingsOf(path, []);
   const image = format.open(created.open(path), {
     ...contextOf(path, opening, stack),
