@@ -8,6 +8,7 @@ import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 import { verbFaults } from './verb-faults.ts';
+import { vhdFaults } from './vhd-faults.ts';
 
 export interface Fault {
   readonly name: string;
@@ -328,6 +329,7 @@ export const faults: readonly Fault[] = [
   },
   ...formatFaults,
   ...imageFaults,
+  ...vhdFaults,
   ...engineFaults,
   ...ringFaults,
   ...verbFaults,

@@ -263,6 +263,7 @@ test('what a batmap says is trusted only when its checksum holds, and is mended'
     const path = join(folder, 'a.vhd');
     const child = join(folder, 'b.vhd');
     create(path, 4 * block, options);
+    change(path, (image, transfer) => transfer.write(image, Buffer.alloc(block, 3), block));
     create(child, 4 * block, { ...options, batmap: 'on' }, { path: 'a.vhd', format: 'vhd' });
     change(child, (image, transfer) => {
       transfer.write(image, Buffer.alloc(block, 1), 0);
