@@ -10,6 +10,8 @@ import type { Image } from '../../src/image/image.ts';
 import { createImage, openImage } from '../../src/image/open.ts';
 import { Header, Incompatible } from '../../src/image/qcow2/header.ts';
 import { createTransfer, type Transfer } from '../../src/image/transfer.ts';
+import { needsLoop } from '../peers.ts';
+import { losetup } from '../sys/losetup.ts';
 
 const sizeBytes = 40 * 65_536;
 
@@ -101,6 +103,19 @@ test('an image that does not say what format its parent has is refused', () => {
     edit((file) => void file.fill(0, Header.size, Header.size + 4));
     assert.throws(() => open(false), /does not say what format its parent base has/);
   }, 'base');
+});
+
+test('an image on a device, whose free space is not zeros, is only read', needsLoop(), () => {
+  bench(({ path }) => {
+    using loop = losetup(path);
+    using files = createFileTable();
+    const opening = { format: 'qcow2', files } as const;
+    assert.throws(() => openImage(loop.path, { ...opening, writable: true }), /is a device/);
+    using image = openImage(loop.path, { ...opening, writable: false });
+    const sector = Buffer.alloc(512);
+    createTransfer(files).read(image, sector, 0);
+    assert.equal(sector[0], 1);
+  });
 });
 
 test('an image that is marked as corrupt is only read', () => {

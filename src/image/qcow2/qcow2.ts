@@ -3,6 +3,7 @@ import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
 import type { Image, ImageInfo, Snapshots } from '../image.ts';
+import { isDevice } from '../vhd/device.ts';
 import { checkQcow2, recover } from './check.ts';
 import { createQcow2, qcow2Options } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
@@ -37,6 +38,10 @@ function open(bytes: Bytes, context: OpenContext): Image {
   const head = readHead(bytes);
   if (writable && (head.incompatible & Incompatible.corrupt) !== 0) {
     throw new Failure('corrupt', `${bytes.path} is marked as corrupt, and is only read`);
+  }
+  if (writable && isDevice(bytes)) {
+    const what = `${bytes.path} is a device, of which a new cluster would show what was there`;
+    throw new Failure('unsupported', `${what} — copy the image to a file, or open it read-only`);
   }
   const numbers = [file];
   let dataFile = file;

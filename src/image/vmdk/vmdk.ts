@@ -3,8 +3,10 @@ import { basename } from 'node:path';
 import { Failure } from '../../base/failure.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
+import type { FileTable } from '../file-table.ts';
 import type { Format, OpenContext } from '../formats.ts';
 import type { Image, ImageInfo } from '../image.ts';
+import { isDevice } from '../vhd/device.ts';
 import { checkVmdk } from './check.ts';
 import { createVmdk } from './create.ts';
 import { vmdkOptions } from './descriptor-write.ts';
@@ -55,7 +57,7 @@ function open(bytes: Bytes, context: OpenContext): Image {
   const { descriptor, parts, ...where } = openDisk(bytes, file, context, opening);
   const [firstPart] = parts;
   if (firstPart === undefined) throw corrupt('its descriptor names no extent');
-  if (writable) requireWritable(bytes.path, descriptor, parts);
+  if (writable) requireWritable(bytes.path, descriptor, parts, files);
   const parent = openParent(descriptor, context);
   const recover = (part: Part): void =>
     recoverGrains(files, part, part.file === file ? where.descriptorEndAt : 0);
@@ -173,7 +175,12 @@ function requireWritable(
   path: string,
   descriptor: Descriptor | undefined,
   parts: readonly Part[],
+  files: FileTable,
 ): void {
+  if (parts.some(({ grains }) => grains !== undefined && isDevice(files.get(grains.file)))) {
+    const what = `${path} has grains on a device, of which a new one would show what was there`;
+    throw new Failure('unsupported', `${what} — copy the image to a file, or open it read-only`);
+  }
   if (parts.some(({ grains }) => grains?.compressed === true)) {
     const what = `${path} is a stream, which is written once`;
     throw new Failure('unsupported', `${what} — convert it, or open it read-only`);
