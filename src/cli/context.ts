@@ -1,18 +1,25 @@
 /** What every command is given: streams, exit code, and the way to vbdd. */
+import { createRequire } from 'node:module';
 import type { CommandContext } from '@stricli/core';
-import { type Client, DEFAULT_SOCKET, openClient } from './client.ts';
+import type * as vbddClient from './client.ts';
 
 export interface CliContext extends CommandContext {
   readonly process: CommandContext['process'] &
     NodeJS.Process & { exitCode: number | string | null };
   /** The vbdd that this host runs. */
-  client(): Client;
+  client(): vbddClient.Client;
 }
+
+/** Verbs on images do without the client. */
+const load = createRequire(import.meta.url);
 
 export function cliContext(process: NodeJS.Process): CliContext {
   return {
     process: process as CliContext['process'],
-    client: () => openClient(process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET),
+    client() {
+      const { DEFAULT_SOCKET, openClient } = load('./client.ts') as typeof vbddClient;
+      return openClient(process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET);
+    },
   };
 }
 

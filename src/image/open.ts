@@ -1,4 +1,5 @@
 /** Opens and creates images by path: what is refused is refused before a format sees it. */
+import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';
@@ -17,8 +18,11 @@ import type { FileTable } from './file-table.ts';
 import type { Format, ImageFormat, ImageStream, OpenContext } from './formats.ts';
 import type { Image } from './image.ts';
 import { lockImageFile, type LockRequest } from './locks.ts';
-import { newFiles, type NewFiles } from './new-files.ts';
+import type * as newFilesRoom from './new-files.ts';
 import { formatOf, probe } from './registry.ts';
+
+/** What only new images need is loaded for them. */
+const load = createRequire(import.meta.url);
 
 export interface OpenOptions {
   /** Probed when absent: never leave it out for a disk that a guest may write. */
@@ -257,7 +261,11 @@ export function draftStream(path: string, options: CreateOptions): StreamDraft |
 }
 
 /** @param write creates the image; the files stay open until the new files are disposed */
-function createFiles(path: string, options: CreateOptions, write: Format['create']): NewFiles {
+function createFiles(
+  path: string,
+  options: CreateOptions,
+  write: Format['create'],
+): newFilesRoom.NewFiles {
   const { backing } = options;
   const parentPath = backing && resolve(dirname(path), backing.path);
   using parent = parentPath
@@ -266,6 +274,7 @@ function createFiles(path: string, options: CreateOptions, write: Format['create
   const sizeBytes = options.sizeBytes ?? parent?.sizeBytes;
   if (sizeBytes === undefined) throw new Failure('invalid', `no size was given for ${path}`);
   using stack = new DisposableStack();
+  const { newFiles } = load('./new-files.ts') as typeof newFilesRoom;
   const created = stack.use(newFiles(options.overwrite === true, requireUnused));
   write(created.create(path), {
     path,
