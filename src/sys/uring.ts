@@ -201,7 +201,8 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
     reap: (onEnd) => reap(rings, onEnd),
     wait() {
       submit(rings);
-      while (rings.inFlight > 0 && rings.head === Atomics.load(ring, rings.cqTail)) enter(rings, 1);
+      while (rings.inFlight > 0 && rings.head === Atomics.load(ring, rings.cqTail))
+        enter(rings, 0, 1);
     },
     [Symbol.dispose]: () => owned.dispose(),
   };
@@ -217,7 +218,9 @@ function add(
   flags: number,
   tag: number,
 ): void {
-  while (rings.added === rings.sqEntries) enter(rings, 0);
+  while (rings.added === rings.sqEntries) {
+    if (!enter(rings, rings.added, 0)) enter(rings, 0, 1);
+  }
   const { entries } = rings;
   // What is left out stays zero: the kernel only reads the entries.
   const first = (rings.tail & (rings.sqEntries - 1)) * SQE_WORDS;
@@ -236,34 +239,36 @@ function add(
 }
 
 /**
- * Submits what was added and fetches results; waits until there are `wait` of them.
+ * Hands over `count` of what was added and fetches results; waits until there are `wait` of them.
  * @returns false when the kernel has to end something first
  */
-function enter(rings: Rings, wait: number): boolean {
+function enter(rings: Rings, count: number, wait: number): boolean {
   Atomics.store(rings.ring, rings.sqTail, rings.tail);
-  const taken = raw.ioUringEnter(
-    SYS_IO_URING_ENTER,
-    rings.fd,
-    rings.added,
-    wait,
-    IORING_ENTER_GETEVENTS,
-    0,
-    0,
-  );
-  if (taken >= 0) {
-    rings.added -= taken;
-    return true;
+  for (;;) {
+    const taken = raw.ioUringEnter(
+      SYS_IO_URING_ENTER,
+      rings.fd,
+      count,
+      wait,
+      IORING_ENTER_GETEVENTS,
+      0,
+      0,
+    );
+    if (taken >= 0) {
+      rings.added -= taken;
+      return true;
+    }
+    const errno = raw.errno();
+    if (errno === EINTR) continue;
+    // Out of memory, or of room for results: with nothing under way nobody else would ask again.
+    if (errno === EAGAIN || errno === EBUSY) return rings.inFlight === rings.added;
+    throw new ErrnoError('io_uring_enter', errno);
   }
-  const errno = raw.errno();
-  if (errno === EINTR) return true;
-  // Out of memory, or of room for results: with nothing under way nobody else would ask again.
-  if (errno === EAGAIN || errno === EBUSY) return rings.inFlight === rings.added;
-  throw new ErrnoError('io_uring_enter', errno);
 }
 
 function submit(rings: Rings): void {
   let more = rings.added > 0;
-  while (more) more = enter(rings, 0) && rings.added > 0;
+  while (more) more = enter(rings, rings.added, 0) && rings.added > 0;
 }
 
 function reap(rings: Rings, onEnd: (tag: number, result: number) => void): void {
@@ -272,7 +277,7 @@ function reap(rings: Rings, onEnd: (tag: number, result: number) => void): void 
   // First, so that whatever is not seen below signals it again.
   raw.read(rings.eventFd, rings.eventCount, 8);
   // Once only: the flag may stay set when there is nothing left to run (it is set after the fact).
-  if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0);
+  if ((Atomics.load(ring, rings.sqFlags) & NEEDS_ENTER) !== 0) enter(rings, 0, 0);
   while (rings.head !== Atomics.load(ring, rings.cqTail)) {
     const entry = rings.cqes + (rings.head & rings.cqMask) * CQE_WORDS;
     const tag = ring[entry] ?? 0;
