@@ -46,7 +46,7 @@ function traced(
     existsSync('/mark');
     ${body}
     existsSync('/mark');
-    process.exit();`;
+    bed[Symbol.dispose]();`;
   const node = [process.execPath, '--input-type=module', '-e', program];
   // Node's own io_uring is left out, and with `-P` its own calls on other files.
   const says = execFileSync('strace', ['-f', '-o', trace, ...args, ...node], {
