@@ -142,7 +142,7 @@ async function fio(
       `--iodepth=${how.depth}`,
       `--size=${counts.fullBytes}`,
       '--time_based',
-      `--runtime=${Math.ceil(counts.seconds)}`,
+      `--runtime=${Math.round(counts.seconds * 1000)}ms`,
       '--output-format=json',
     ],
     folder,
