@@ -41,6 +41,8 @@ export const steps = [
     await driver.ask('disk fill /d/disk.img 7');
     await driver.ask('vbd setup', 300_000);
     await driver.ask(startScript, 300_000);
+    // What vbdd says there is then in the driver domain's console, which is kept of a failed step.
+    await driver.ask('tail -n +1 -f /var/log/xen/vbdd.log > /dev/hvc0 2>&1 &');
     const at = (name: string, vdev: string): string =>
       `vdev=${vdev},access=rw,backend=${driver.name},script=block,target=/d/${name}.img`;
     const guest = await lab.guests.create({ disks: [at('disk', 'xvda')] });
