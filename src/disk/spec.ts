@@ -1,5 +1,6 @@
 /** One disk as its owner described it: the value that a disk specification stands for. */
 import { Failure } from '../base/failure.ts';
+import { type ImageFormat, imageFormats } from '../image/formats.ts';
 import type { Mode } from './identity.ts';
 
 /**
@@ -7,10 +8,6 @@ import type { Mode } from './identity.ts';
  * vmdk, vhdx and qcow1, and an empty `script=` for «none».
  */
 export type Dialect = 'xl' | 'vbdkit';
-
-/** What vbdkit reads and writes. */
-export const imageFormats = ['raw', 'vhd', 'vmdk', 'qcow2', 'vhdx', 'qcow1'] as const;
-export type ImageFormat = (typeof imageFormats)[number];
 
 /** `qed` is known to libxl alone; `empty` is a drive with no medium in it. */
 export type SpecFormat = ImageFormat | 'qed' | 'empty';

@@ -1,13 +1,8 @@
 /** Where the bytes of a disk are, as far as its specification settles it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  type DiskSpec,
-  imageFormats,
-  imageOf,
-  type ImagePlace,
-  viaVbdScript,
-} from '../../src/disk/spec.ts';
+import { type DiskSpec, imageOf, type ImagePlace, viaVbdScript } from '../../src/disk/spec.ts';
+import { imageFormats } from '../../src/image/formats.ts';
 import { parseSpec } from '../../src/disk/spec-parse.ts';
 import { printSpec } from '../../src/disk/spec-print.ts';
 import { plainDisk } from './plain-disk.ts';
