@@ -105,6 +105,9 @@ interface Entry {
 interface Pool {
   readonly kernel: LoopKernel;
   readonly entries: Map<string, Entry>;
+  /** Not handed out any more, and still open for those who have them. */
+  readonly strays: Set<Entry>;
+  disposed: boolean;
   /** Devices that are free as far as we know, longest unused first. */
   readonly ready: number[];
   /** Devices that someone else had when we tried; looked at again before new ones are made. */
@@ -119,10 +122,18 @@ const TRIES = 64;
 export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): LoopPool {
   const entries = new Map<string, Entry>();
   const report = options.onFault ?? (() => {});
-  const pool: Pool = { kernel, entries, ready: kernel.unbound(), suspects: [], report };
+  const strays = new Set<Entry>();
+  const ready = kernel.unbound();
+  const pool: Pool = { kernel, entries, strays, disposed: false, ready, suspects: [], report };
   return {
-    acquire: (request) => claim(pool, shared(pool, request) ?? bind(pool, request)),
-    adopt: (number, expected) => claim(pool, adopted(pool, number, expected)),
+    acquire(request) {
+      requireOpen(pool);
+      return claim(pool, shared(pool, request) ?? bind(pool, request));
+    },
+    adopt(number, expected) {
+      requireOpen(pool);
+      return claim(pool, adopted(pool, number, expected));
+    },
     replenish: (most = Infinity) => replenish(pool, options.spare, most),
     get bound() {
       return entries.size;
@@ -131,7 +142,8 @@ export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): Lo
       return pool.ready.length;
     },
     [Symbol.dispose]() {
-      for (const entry of entries.values()) entry.fd.close();
+      pool.disposed = true;
+      for (const entry of [...entries.values(), ...strays]) entry.fd.close();
       entries.clear();
       kernel[Symbol.dispose]();
     },
@@ -152,7 +164,13 @@ function shared(pool: Pool, request: LoopRequest): Entry | undefined {
   if (entry === undefined || isUnchanged(pool.kernel, entry)) return entry;
   pool.report(`${loopPath(entry.number)} was bound to something else while vbdkit held it`);
   pool.entries.delete(entry.key);
+  pool.strays.add(entry);
   return undefined;
+}
+
+/** A device that is bound after the end would never be freed. */
+function requireOpen({ disposed }: Pool): void {
+  if (disposed) throw new Failure('unavailable', 'vbdkit is ending and binds no device any more');
 }
 
 function bind(pool: Pool, request: LoopRequest): Entry {
@@ -164,7 +182,7 @@ function bind(pool: Pool, request: LoopRequest): Entry {
       pool.suspects.push(number);
       continue;
     }
-    const entry = entryOf(kernel, number, fd, request.blockSizeBytes ?? 512);
+    const entry = entryOrClose(kernel, number, fd, request.blockSizeBytes);
     if (entry.status.readOnly !== request.readOnly) {
       fd.close();
       throw new Failure('denied', `the kernel lets ${request.name} be read only — attach it so`);
@@ -217,6 +235,7 @@ function claim(pool: Pool, entry: Entry): LoopClaim {
 /** The device is closed whatever it has become: that frees only what no one else has open. */
 function retire(pool: Pool, entry: Entry): void {
   if (pool.entries.get(entry.key) === entry) pool.entries.delete(entry.key);
+  pool.strays.delete(entry);
   const unchanged = isUnchanged(pool.kernel, entry);
   entry.fd.close();
   if (unchanged) pool.ready.push(entry.number);
@@ -240,6 +259,15 @@ function entryOf(kernel: LoopKernel, number: number, fd: Fd, blockSizeBytes: num
   const key = keyOf(status, blockSizeBytes);
   const diskSequence = kernel.diskSequence(fd.number);
   return { key, number, fd, status, blockSizeBytes, diskSequence, users: 0 };
+}
+
+function entryOrClose(kernel: LoopKernel, number: number, fd: Fd, blockSizeBytes = 512): Entry {
+  try {
+    return entryOf(kernel, number, fd, blockSizeBytes);
+  } catch (thrown) {
+    fd.close();
+    throw bindFailure(thrown, loopPath(number));
+  }
 }
 
 function addDevice(kernel: LoopKernel): number {
