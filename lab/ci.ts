@@ -1,4 +1,4 @@
-/** The steps that CI runs: each promise once, in some minutes. The others are run by hand. */
+/** The steps of `test --ci`: each promise once, in some minutes. */
 
 export const ciSteps: readonly string[] = [
   'door: a raw file reaches a guest, and the guest its file',
