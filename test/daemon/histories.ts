@@ -101,8 +101,13 @@ export async function playHistory(
   await using site = await startSite();
   const play: Play = { site, guests: new Map(), foreign: new Map() };
   const model = newModel();
-  await fc.asyncModelRun(() => ({ model, real: play }), commands);
-  await endHistory(model, play);
+  try {
+    await fc.asyncModelRun(() => ({ model, real: play }), commands);
+    await endHistory(model, play);
+  } finally {
+    // One that ends wrong leaves nothing to those that come after it.
+    for (const loop of play.foreign.values()) loop[Symbol.dispose]();
+  }
 }
 
 async function endHistory(model: Model, play: Play): Promise<void> {

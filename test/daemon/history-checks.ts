@@ -83,8 +83,10 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     const { nodes, tag } = found;
     if (nodes['hotplug-status'] !== 'connected' || nodes['online'] !== '1') return says;
     if (disk.state === 'broken') continue;
-    // Its vbdd was killed before its backend opened the device: no file of ours is behind it now.
-    if (disk.state === 'shaky' && tag === undefined) {
+    // Its vbdd was killed before its backend opened the device: no file of ours is behind it now,
+    // or someone else has the number, perhaps on that very file.
+    const isTaken = [...play.foreign.values()].some(({ path }) => path === deviceOf(found));
+    if (disk.state === 'shaky' && (tag === undefined || isTaken)) {
       disk.state = 'broken';
       continue;
     }
