@@ -47,6 +47,8 @@ export async function settle(play: Play, model: Model): Promise<void> {
 async function whatIsWrong(play: Play, model: Model): Promise<string | undefined> {
   const { site } = play;
   const dump = await dumpDisks(site.host.store, site.dir);
+  // First, for it finds out whose devices were lost.
+  const nodesAreWrong = wrongNodes(play, model, dump);
   // What a killed vbdd had freed may be anybody's now.
   const broken = staying(model).filter(({ state }) => state === 'broken');
   const lost = new Set(broken.map((disk) => nodesOf(play, dump, disk)));
@@ -55,7 +57,7 @@ async function whatIsWrong(play: Play, model: Model): Promise<string | undefined
   if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
   const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
   if (bug !== undefined) assert.fail(bug);
-  return wrongNodes(play, model, dump) ?? wrongLoops(play, model) ?? wrongOpens(play, model, sound);
+  return nodesAreWrong ?? wrongLoops(play, model) ?? wrongOpens(play, model, sound);
 }
 
 function nodesOf(play: Play, dump: readonly DumpedDisk[], disk: Disk): DumpedDisk | undefined {
