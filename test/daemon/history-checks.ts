@@ -50,7 +50,10 @@ async function whatIsWrong(play: Play, model: Model): Promise<string | undefined
   // First, for it finds out whose devices were lost.
   const nodesAreWrong = wrongNodes(play, model, dump);
   // What a killed vbdd had freed may be anybody's now.
-  const broken = staying(model).filter(({ state }) => state === 'broken');
+  const broken = [...model.disks.values()].filter(
+    ({ holder, state, leaving }) =>
+      !isForeign(holder) && (state === 'broken' || (leaving && state === 'shaky')),
+  );
   const lost = new Set(broken.map((disk) => nodesOf(play, dump, disk)));
   const sound = dump.filter((disk) => !lost.has(disk));
   const [share] = forbiddenShares(sound);
