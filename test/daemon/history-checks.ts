@@ -64,7 +64,7 @@ async function whatIsWrong(play: Play, model: Model): Promise<string | undefined
 }
 
 function nodesOf(play: Play, dump: readonly DumpedDisk[], disk: Disk): DumpedDisk | undefined {
-  const { domid } = guestAt(play, disk.holder);
+  const domid = isForeign(disk.holder) ? undefined : play.guests.get(disk.holder)?.domid;
   const devid = parseVdev(disk.vdev).number;
   return dump.find((each) => each.domid === domid && each.devid === devid);
 }
