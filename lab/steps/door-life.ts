@@ -1,6 +1,7 @@
 /** Guests' lives on vbdkit's disks: made and ended in a row, rebooted, crashed, destroyed half-way, saved. */
 import assert from 'node:assert/strict';
 import { configText } from '../guest.ts';
+import { rebootedGuest } from '../reboot.ts';
 import { door, type Lab } from '../step.ts';
 
 const MiB = 1024 * 1024;
@@ -36,17 +37,7 @@ export const steps = [
 
   door('a guest reboots and finds what it wrote, and xl shutdown ends it', async (lab) => {
     await lab.dom0.run('mke2fs -q -t ext4 /d/a.img 64M');
-    const guest = await lab.guests.create({ disks: [disk] });
-    await guest.awaitDisk('xvda');
-    await guest.mount('xvda');
-    await guest.sh('echo still here > /mnt/note; umount /mnt');
-    const before = guest.domid;
-    await guest.end('reboot');
-    await guest.ready();
-    assert.notEqual(guest.domid, before);
-    await guest.awaitDisk('xvda');
-    await guest.mount('xvda');
-    assert.equal(await guest.sh('cat /mnt/note; umount /mnt'), 'still here');
+    const guest = await rebootedGuest(lab, disk);
     await lab.dom0.run(`xl shutdown -w ${guest.name}`);
     await guest.gone();
     await allGone(lab);

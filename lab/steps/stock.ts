@@ -1,6 +1,7 @@
 /** What the official block script does on this host: the baseline that vbdkit is held against. */
 import assert from 'node:assert/strict';
 import { grubGuest, makeGrubDisk } from '../grub.ts';
+import { rebootedGuest } from '../reboot.ts';
 import { step, type Lab } from '../step.ts';
 
 const diskBytes = 64 * 1024 * 1024;
@@ -63,17 +64,7 @@ export const steps = [
 
   step('a guest reboots and finds what it wrote', async (lab) => {
     await lab.dom0.run('mke2fs -q -t ext4 /d/a.img 64M');
-    const guest = await lab.guests.create({ disks: ['/d/a.img,raw,xvda,rw'] });
-    await guest.awaitDisk('xvda');
-    await guest.mount('xvda');
-    await guest.sh('echo still here > /mnt/note; umount /mnt');
-    const before = guest.domid;
-    await guest.end('reboot');
-    await guest.ready();
-    assert.notEqual(guest.domid, before);
-    await guest.awaitDisk('xvda');
-    await guest.mount('xvda');
-    assert.equal(await guest.sh('cat /mnt/note; umount /mnt'), 'still here');
+    const guest = await rebootedGuest(lab, '/d/a.img,raw,xvda,rw');
     await guest.destroy();
   }),
 
