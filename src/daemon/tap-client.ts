@@ -15,10 +15,13 @@ const LOOK_MS = 1000;
 
 type OpenedView = Omit<OpenedImage, 'clusterBytes'> & { readonly cluster_bytes: number };
 
+/** The vbd-tap at `socketPath`, looked for until this is disposed. */
 export function openTap(socketPath: string): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
+  const stop = Promise.withResolvers<void>();
+  stopped.signal.addEventListener('abort', () => stop.resolve(), { once: true });
   const listeners = new Set<(there: boolean) => void>();
   const tell = (there: boolean): void => {
     for (const listener of listeners) listener(there);
@@ -28,8 +31,9 @@ export function openTap(socketPath: string): WatchedTap {
       try {
         using alive = await client.hold<object>('/v1/alive', {});
         tell(true);
-        await Promise.race([alive.ended, aborted(stopped.signal)]);
-        tell(false);
+        await Promise.race([alive.ended, stop.promise]);
+        // When we end, the tap goes on.
+        if (!stopped.signal.aborted) tell(false);
       } catch (thrown) {
         if (!(thrown instanceof Failure)) throw thrown;
       }
@@ -63,10 +67,4 @@ export function openTap(socketPath: string): WatchedTap {
 
 function imageOf({ cluster_bytes: clusterBytes, ...same }: OpenedView): OpenedImage {
   return { ...same, clusterBytes };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  return promise;
 }

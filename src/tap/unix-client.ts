@@ -75,7 +75,7 @@ async function send(
         if (until === 'first line' && status < 400 && text.includes('\n')) finish();
       });
       incoming.on('end', finish);
-      incoming.on('error', reject);
+      incoming.on('error', (cause) => reject(unreachable(socketPath, server, cause)));
     },
   );
   outgoing.on('error', (cause) => reject(unreachable(socketPath, server, cause)));
