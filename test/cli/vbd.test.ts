@@ -120,6 +120,7 @@ const wrong: [args: string[], code: number, stderr: RegExp][] = [
   [['why', 'web', 'xvdz'], 1, /has no disk xvdz/],
   [['resize', 'web', 'xvda', 'big'], 2, /big is not a size/],
   [['loop', '/nonexistent/a.img'], 1, /does not exist/],
+  [['loop', '/nonexistent/a.img', '--offset', 'x', '--run', 'true'], 2, /x is not a size/],
   [['loop', '--detach', '/dev/loop999'], 1, /nobody was given \/dev\/loop999/],
   [['frobnicate'], 2, /No command registered for `frobnicate`/],
   [['attach', 'web'], 2, /Expected at least 2 argument/],

@@ -7,6 +7,7 @@ import { loopKernel } from '../../backend/loop-kernel.ts';
 import { createLoopPool } from '../../backend/loop-pool.ts';
 import { openTarget } from '../../backend/target.ts';
 import { Failure } from '../../base/failure.ts';
+import { parseSize } from '../../base/units.ts';
 import type { LeaseView } from '../../daemon/leases.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { formatTable } from '../table.ts';
@@ -32,7 +33,7 @@ export const loopCommand: Command<CliContext> = buildCommand({
   parameters: {
     flags: {
       readOnly: { kind: 'boolean', brief: 'For reading only', default: false },
-      offset: { kind: 'parsed', parse: Number, brief: 'Begin at this byte', default: '0' },
+      offset: { kind: 'parsed', parse: parseSize, brief: 'Begin at this byte', default: '0' },
       directIo: { kind: 'boolean', brief: 'Ask for direct I/O', default: false },
       run: { kind: 'parsed', parse: String, brief: 'Command to run with $LOOP', optional: true },
       detach: { kind: 'boolean', brief: 'Give the device back', default: false },
