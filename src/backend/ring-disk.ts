@@ -3,14 +3,16 @@
  * after another and does it, until the store, the guest and the tap agree.
  */
 import { Failure } from '../base/failure.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
 import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
-import { frontendNames, parseFrontendNodes } from '../disk/frontend-nodes.ts';
+import { frontendNames, MOST_RING_ORDER, parseFrontendNodes } from '../disk/frontend-nodes.ts';
 import type { Member } from '../disk/identity.ts';
 import { diskPaths } from '../disk/libxl-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
 import { judge } from '../disk/sharing.ts';
-import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { vdevName } from '../disk/vdev.ts';
+import { imageFormats, type ImageFormat } from '../image/formats.ts';
+import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { lookAtTarget } from './look.ts';
 import { openTarget } from './target.ts';
@@ -19,11 +21,7 @@ import type { VmBook } from './vm-book.ts';
 
 /** More steps than any disk needs from nothing to connected, or back. */
 const MOST_STEPS = 16;
-/** Segments of an indirect request, and pages of a ring, that the tap takes. */
-const MOST_SEGMENTS = 256;
-const MOST_RING_ORDER = 4;
 const INFO_READ_ONLY = 4;
-const SECTOR_BYTES = 512;
 
 /** True of disks whose backend is the tap on the ring: kinds that no kernel serves, through our script. */
 export function isRingDisk({ key, ours, ring }: DiskRecord): boolean {
@@ -138,7 +136,7 @@ async function carryOutRing(
 const offered: Readonly<Record<string, string>> = {
   'max-ring-page-order': String(MOST_RING_ORDER),
   'multi-queue-max-queues': '1',
-  'feature-max-indirect-segments': String(MOST_SEGMENTS),
+  'feature-max-indirect-segments': String(MOST_INDIRECT_SEGMENTS),
   'hotplug-status': 'connected',
 };
 

@@ -4,7 +4,7 @@ import type { FileTable } from '../image/file-table.ts';
 import type { Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import type { Transfer } from '../image/transfer.ts';
-import { type Abi, abiOf, entriesOf } from '../ring/blkif.ts';
+import { type Abi, abiOf, entriesOf, RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { recordBytes } from '../ring/record.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import type { Mapping } from '../sys/memory.ts';
@@ -39,8 +39,6 @@ interface Disk {
   ring: { readonly served: ServedRing; readonly record: Mapping } | undefined;
   fault: string | undefined;
 }
-
-const RING_SECTOR_BYTES = 512;
 
 export function createDisks(options: DisksOptions): Disks {
   const { files, transfer, recordsFolder } = options;
