@@ -1,6 +1,7 @@
 /** Where the bytes of a qcow2 image live. Pure: allocates nothing, names the pages it needs. */
 import { addCompressed, addExtent, Codec, ExtentKind, needPage, type Extents } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
+import { mapParent } from '../map-parent.ts';
 import {
   hasSubclusters,
   l2At,
@@ -92,17 +93,7 @@ function mapHole(image: Qcow2, state: State, at: number, length: number, out: Ex
     const kind = state === State.zero ? ExtentKind.zero : ExtentKind.broken;
     return addExtent(out, kind, length, -1, 0) ? length : 0;
   }
-  const { parent } = image;
-  const below = parent === undefined ? 0 : Math.min(length, parent.sizeBytes - at);
-  let done = 0;
-  if (parent !== undefined && below > 0) {
-    out.currentDepth++;
-    done = parent.map(at, below, out);
-    out.currentDepth--;
-    if (done < below) return done;
-  }
-  if (done === length) return done;
-  return addExtent(out, ExtentKind.absent, length - done, -1, 0) ? length : done;
+  return mapParent(image.parent, at, length, out);
 }
 
 /** What the end of the file cuts of a cluster was never written, and reads as zeros. */

@@ -2,6 +2,7 @@
 import { addExtent, ExtentKind, needPage, type Extents } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { isSet, runEnd } from '../bits.ts';
+import { mapParent } from '../map-parent.ts';
 import {
   blockLength,
   DAMAGED,
@@ -33,7 +34,7 @@ export function mapDynamic(vhd: Dynamic, at: number, lengthBytes: number, out: E
 
 function mapBlock(vhd: Dynamic, block: number, from: number, wanted: number, out: Extents): number {
   const place = placeOf(vhd, block);
-  if (place === NOT_THERE) return mapBelow(vhd, block * vhd.blockBytes + from, wanted, out);
+  if (place === NOT_THERE) return mapParent(vhd.parent, block * vhd.blockBytes + from, wanted, out);
   if (place === DAMAGED) return addExtent(out, ExtentKind.broken, wanted, -1, 0) ? wanted : 0;
   if (isFull(vhd, block)) return mapPresent(vhd, place, from, wanted, out);
   return mapBySector(vhd, block, place, from, wanted, out);
@@ -80,27 +81,11 @@ function mapBySector(
     const diskAt = block * vhd.blockBytes + from + done;
     const covered = isSet(map, base, sector, vhd.lsbFirst)
       ? mapPresent(vhd, place, from + done, length, out)
-      : mapBelow(vhd, diskAt, length, out);
+      : mapParent(vhd.parent, diskAt, length, out);
     done += covered;
     if (covered < length) break;
   }
   return done;
-}
-
-/** What the parent has, and nothing beyond its end. */
-function mapBelow(vhd: Dynamic, at: number, wanted: number, out: Extents): number {
-  const { parent } = vhd;
-  let covered = 0;
-  if (parent !== undefined && at < parent.sizeBytes) {
-    const there = Math.min(wanted, parent.sizeBytes - at);
-    out.currentDepth++;
-    covered = parent.map(at, there, out);
-    out.currentDepth--;
-    if (covered < there) return covered;
-  }
-  const rest = wanted - covered;
-  if (rest > 0 && addExtent(out, ExtentKind.absent, rest, -1, 0)) covered = wanted;
-  return covered;
 }
 
 /** The page that holds the bit of a sector of the bitmap that begins at byte `place`. */

@@ -2,6 +2,7 @@
 import { addExtent, ExtentKind, needPage, type Extents } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { isSet, runEnd } from '../bits.ts';
+import { mapParent } from '../map-parent.ts';
 import { BlockState } from './layout.ts';
 import { bitmapPlace, firstBit, indexOf, isSound, placeAt, stateAt, type Vhdx } from './table.ts';
 
@@ -29,7 +30,7 @@ function mapBlock(vhdx: Vhdx, block: number, from: number, wanted: number, out: 
       return addExtent(out, ExtentKind.data, wanted, vhdx.file, place + from) ? wanted : 0;
     }
     case BlockState.notPresent:
-      return mapBelow(vhdx, block * vhdx.blockBytes + from, wanted, out);
+      return mapParent(vhdx.parent, block * vhdx.blockBytes + from, wanted, out);
     // What an unmapped or undefined block held before is not to be seen again.
     case BlockState.undefined:
     case BlockState.zero:
@@ -76,27 +77,11 @@ function mapPartial(
     const length = until - from - done;
     const covered = isSet(vhdx.files.pages, base, bits + sector, true)
       ? addExtent(out, ExtentKind.data, length, vhdx.file, place + from + done) && length
-      : mapBelow(vhdx, block * vhdx.blockBytes + from + done, length, out);
+      : mapParent(vhdx.parent, block * vhdx.blockBytes + from + done, length, out);
     done += Number(covered);
     if (covered !== length) break;
   }
   return done;
-}
-
-/** What the parent has, and nothing beyond its end. */
-function mapBelow(vhdx: Vhdx, at: number, wanted: number, out: Extents): number {
-  const { parent } = vhdx;
-  let covered = 0;
-  if (parent !== undefined && at < parent.sizeBytes) {
-    const there = Math.min(wanted, parent.sizeBytes - at);
-    out.currentDepth++;
-    covered = parent.map(at, there, out);
-    out.currentDepth--;
-    if (covered < there) return covered;
-  }
-  const rest = wanted - covered;
-  if (rest > 0 && addExtent(out, ExtentKind.absent, rest, -1, 0)) covered = wanted;
-  return covered;
 }
 
 /** The page that holds a bit of the bitmap at byte `bitmap`. */

@@ -2,6 +2,7 @@
 import { addCompressed, addExtent, Codec, ExtentKind, needPage, type Extents } from '../extents.ts';
 import { PAGE_BYTES, type FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
+import { mapParent } from '../map-parent.ts';
 import {
   EntryForm,
   entryBytes,
@@ -160,18 +161,7 @@ function mapHole(
     const kind = place === Place.zero ? ExtentKind.zero : ExtentKind.broken;
     return addExtent(out, kind, length, -1, 0) ? length : 0;
   }
-  const { parent } = image;
-  const at = part.startAt + from;
-  const below = parent === undefined ? 0 : Math.min(length, parent.sizeBytes - at);
-  let done = 0;
-  if (parent !== undefined && below > 0) {
-    out.currentDepth++;
-    done = parent.map(at, below, out);
-    out.currentDepth--;
-    if (done < below) return done;
-  }
-  if (done === length) return done;
-  return addExtent(out, ExtentKind.absent, length - done, -1, 0) ? length : done;
+  return mapParent(image.parent, part.startAt + from, length, out);
 }
 
 /** A grain that the end of the file cuts is damaged from there on, or was never written to there. */
