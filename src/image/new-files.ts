@@ -12,7 +12,7 @@ export interface NewFiles extends Disposable {
   /**
    * Creates the file that is to be found at `path`, open until all are disposed. A block device is
    * opened as it is. Flushing waits for nothing: a power cut takes a file without a name anyway.
-   * @throws Failure exists | denied | not-found
+   * @throws Failure exists | denied | not-found | invalid
    */
   create(path: string): Bytes;
   /** Opens one of them again, by that same path; the caller closes it. @throws Failure not-found */
@@ -42,13 +42,16 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
   };
   return {
     create(path) {
-      const there = statSync(path, { throwIfNoEntry: false });
+      const there = guarded(path, () => statSync(path, { throwIfNoEntry: false }));
       const isDevice = there?.isBlockDevice() === true;
       if (there !== undefined && !isDevice) {
         if (!there.isFile()) throw new Failure('exists', `${path} exists and is no file`);
         if (!overwrite) throw existsAlready(path);
       }
       if (there !== undefined) requireUnused(path);
+      else if (path === '' || path.endsWith('/')) {
+        throw new Failure('invalid', `'${path}' names no file — say what the new one is called`);
+      }
       const file = isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined));
       if (file !== undefined) owned.use(file);
       made.set(resolve(path), file);
@@ -81,14 +84,20 @@ function guarded<T>(path: string, run: () => T): T {
   try {
     return run();
   } catch (thrown) {
-    if (isErrno(thrown, 'EEXIST')) throw existsAlready(path, thrown);
-    if (isErrno(thrown, 'ENOENT', 'ENOTDIR')) {
+    const code = codeOf(thrown);
+    if (code === undefined) throw thrown;
+    if (code === 'EEXIST') throw existsAlready(path, thrown);
+    if (code === 'ENOENT' || code === 'ENOTDIR') {
       throw new Failure('not-found', `there is no folder for ${path}`, { path }, thrown);
     }
-    if (isErrno(thrown)) {
-      const kind = thrown.code === 'ENOSPC' || thrown.code === 'EDQUOT' ? 'exhausted' : 'denied';
-      throw new Failure(kind, `cannot create ${path}: ${thrown.code}`, { path }, thrown);
-    }
-    throw thrown;
+    const kind = code === 'ENOSPC' || code === 'EDQUOT' ? 'exhausted' : 'denied';
+    throw new Failure(kind, `cannot create ${path}: ${code}`, { path }, thrown);
   }
+}
+
+/** What a system call answered, whether Node made it or we did. */
+function codeOf(thrown: unknown): string | undefined {
+  if (isErrno(thrown)) return thrown.code;
+  const isOfNode = thrown instanceof Error && 'syscall' in thrown && 'code' in thrown;
+  return isOfNode ? String(thrown.code) : undefined;
 }

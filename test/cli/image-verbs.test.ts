@@ -7,6 +7,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -216,6 +217,27 @@ test('-o help lists the options of a format, and a wrong one is named', async ()
   assert.match(wrong.stderr, /^vbd: subformat cannot be sparse — it is one of dynamic, fixed/);
   assert.deepEqual(readdirSync(dir).includes('x.vhd'), false);
 });
+
+const noNames: readonly [string, string, RegExp][] = [
+  ['no name', '', /^vbd: '' names no file/],
+  ['a folder that is not there', at('absent/'), /^vbd: '.*\/absent\/' names no file/],
+  ['a name below a file', at('file/x'), /^vbd: there is no folder for /],
+  ['a name that is too long', at('n'.repeat(300)), /^vbd: cannot create .*ENAMETOOLONG$/],
+  ['a link to itself', at('loop'), /^vbd: cannot create .*ELOOP$/],
+];
+for (const [what, path, sentence] of noNames) {
+  test(`create refuses ${what} with one sentence, and leaves nothing`, async () => {
+    writeFileSync(at('file'), '');
+    rmSync(at('loop'), { force: true });
+    symlinkSync('loop', at('loop'));
+    const before = readdirSync(dir);
+    const { stderr, code } = await vbd('create', '-f', 'raw', path, '1M');
+    assert.match(stderr.trimEnd(), sentence);
+    assert.equal(stderr.trimEnd().split('\n').length, 1, stderr);
+    assert.ok(code === 1 || code === 2);
+    assert.deepEqual(readdirSync(dir), before);
+  });
+}
 
 test('info loads nothing that is slow and that it does not need', async () => {
   await ok('create', '-q', '-f', 'vhd', at('start.vhd'), '1M');
