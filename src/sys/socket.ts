@@ -41,6 +41,8 @@ const one = new Uint8Array(new Int32Array([1]).buffer);
 /** sockaddr_un. */
 function unixAddress(path: string): Uint8Array {
   const name = Buffer.from(path);
+  // To the kernel it would mean a name that everyone on this host may connect to.
+  if (name.length === 0) throw new ErrnoError('bind', constants.errno.ENOENT);
   if (name.length > SOCKET_PATH_BYTES) throw new ErrnoError('bind', constants.errno.ENAMETOOLONG);
   const address = new Uint8Array(2 + name.length + 1);
   address[0] = AF_UNIX;

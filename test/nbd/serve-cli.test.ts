@@ -123,6 +123,7 @@ const refusals: [string, RegExp, number, (folder: TestFolder) => string[]][] = [
     2,
     (f) => ['-r', disk(f), '--socket', f.file('n'.repeat(120))],
   ],
+  ['a socket without a path', /needs a path/, 2, (f) => ['-r', disk(f), '--socket', '']],
   ['two images of one name', /two images are called/, 2, (f) => ['-r', disk(f), disk(f)]],
   [
     'a file in the place of the socket',

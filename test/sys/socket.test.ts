@@ -36,6 +36,10 @@ test('a unix socket is listened on once, and one that a dead server left does no
       () => listenUnix(join(folder, 'n'.repeat(108))),
       (thrown) => isErrno(thrown, 'ENAMETOOLONG'),
     );
+    assert.throws(
+      () => listenUnix(''),
+      (thrown) => isErrno(thrown, 'ENOENT'),
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }

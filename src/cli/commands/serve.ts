@@ -106,6 +106,7 @@ async function addressOf(flags: ServeFlags): Promise<{ address: Address } & Disp
   if (tls !== undefined && tcp === undefined) {
     throw new Failure('invalid', 'TLS is for TCP — --tcp HOST:PORT');
   }
+  if (socket === '') throw new Failure('invalid', 'a socket needs a path — --socket PATH');
   if (tcp !== undefined) return { address: await tcpAddress(tcp, tls), [Symbol.dispose]: keep };
   if (socket !== undefined) return { address: { socket }, [Symbol.dispose]: keep };
   const folder = mkdtempSync(join(tmpdir(), 'vbdkit-serve-'));
