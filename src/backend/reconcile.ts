@@ -8,6 +8,7 @@ import {
   formatPhysicalDevice,
   nodeNames,
   parseBackendNodes,
+  wasRefused,
 } from '../disk/backend-nodes.ts';
 import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
 import type { Begun } from '../xenstore/store.ts';
@@ -171,8 +172,7 @@ function noteTold(record: DiskRecord, nodes: BackendNodes): void {
     record.published = true;
     record.outcome ??= { refusal: undefined };
   }
-  const refused = hotplugStatus === 'busy' || hotplugStatus === 'error';
-  if (refused && refusal !== undefined) record.outcome ??= { refusal };
+  if (wasRefused(nodes) && refusal !== undefined) record.outcome ??= { refusal };
 }
 
 /** Whether the guest lives matters only when its nodes are gone and something is still held for it. */

@@ -111,3 +111,8 @@ export function parsePhysicalDevice(text: string): { major: number; minor: numbe
   if (match === null) return undefined;
   return { major: Number.parseInt(match[1] ?? '', 16), minor: Number.parseInt(match[2] ?? '', 16) };
 }
+
+/** True when the toolstack was told why there is no such disk. */
+export function wasRefused({ hotplugStatus }: BackendNodes): boolean {
+  return hotplugStatus === 'error' || hotplugStatus === 'busy';
+}

@@ -7,6 +7,7 @@ import {
   type BackendNodes,
   type DiskKey,
   formatPhysicalDevice,
+  wasRefused,
   XenbusState,
 } from './backend-nodes.ts';
 import type { Member } from './identity.ts';
@@ -139,10 +140,6 @@ function planRefused(facts: DiskFacts, refusal: Failure): Plan {
   const status = refusal.kind === 'in-use' ? 'busy' : 'error';
   if (!told) steps.push({ do: 'refuse', failure: refusal, status });
   return { because: [`wanted: absent, because ${refusal.message}`], steps };
-}
-
-function wasRefused({ hotplugStatus }: BackendNodes): boolean {
-  return hotplugStatus === 'error' || hotplugStatus === 'busy';
 }
 
 function planUnheld(facts: DiskFacts, nodes: BackendNodes): Plan {

@@ -4,7 +4,7 @@
  * xen/io/xenbus.h, in the order that libxl and Linux' blkfront expect.
  */
 import { Failure } from '../base/failure.ts';
-import { type BackendNodes, XenbusState } from './backend-nodes.ts';
+import { type BackendNodes, wasRefused, XenbusState } from './backend-nodes.ts';
 import type { FrontendNodes, OfferedRing } from './frontend-nodes.ts';
 
 export interface RingFacts {
@@ -48,7 +48,12 @@ export function planRing(facts: RingFacts): RingPlan {
   }
   if (!nodes.online) return { because: 'the guest is asked to let go of it', step: undefined };
   if (facts.refusal !== undefined) return planRefused(facts, facts.refusal, nodes);
-  if (tap === 'nothing') return { because: 'its image is not open', step: { do: 'open' } };
+  if (tap === 'nothing') {
+    // libxl leaves the nodes of a failed hot attach: nobody expects that disk any more.
+    const because = 'its attach has failed; detach it, then attach it again';
+    if (wasRefused(nodes)) return { because, step: undefined };
+    return { because: 'its image is not open', step: { do: 'open' } };
+  }
   return planOpen(facts, nodes);
 }
 
@@ -64,8 +69,7 @@ function planRefused(facts: RingFacts, failure: Failure, nodes: BackendNodes): R
   const because = `wanted: absent, because ${failure.message}`;
   if (facts.tap === 'connected') return { because, step: { do: 'disconnect' } };
   if (facts.tap === 'open') return { because, step: { do: 'close' } };
-  const told = nodes.hotplugStatus === 'error' || nodes.hotplugStatus === 'busy';
-  return { because, step: told ? undefined : { do: 'refuse', failure } };
+  return { because, step: wasRefused(nodes) ? undefined : { do: 'refuse', failure } };
 }
 
 function planOpen(facts: RingFacts, nodes: BackendNodes): RingPlan {

@@ -70,6 +70,11 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
       facts({ tap: 'nothing', refusal: busy, nodes: nodes(2, true, 'busy') }),
       undefined,
     ],
+    [
+      'one that an earlier vbdd refused',
+      facts({ tap: 'nothing', nodes: nodes(2, true, 'busy') }),
+      undefined,
+    ],
     ['a late one', facts({ refusal: busy }), 'close'],
   ];
 for (const [what, given, expected] of rows) {
