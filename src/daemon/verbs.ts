@@ -12,7 +12,7 @@ import { vmBook } from '../backend/vm-book.ts';
 import { Failure } from '../base/failure.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { backendPath, type DiskKey, XenbusState } from '../disk/backend-nodes.ts';
-import type { NodeOptions } from '../disk/libxl-nodes.ts';
+import type { DiskKind, NodeOptions } from '../disk/libxl-nodes.ts';
 import { describeStep, planDisk } from '../disk/plan.ts';
 import { type DiskSpec, vbdScript, viaVbdScript } from '../disk/spec.ts';
 import { parseSpec } from '../disk/spec-parse.ts';
@@ -98,10 +98,10 @@ export async function attach(
   return daemon.disks.until(key, ATTACH_MS, (record) => record.published);
 }
 
-function placeOf(key: DiskKey, options: VerbOptions): NodeOptions {
-  const { domid, devid } = key;
+function placeOf({ domid, devid, kind }: DiskKey, options: VerbOptions): NodeOptions {
   const { scriptDir, ownDomid } = options;
-  return { domid, devid, kind: 'vbd', backendDomid: ownDomid, scriptDir };
+  // The table has disks of the kinds that hand one to a guest, and no others.
+  return { domid, devid, kind: kind as DiskKind, backendDomid: ownDomid, scriptDir };
 }
 
 /** What `attach` would do now, and why; nothing is changed. */
