@@ -16,7 +16,7 @@ import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { lookAtTarget } from './look.ts';
 import { openTarget } from './target.ts';
-import type { Tap } from './tap.ts';
+import type { OpenedImage, Tap } from './tap.ts';
 import type { VmBook } from './vm-book.ts';
 
 /** More steps than any disk needs from nothing to connected, or back. */
@@ -44,7 +44,7 @@ export async function reconcileRing(
     const { because, step } = planRing(facts);
     record.because = [because];
     if (step === undefined) return;
-    if (step.do === 'open' && !world.mayHold()) {
+    if (step.do === 'open' && !world.mayHold() && !wasOffered(record)) {
       record.because = ['those who hold something already are looked at first'];
       return;
     }
@@ -52,14 +52,28 @@ export async function reconcileRing(
       await carryOutRing(world, record, vms, step);
     } catch (thrown) {
       if (!(thrown instanceof Failure) || step.do === 'refuse') throw thrown;
-      // A guest that was served waits for the tap's successor; one that is new is told.
-      const isNew = record.nodes?.state === XenbusState.initialising;
-      if (!isNew && (thrown.kind === 'unavailable' || thrown.kind === 'timeout')) throw thrown;
-      record.refusal = thrown;
+      if (wasOffered(record) && isAway(thrown)) throw thrown;
+      const { params } = record.nodes ?? {};
+      // A store that was lost is no reason to refuse: then this throws, too.
+      await readNodes();
+      if (record.nodes?.params === params) record.refusal = thrown;
+      continue;
     }
     await readNodes();
   }
   world.log('error', `${record.path} does not come to rest: ${record.because.join(', ')}`);
+}
+
+/**
+ * True of a disk whose image some vbdd had opened and offered to the guest: it is held before new
+ * ones are, and waits for a tap that is away. One that is new is told.
+ */
+function wasOffered({ nodes }: DiskRecord): boolean {
+  return nodes?.hotplugStatus === 'connected';
+}
+
+function isAway({ kind }: Failure): boolean {
+  return kind === 'unavailable' || kind === 'timeout';
 }
 
 async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFacts> {
@@ -193,27 +207,56 @@ async function openImage(
   record: DiskRecord,
   vms: VmBook,
 ): Promise<void> {
-  const { nodes, key } = record;
+  const { nodes } = record;
   if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
-  const place = imageOfParams(nodes.params);
-  const member = await lookAndHold(world, record, vms, place.path);
   const name = tapName(record);
   try {
-    // An earlier vbdd may have had it opened: its guest goes on.
-    const known = await world.tap.find(name);
+    const place = imageOfParams(nodes.params);
+    const member = await lookAndHold(world, record, vms, place.path);
+    const known = await findOpened(world.tap, record);
     const writable = nodes.mode !== 'r';
     const wanted = { path: member.path, format: place.format, writable };
     const image = known?.image ?? (await world.tap.open(name, wanted));
     holdParents(world, record, member, image.files.slice(1), vms);
-    const { frontend } = pathsOf(record);
-    const again = (): void => world.callAgain(key);
-    const watch = await world.store.observe(`${frontend}/state`, again);
-    record.ring = { image, connected: known?.connected === true, watch };
+    await follow(world, record, image, known?.connected === true);
   } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    if (wasOffered(record)) {
+      if (isAway(thrown)) throw thrown;
+      const known = await world.tap.find(name);
+      if (known?.connected === true) {
+        const sentence = `its guest goes on, though ${thrown.message}`;
+        world.log('warning', sentence, logFields(record));
+        return follow(world, record, known.image, true);
+      }
+    }
     world.holdings.remove(record.path);
     await world.tap.close(name).catch(() => {});
     throw thrown;
   }
+}
+
+/** What an earlier vbdd had the tap open for this disk: its guest goes on. */
+async function findOpened(tap: Tap, record: DiskRecord): ReturnType<Tap['find']> {
+  const name = tapName(record);
+  const known = await tap.find(name);
+  if (known === undefined || wasOffered(record)) return known;
+  // It is of a disk that had this one's name before.
+  await tap.close(name);
+  return undefined;
+}
+
+/** From now on the guest is listened to. */
+async function follow(
+  world: DiskWorld,
+  record: DiskRecord,
+  image: OpenedImage,
+  connected: boolean,
+): Promise<void> {
+  const { frontend } = pathsOf(record);
+  const again = (): void => world.callAgain(record.key);
+  const watch = await world.store.observe(`${frontend}/state`, again);
+  record.ring = { image, connected, watch };
 }
 
 /** Between looking at the file and holding it nothing is awaited. */

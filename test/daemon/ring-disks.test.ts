@@ -1,18 +1,19 @@
 /** Disks that no kernel serves: vbdd and vbd-tap give guests of an embedded host images over rings. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
+import { detach } from '../../src/daemon/verbs.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
 import { startTestHost, type TestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
-import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
+import { startTestDaemon, type TestDaemon, XVDA } from './test-daemon.ts';
 
 const options = needsLoop();
 const SIZE_BYTES = 8 << 20;
@@ -22,8 +23,10 @@ interface Kit extends AsyncDisposable {
   readonly host: TestHost;
   readonly vbdd: TestDaemon;
   image(name: string, format: ImageFormat): string;
-  /** Ends vbdd, and starts another in its place. */
-  restart(): Promise<void>;
+  /** Ends vbdd, and starts another in its place, after what happens meanwhile. */
+  restart(meanwhile?: () => Promise<void>): Promise<void>;
+  /** What the tap has open. */
+  opened(): Promise<object[]>;
 }
 
 async function startKit(): Promise<Kit> {
@@ -50,10 +53,14 @@ async function startKit(): Promise<Kit> {
       createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
       return path;
     },
-    async restart() {
+    async restart(meanwhile) {
       await stop();
+      await meanwhile?.();
       client = openTap(tap.socket);
       vbdd = await startTestDaemon(host, { tap: client });
+    },
+    async opened() {
+      return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -93,8 +100,7 @@ for (const [format, qemus] of [
       });
       assert.match(said, /read 3145728\/3145728/);
       assert.doesNotMatch(said, /Pattern verification failed/);
-      const { disks } = await kit.tap.client.call<{ disks: object[] }>('GET', '/v1/status');
-      assert.deepEqual(disks, []);
+      assert.deepEqual(await kit.opened(), []);
       assert.equal(kit.vbdd.disks.records.size, 0);
     },
   );
@@ -157,6 +163,84 @@ for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
   });
 }
 
+for (const tapIsAway of [false, true]) {
+  const when = tapIsAway ? 'and the tap is away' : 'before anything is given';
+  test(`what a guest is served from is held when vbdd starts anew, ${when}`, options, async () => {
+    await using kit = await startKit();
+    const path = kit.image('a.img', 'raw');
+    const web = await kit.host.createGuest({ name: 'web', disks: [spec('raw', path)] });
+    const disk = await web.disk('xvda');
+    const other = `vdev=xvda,script=block-vbd,target=${path}`;
+    let asked: Promise<unknown> = Promise.resolve();
+    await kit.restart(async () => {
+      if (tapIsAway) await kit.tap.kill();
+      asked = assert.rejects(
+        kit.host.createGuest({ name: 'db', disks: [other] }),
+        /a\.img is in use by guest web \(domid 1\) as xvda for writing — /,
+      );
+      while ((await kit.host.store.directory('/local/domain/0/backend/vbd')) === undefined) {
+        await sleep(2);
+      }
+    });
+    await asked;
+    if (tapIsAway) await kit.tap.restart();
+    await disk.write(0, new Uint8Array(512).fill(7));
+    await web.shutdown();
+    await kit.vbdd.disks.settled();
+    assert.deepEqual(await kit.opened(), []);
+  });
+}
+
+test('a guest goes on when its image was renamed before vbdd starts anew', options, async () => {
+  await using kit = await startKit();
+  const path = kit.image('a.vhd', 'vhd');
+  const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
+  const disk = await guest.disk('xvda');
+  await kit.restart(async () => renameSync(path, `${path}.old`));
+  await disk.write(0, new Uint8Array(512).fill(7));
+  assert.match(kit.vbdd.lines.join('\n'), /its guest goes on, though .*a\.vhd does not exist/);
+  await guest.shutdown();
+  await kit.vbdd.disks.settled();
+  assert.deepEqual(await kit.opened(), []);
+});
+
+test(
+  'an image that an earlier disk of that name left open is not taken for its own',
+  options,
+  async () => {
+    await using kit = await startKit();
+    const [left, wanted] = [kit.image('left.vhd', 'vhd'), kit.image('wanted.vhd', 'vhd')];
+    const image = { path: left, format: 'vhd', writable: true };
+    await kit.tap.client.call('PUT', `/v1/disks/vbd3-1-${XVDA}`, image);
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', wanted)] });
+    await guest.disk('xvda');
+    const [opened] = await kit.opened();
+    assert.equal((opened as { path: string }).path, wanted);
+    await guest.destroy();
+  },
+);
+
+test(
+  'vbd detach lets the guest close a disk on a ring, and leaves nothing of it',
+  options,
+  async () => {
+    await using kit = await startKit();
+    const path = kit.image('a.vhd', 'vhd');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
+    await guest.disk('xvda');
+    const verbs = { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 };
+    await detach(kit.vbdd, verbs, 'web', 'xvda', false);
+    await kit.vbdd.disks.settled();
+    assert.equal(
+      await kit.host.store.read(`/local/domain/0/backend/vbd3/1/${XVDA}/state`),
+      undefined,
+    );
+    assert.deepEqual(await kit.opened(), []);
+    assert.equal(kit.vbdd.disks.records.size, 0);
+    await guest.destroy();
+  },
+);
+
 test('a disk without a tap is refused at once', options, async () => {
   await using host = await startTestHost();
   using client = openTap(join(host.dir, 'none.sock'));
@@ -182,6 +266,5 @@ test('a disk that is removed while it is attached leaves nothing', options, asyn
   assert.equal(await kit.host.store.directory('/local/domain/0/backend/vbd3'), undefined);
   await guest.destroy();
   await kit.vbdd.disks.settled();
-  const { disks } = await kit.tap.client.call<{ disks: object[] }>('GET', '/v1/status');
-  assert.deepEqual(disks, []);
+  assert.deepEqual(await kit.opened(), []);
 });

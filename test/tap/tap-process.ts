@@ -16,6 +16,8 @@ export interface TapProcess extends AsyncDisposable {
   readonly socket: string;
   readonly client: Client;
   readonly pid: number;
+  /** Ends it at once, as a crash does. */
+  kill(): Promise<void>;
   /** Ends it at once, as a crash does, and starts a successor. */
   killAndRestart(): Promise<void>;
   /** Ends it in order, and starts a successor. */
@@ -42,6 +44,7 @@ export async function startTapProcess(): Promise<TapProcess> {
     get pid() {
       return child.pid ?? 0;
     },
+    kill: () => end('SIGKILL'),
     async killAndRestart() {
       await end('SIGKILL');
       child = await start(args);
