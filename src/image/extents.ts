@@ -22,8 +22,14 @@ export type ExtentKind = (typeof ExtentKind)[keyof typeof ExtentKind];
 export const Codec = { none: 0, zlib: 1, deflate: 2, zstd: 3 } as const;
 export type Codec = (typeof Codec)[keyof typeof Codec];
 
+/** The page of metadata that mapping or planning stopped for: file -1 when it did not. */
+export interface PageNeed {
+  needFile: number;
+  needAt: number;
+}
+
 /** One value per extent at the same index of each list; the first `count` are valid. */
-export interface Extents {
+export interface Extents extends PageNeed {
   count: number;
   readonly capacity: number;
   readonly kind: Uint8Array;
@@ -43,9 +49,6 @@ export interface Extents {
   readonly depth: Uint8Array;
   /** What `depth` is given to extents that are added now; a child raises it around its parent's map. */
   currentDepth: number;
-  /** The page of metadata that mapping stopped for: file -1 when it did not. */
-  needFile: number;
-  needAt: number;
 }
 
 export function createExtents(capacity = 64): Extents {
@@ -139,8 +142,8 @@ export function addCompressed(
   return true;
 }
 
-/** Says which page of metadata must be read before mapping can go on. */
-export function needPage(out: Extents, file: number, at: number): void {
+/** Says which page of metadata must be read before mapping, or planning, can go on. */
+export function needPage(out: PageNeed, file: number, at: number): void {
   out.needFile = file;
   out.needAt = at;
 }

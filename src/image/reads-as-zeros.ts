@@ -1,5 +1,5 @@
 /** Whether a range of a disk reads as zeros by its map alone: then nothing has to hide it. */
-import { createExtents, ExtentKind, resetExtents } from './extents.ts';
+import { createExtents, ExtentKind, needPage, resetExtents } from './extents.ts';
 import type { Image } from './image.ts';
 import type { Steps } from './steps.ts';
 
@@ -25,8 +25,7 @@ export function readsAsZeros(
       if (kind !== ExtentKind.zero && kind !== ExtentKind.absent) return false;
     }
     if (below.needFile >= 0) {
-      out.needFile = below.needFile;
-      out.needAt = below.needAt;
+      needPage(out, below.needFile, below.needAt);
       return undefined;
     }
   }

@@ -2,6 +2,7 @@
  * What is to be done, in this order, so that a write, a zeroing or a flush has happened: a plan
  * that a format makes and the engine carries out. A list that is used again and again.
  */
+import type { PageNeed } from './extents.ts';
 
 export const StepKind = {
   /** Bytes of the request, from `from` on, to the file. */
@@ -20,7 +21,7 @@ export const StepKind = {
 export type StepKind = (typeof StepKind)[keyof typeof StepKind];
 
 /** One value per step at the same index of each list; the first `count` are valid. */
-export interface Steps {
+export interface Steps extends PageNeed {
   count: number;
   kind: Uint8Array;
   file: Int32Array;
@@ -33,9 +34,6 @@ export interface Steps {
   /** Bytes of the puts. */
   scratch: Uint8Array;
   scratchBytes: number;
-  /** The page of metadata that planning stopped for: file -1 when it did not. */
-  needFile: number;
-  needAt: number;
 }
 
 export function createSteps(): Steps {

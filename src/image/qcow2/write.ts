@@ -5,6 +5,7 @@
  * has no such mark, and gets one barrier more.
  */
 import { Failure } from '../../base/failure.ts';
+import { needPage } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
 import { planClusters, planRelease, readPlanned } from './refcounts.ts';
@@ -84,8 +85,7 @@ export function planChange(
     const pageAt = pageOf(entryAt);
     const found = image.files.find(image.file, pageAt);
     if (found < 0) {
-      out.needFile = image.file;
-      out.needAt = pageAt;
+      needPage(out, image.file, pageAt);
       return 0;
     }
     page = found + (entryAt - pageAt);

@@ -1,4 +1,5 @@
 /** What has to be done so that bytes are written to a dynamic or differencing VHD. */
+import { needPage } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { takePlace } from '../places.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
@@ -141,8 +142,7 @@ function hasPages(vhd: Dynamic, place: number, bit: number, end: number, out: St
   for (let at = bit; at < end;) {
     const pageAt = pageOfBit(place, at);
     if (vhd.files.find(vhd.file, pageAt) < 0) {
-      out.needFile = vhd.file;
-      out.needAt = pageAt;
+      needPage(out, vhd.file, pageAt);
       return false;
     }
     at = lastBitOfPage(place, pageAt, end);

@@ -1,5 +1,6 @@
 /** What has to be done so that bytes are written to a VHDX's disk. */
 import { isSet, runEnd, setBits } from '../bits.ts';
+import { needPage } from '../extents.ts';
 import { takePlace } from '../places.ts';
 import { addBarrier, addCopy, addData, addZero, type Steps } from '../steps.ts';
 import { BlockState, MIB } from './layout.ts';
@@ -158,8 +159,7 @@ function hasPages(vhdx: Vhdx, bitmap: number, bit: number, end: number, out: Ste
   for (let at = bit; at < end;) {
     const pageAt = pageOfBit(bitmap, at);
     if (vhdx.files.find(vhdx.file, pageAt) < 0) {
-      out.needFile = vhdx.file;
-      out.needAt = pageAt;
+      needPage(out, vhdx.file, pageAt);
       return false;
     }
     at = endOfPage(bitmap, pageAt, end);

@@ -4,6 +4,7 @@
  * that makes it seen. Space is given back by punching holes, so no grain is ever used twice.
  */
 import { Failure } from '../../base/failure.ts';
+import { needPage } from '../extents.ts';
 import { PAGE_BYTES } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addResize, addZero, type Steps } from '../steps.ts';
 import { plainGrains } from './grains.ts';
@@ -105,8 +106,7 @@ function planGrains(
     const pageAt = pageOf(entryAt);
     const page = image.files.find(grains.file, pageAt);
     if (page < 0) {
-      out.needFile = grains.file;
-      out.needAt = pageAt;
+      needPage(out, grains.file, pageAt);
       return 0;
     }
     entry = page + (entryAt - pageAt);
