@@ -47,26 +47,38 @@ export async function settle(play: Play, model: Model): Promise<void> {
 async function whatIsWrong(play: Play, model: Model): Promise<string | undefined> {
   const { site } = play;
   const dump = await dumpDisks(site.host.store, site.dir);
-  // First, for it finds out whose devices were lost.
-  const nodesAreWrong = wrongNodes(play, model, dump);
   // What a killed vbdd had freed may be anybody's now.
-  const broken = [...model.disks.values()].filter(
-    ({ holder, state, leaving }) =>
-      !isForeign(holder) && (state === 'broken' || (leaving && state === 'shaky')),
+  const lost = new Set(
+    [...model.disks.values()].flatMap((disk) => {
+      const found = nodesOf(play, dump, disk);
+      return found !== undefined && isLost(play, model, disk, found) ? [found] : [];
+    }),
   );
-  const lost = new Set(broken.map((disk) => nodesOf(play, dump, disk)));
   const sound = dump.filter((disk) => !lost.has(disk));
   const [share] = forbiddenShares(sound);
   if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
   const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
   if (bug !== undefined) assert.fail(bug);
-  return nodesAreWrong ?? wrongLoops(play, model) ?? wrongOpens(play, model, sound);
+  const wrong = wrongNodes(play, model, dump) ?? wrongLoops(play, model);
+  return wrong ?? wrongOpens(play, model, dump, sound);
 }
 
 function nodesOf(play: Play, dump: readonly DumpedDisk[], disk: Disk): DumpedDisk | undefined {
   const domid = isForeign(disk.holder) ? undefined : play.guests.get(disk.holder)?.domid;
   const devid = parseVdev(disk.vdev).number;
   return dump.find((each) => each.domid === domid && each.devid === devid);
+}
+
+/**
+ * Its vbdd was killed before its backend opened the device: no file of ours is behind it now, or
+ * someone else has the number, perhaps on that very file.
+ */
+function isLost(play: Play, model: Model, disk: Disk, found: DumpedDisk): boolean {
+  if (disk.state === 'broken') return true;
+  const isTaken = [...play.foreign.values()].some(({ path }) => path === deviceOf(found));
+  // What no backend uses is free when its vbdd stops: the kernel may take a moment for it.
+  const isLoose = disk.state === 'shaky' || (disk.state === 'unused' && !model.vbdd);
+  return isLoose && (found.tag === undefined || isTaken);
 }
 
 /** The disks that guests have and use. */
@@ -87,11 +99,7 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     left.delete(found);
     const { nodes, tag } = found;
     if (nodes['hotplug-status'] !== 'connected' || nodes['online'] !== '1') return says;
-    if (disk.state === 'broken') continue;
-    // Its vbdd was killed before its backend opened the device: no file of ours is behind it now,
-    // or someone else has the number, perhaps on that very file.
-    const isTaken = [...play.foreign.values()].some(({ path }) => path === deviceOf(found));
-    if (disk.state === 'shaky' && (tag === undefined || isTaken)) {
+    if (isLost(play, model, disk, found)) {
       disk.state = 'broken';
       continue;
     }
@@ -130,13 +138,18 @@ function wrongLoops({ site, foreign }: Play, model: Model): string | undefined {
 }
 
 /** vbdd has each device that it gave open once, and nothing else of the folder. */
-function wrongOpens(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
+function wrongOpens(
+  play: Play,
+  model: Model,
+  dump: readonly DumpedDisk[],
+  sound: readonly DumpedDisk[],
+): string | undefined {
   const { site, foreign } = play;
   if (!model.vbdd) return undefined;
   const lingering = [...model.disks.values()].filter((disk) => mayLinger(model, disk));
   const domids = lingering.map(({ holder }) => guestAt(play, holder).domid);
   const left = dump.filter(({ domid }) => domids.includes(domid)).map(deviceOf);
-  const given = dump.filter((disk) => isOurs(disk) && !left.includes(deviceOf(disk)));
+  const given = sound.filter((disk) => isOurs(disk) && !left.includes(deviceOf(disk)));
   const open = openPaths(site.vbdd.pid, site.dir);
   for (const path of left) open.delete(path);
   if (site.vbdd.pid === 'self') {
