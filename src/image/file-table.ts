@@ -15,7 +15,7 @@ import {
   type PageCache,
 } from './page-cache.ts';
 
-export { PAGE_BYTES } from './page-cache.ts';
+export { PAGE_BYTES, pageOf } from './page-cache.ts';
 
 export interface FileTable extends Disposable {
   /** Takes over an open file; its number is its own until it is closed. */

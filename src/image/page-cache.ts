@@ -6,6 +6,11 @@
 /** Entries of metadata tables never cross a page: they are aligned to their size. */
 export const PAGE_BYTES = 4096;
 
+/** Where the page begins that byte `at` of a file is in. */
+export function pageOf(at: number): number {
+  return Math.floor(at / PAGE_BYTES) * PAGE_BYTES;
+}
+
 export interface PageCache {
   /** The pages, one after another: slot `n` is at byte `n * PAGE_BYTES`. */
   pages: Uint8Array;

@@ -3,7 +3,7 @@ import { Failure } from '../../base/failure.ts';
 import { struct, u16be, u32be, u64be, u8 } from '../../base/struct.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { addCompressed, addExtent, Codec, ExtentKind, needPage, type Extents } from '../extents.ts';
-import { PAGE_BYTES, type FileTable } from '../file-table.ts';
+import { pageOf, type FileTable } from '../file-table.ts';
 import type { Format, OpenContext } from '../formats.ts';
 import type { CheckReport, Image } from '../image.ts';
 
@@ -119,7 +119,7 @@ function mapDisk(image: Qcow1, at: number, lengthBytes: number, out: Extents): n
       if (!addExtent(out, kind, covered, -1, 0)) return done;
     } else {
       const entryAt = l2At + (cluster % entriesPerL2) * 8;
-      const pageAt = Math.floor(entryAt / PAGE_BYTES) * PAGE_BYTES;
+      const pageAt = pageOf(entryAt);
       const page = files.find(file, pageAt);
       if (page < 0) {
         needPage(out, file, pageAt);

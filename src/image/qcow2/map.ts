@@ -1,12 +1,11 @@
 /** Where the bytes of a qcow2 image live. Pure: allocates nothing, names the pages it needs. */
 import { addCompressed, addExtent, Codec, ExtentKind, needPage, type Extents } from '../extents.ts';
-import { PAGE_BYTES } from '../file-table.ts';
+import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { mapParent } from '../map-parent.ts';
 import {
   hasSubclusters,
   l2At,
   newEntry,
-  pageOf,
   readEntry,
   State,
   SUBCLUSTERS,

@@ -1,5 +1,5 @@
 /** An open qcow2 image: its tables, and what their entries say. */
-import { PAGE_BYTES, type FileTable } from '../file-table.ts';
+import type { FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
 import type { Head } from './header.ts';
 
@@ -162,10 +162,6 @@ export function putU32(view: Uint8Array, at: number, value: number): void {
 export function putEntry(view: Uint8Array, from: number, at: number, isOwn: boolean): void {
   putU32(view, from, Math.floor(at / 2 ** 32) + (isOwn ? OWN_BIT : 0));
   putU32(view, from + 4, at % 2 ** 32);
-}
-
-export function pageOf(at: number): number {
-  return Math.floor(at / PAGE_BYTES) * PAGE_BYTES;
 }
 
 export function roundUp(value: number, step: number): number {

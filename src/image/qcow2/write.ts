@@ -6,7 +6,7 @@
  */
 import { Failure } from '../../base/failure.ts';
 import { needPage } from '../extents.ts';
-import { PAGE_BYTES } from '../file-table.ts';
+import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
 import { planClusters, planRelease, readPlanned } from './refcounts.ts';
 import { planFirstAllocation, planFirstWrite } from './session.ts';
@@ -15,7 +15,6 @@ import {
   isOwnL2,
   l2At,
   newEntry,
-  pageOf,
   putEntry,
   putU32,
   readEntry,

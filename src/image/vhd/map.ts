@@ -1,6 +1,6 @@
 /** Where the bytes of a dynamic or differencing VHD live. */
 import { addExtent, ExtentKind, needPage, type Extents } from '../extents.ts';
-import { PAGE_BYTES } from '../file-table.ts';
+import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { isSet, runEnd } from '../bits.ts';
 import { mapParent } from '../map-parent.ts';
 import {
@@ -90,7 +90,7 @@ function mapBySector(
 
 /** The page that holds the bit of a sector of the bitmap that begins at byte `place`. */
 export function pageOfBit(place: number, sector: number): number {
-  return Math.floor((place + (sector >>> 3)) / PAGE_BYTES) * PAGE_BYTES;
+  return pageOf(place + (sector >>> 3));
 }
 
 /** No bit from here on is in that page, or is asked for. */

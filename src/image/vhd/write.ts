@@ -1,6 +1,6 @@
 /** What has to be done so that bytes are written to a dynamic or differencing VHD. */
 import { needPage } from '../extents.ts';
-import { PAGE_BYTES } from '../file-table.ts';
+import { pageOf } from '../file-table.ts';
 import { takePlace } from '../places.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
 import { isSet, runEnd, setBits } from '../bits.ts';
@@ -191,7 +191,7 @@ function putBits(vhd: Dynamic, place: number, bit: number, end: number, out: Ste
   for (let at = bit; at < end;) {
     const sector = Math.floor(at / bitsOfSector);
     const sectorAt = place + sector * SECTOR_BYTES;
-    const pageAt = Math.floor(sectorAt / PAGE_BYTES) * PAGE_BYTES;
+    const pageAt = pageOf(sectorAt);
     const base = vhd.files.find(vhd.file, pageAt) + sectorAt - pageAt;
     const from = addPut(out, vhd.file, sectorAt, SECTOR_BYTES);
     out.scratch.set(vhd.files.pages.subarray(base, base + SECTOR_BYTES), from);

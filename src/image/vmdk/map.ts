@@ -1,12 +1,11 @@
 /** Where the bytes of a VMDK live. Pure: allocates nothing, names the pages it needs. */
 import { addCompressed, addExtent, Codec, ExtentKind, needPage, type Extents } from '../extents.ts';
-import { PAGE_BYTES, type FileTable } from '../file-table.ts';
+import { PAGE_BYTES, pageOf, type FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
 import { mapParent } from '../map-parent.ts';
 import {
   EntryForm,
   entryBytes,
-  pageOf,
   partAt,
   PartKind,
   Place,

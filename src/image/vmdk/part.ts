@@ -2,7 +2,6 @@
  * The stretches that a VMDK's disk is put together from (its «extents», one line of the descriptor
  * each), and how the grains of those that have them are found.
  */
-import { PAGE_BYTES } from '../file-table.ts';
 import type { ExtentAccess, ExtentType } from './descriptor.ts';
 
 export const PartKind = {
@@ -103,11 +102,6 @@ export function tableAt(grains: Grains, table: number): number {
 /** Where the second copy of a table is; 0 when there is none. */
 export function redundantTableAt(grains: Grains, table: number): number {
   return grains.redundant === undefined ? 0 : u32(grains.redundant, table * 4) * 512;
-}
-
-/** The page of the file that byte `at` of it is in. */
-export function pageOf(at: number): number {
-  return Math.floor(at / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /** How many bytes an entry of a table takes. */

@@ -5,12 +5,11 @@
  */
 import { Failure } from '../../base/failure.ts';
 import { needPage } from '../extents.ts';
-import { PAGE_BYTES } from '../file-table.ts';
+import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addResize, addZero, type Steps } from '../steps.ts';
 import { plainGrains } from './grains.ts';
 import type { Mapped } from './map.ts';
 import {
-  pageOf,
   partAt,
   PartKind,
   Place,
