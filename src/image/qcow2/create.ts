@@ -1,5 +1,6 @@
 /** New qcow2 images: header, refcounts of what is there, and an empty first-level table. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { parseSize } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { CreateContext, CreateOption } from '../formats.ts';
@@ -11,7 +12,7 @@ import {
   QCOW_MAGIC,
   V2_HEADER_BYTES,
 } from './header.ts';
-import { putEntry, putU32, roundUp } from './tables.ts';
+import { putEntry, putU32 } from './tables.ts';
 
 const onOff = ['on', 'off'] as const;
 

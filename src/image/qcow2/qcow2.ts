@@ -1,5 +1,6 @@
 /** qemu's disk images, versions 2 and 3. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
 import type { Image, ImageInfo, Snapshots } from '../image.ts';
@@ -19,7 +20,7 @@ import {
   storedSnapshot,
   storedSnapshots,
 } from './snapshots.ts';
-import { roundUp, type Qcow2 } from './tables.ts';
+import type { Qcow2 } from './tables.ts';
 import { Change, planChange } from './write.ts';
 
 export const qcow2: Format = {

@@ -1,8 +1,9 @@
 /** How often each cluster of a qcow2 file is used, and giving out new ones at its end. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { addBarrier, addPut, addResize, StepKind, type Steps } from '../steps.ts';
 import { Header } from './header.ts';
-import { entryOffset, putEntry, putU32, roundUp, type Qcow2 } from './tables.ts';
+import { entryOffset, putEntry, putU32, type Qcow2 } from './tables.ts';
 
 /** Files grow by at least so much at once; what was not used is cut off at the end of the session. */
 const GROWTH_BYTES = 4 * 2 ** 20;

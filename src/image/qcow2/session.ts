@@ -1,5 +1,6 @@
 /** What a qcow2 image has to be told before it is written, and when it is closed. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { addBarrier, addPut, addResize, type Steps } from '../steps.ts';
 import {
   Autoclear,
@@ -11,7 +12,7 @@ import {
   readLayout,
 } from './header.ts';
 import { hasBlock, perBlock, planBlock, planCount, planGrowth } from './refcounts.ts';
-import { putU32, roundUp, type Qcow2 } from './tables.ts';
+import { putU32, type Qcow2 } from './tables.ts';
 
 const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
 

@@ -3,6 +3,7 @@
  * carried out whole before anything else is planned.
  */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import type { Snapshot } from '../image.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
 import { Header, readLayout, SnapshotEntry } from './header.ts';
@@ -14,7 +15,6 @@ import {
   putEntry,
   putU32,
   readEntry,
-  roundUp,
   State,
   u32,
   type Qcow2,

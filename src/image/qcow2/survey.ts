@@ -1,17 +1,9 @@
 /** Counts how often each cluster of a qcow2 file is used, by walking all that uses one. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { Autoclear, BitmapEntry, readLayout, SnapshotEntry } from './header.ts';
 import { readPlanned } from './refcounts.ts';
-import {
-  entryOffset,
-  newEntry,
-  OWN_BIT,
-  readEntry,
-  roundUp,
-  State,
-  u32,
-  type Qcow2,
-} from './tables.ts';
+import { entryOffset, newEntry, OWN_BIT, readEntry, State, u32, type Qcow2 } from './tables.ts';
 
 /** Something that is found many times is told once. */
 export interface Tally {

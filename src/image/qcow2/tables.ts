@@ -163,7 +163,3 @@ export function putEntry(view: Uint8Array, from: number, at: number, isOwn: bool
   putU32(view, from, Math.floor(at / 2 ** 32) + (isOwn ? OWN_BIT : 0));
   putU32(view, from + 4, at % 2 ** 32);
 }
-
-export function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
-}

@@ -1,10 +1,11 @@
 /** What is wrong with a VMDK's own metadata, and what mends it. */
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { CheckReport, Finding } from '../image.ts';
 import { addPut, addResize, addZero, type Steps } from '../steps.ts';
 import { readHead } from './grains.ts';
-import { EntryForm, roundUp, u32, type Grains, type Part } from './part.ts';
+import { EntryForm, u32, type Grains, type Part } from './part.ts';
 import { planClosed } from './session.ts';
 import { headerEnd, surveyGrains, tableCopy, type Survey, type Tally } from './survey.ts';
 import { GRAIN_MARKER_BYTES } from './sparse-header.ts';

@@ -1,6 +1,7 @@
 /** New VMDKs: their descriptor, and one or many files of grains or of plain bytes. */
 import { basename, extname } from 'node:path';
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { CreateContext } from '../formats.ts';
@@ -14,7 +15,7 @@ import {
   type Subformat,
   subformats,
 } from './descriptor-write.ts';
-import { putU32, roundUp, tableCount } from './part.ts';
+import { putU32, tableCount } from './part.ts';
 import { SparseFlag, SparseHeader } from './sparse-header.ts';
 import { createStream } from './stream-write.ts';
 

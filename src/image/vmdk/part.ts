@@ -177,7 +177,3 @@ export function tableCount(
 ): number {
   return Math.ceil(lengthBytes / (grainBytes * entriesPerTable));
 }
-
-export function roundUp(value: number, step: number): number {
-  return Math.ceil(value / step) * step;
-}

@@ -1,20 +1,12 @@
 /** Another size for a VMDK that is one file of grains, or a descriptor with one flat file. */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { FileTable } from '../file-table.ts';
 import { addBarrier, addPut, addResize, addZero, type Steps } from '../steps.ts';
 import { parseDescriptor, type Span } from './descriptor.ts';
 import { readHead } from './grains.ts';
-import {
-  PartKind,
-  placeOf,
-  putU32,
-  tableAt,
-  tableCount,
-  type Grains,
-  type Part,
-  roundUp,
-} from './part.ts';
+import { PartKind, placeOf, putU32, tableAt, tableCount, type Grains, type Part } from './part.ts';
 import { planFirstAllocation, planFirstWrite, type Session } from './session.ts';
 import { SparseHeader } from './sparse-header.ts';
 import type { Written } from './write.ts';

@@ -2,11 +2,12 @@
  * Streams whose tables are behind their grains: the footer that says where, and what can still be
  * known when a transfer broke off before it.
  */
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { plainGrains, readHead } from './grains.ts';
 import { mostStoredBytes } from './map.ts';
-import { EntryForm, roundUp, type Grains } from './part.ts';
+import { EntryForm, type Grains } from './part.ts';
 import {
   corrupt,
   DIRECTORY_AT_END,

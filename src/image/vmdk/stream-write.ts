@@ -4,6 +4,7 @@
  */
 import { basename } from 'node:path';
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { Codec } from '../extents.ts';
@@ -17,7 +18,7 @@ import {
   sparseValues,
   subformats,
 } from './descriptor-write.ts';
-import { putU32, roundUp, tableCount } from './part.ts';
+import { putU32, tableCount } from './part.ts';
 import {
   DEFLATE,
   DIRECTORY_AT_END,

@@ -2,6 +2,7 @@
  * Reads every table of a file of grains: what is used, what is wrong, and where the file truly
  * ends. For checks, and before a file that was not closed in order is written again.
  */
+import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { FileTable } from '../file-table.ts';
@@ -17,7 +18,6 @@ import {
   tableCount,
   type Grains,
   type Part,
-  roundUp,
 } from './part.ts';
 
 /** What a used stretch of the file holds; its length follows from it. */

@@ -4,6 +4,7 @@
  * that makes it seen. Space is given back by punching holes, so no grain is ever used twice.
  */
 import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
 import { needPage } from '../extents.ts';
 import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addResize, addZero, type Steps } from '../steps.ts';
@@ -19,7 +20,6 @@ import {
   tableAt,
   type Grains,
   type Part,
-  roundUp,
 } from './part.ts';
 import { planFirstAllocation, planFirstWrite, type Session } from './session.ts';
 
