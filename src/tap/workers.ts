@@ -1,7 +1,6 @@
 /** The tap's workers as its main thread sees them: orders go to whichever has the disk. */
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { Failure } from '../base/failure.ts';
+import { Failure, isFailureKind } from '../base/failure.ts';
 import { createEventFd, signalEventFd } from '../sys/wait.ts';
 import type {
   AnswerMessage,
@@ -30,7 +29,7 @@ interface Hand {
   readonly disks: Set<DiskName>;
   ask<K extends OrderKind>(kind: K, order: Orders[K]['order']): Promise<Orders[K]['answer']>;
   readonly failed: Promise<never>;
-  readonly ended: Promise<unknown>;
+  readonly ended: Promise<void>;
 }
 
 export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd'>): Workers {
@@ -67,7 +66,8 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
     },
     failed: Promise.race(hands.map(({ failed }) => failed)),
     async [Symbol.asyncDispose]() {
-      await Promise.all(hands.map((hand) => hand.ask('stop', {})));
+      // One that has failed is told of by `failed`, and has nothing to stop any more.
+      await Promise.allSettled(hands.map((hand) => hand.ask('stop', {})));
       await Promise.all(hands.map(({ ended }) => ended));
     },
   };
@@ -86,11 +86,13 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
     else asked?.reject(new Failure(failure.kind, failure.message, failure.facts));
   });
   const failed = Promise.withResolvers<never>();
-  worker.on('error', failed.reject);
+  const ended = Promise.withResolvers<void>();
+  worker.on('error', (thrown) => failed.reject(asThrown(thrown)));
+  worker.on('exit', () => ended.resolve());
   return {
     disks: new Set(),
     failed: failed.promise,
-    ended: once(worker, 'exit'),
+    ended: ended.promise,
     async ask(kind, order) {
       lastId += 1;
       const asked = Promise.withResolvers<unknown>();
@@ -100,4 +102,10 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
       return (await Promise.race([asked.promise, failed.promise])) as never;
     },
   };
+}
+
+/** What a worker threw, whose class does not cross over to us. */
+function asThrown(thrown: unknown): unknown {
+  if (!(thrown instanceof Error && 'kind' in thrown && isFailureKind(thrown.kind))) return thrown;
+  return new Failure(thrown.kind, thrown.message, {}, thrown);
 }

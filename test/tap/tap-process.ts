@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Client, openClient } from '../../src/cli/client.ts';
 
-const program = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
+export const tapProgram: string = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
 
 export interface TapProcess extends AsyncDisposable {
   readonly folder: string;
@@ -61,7 +61,7 @@ export async function startTapProcess(): Promise<TapProcess> {
 }
 
 async function start(args: readonly string[]): Promise<ChildProcess> {
-  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(tapProgram, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   const said: string[] = [];
   for await (const line of createInterface({ input: child.stderr })) {
     said.push(line);

@@ -1,13 +1,24 @@
 /** vbd-tap as a process: disks are opened, connected and let go of; it may be killed under load. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
-import { startTapProcess, type TapProcess } from './tap-process.ts';
+import { startTapProcess, tapProgram, type TapProcess } from './tap-process.ts';
 
 const SECTORS = 4096;
 const [abi] = abis;
@@ -166,3 +177,17 @@ for (const how of ['killAndRestart', 'restart'] as const) {
     }
   });
 }
+
+const xen = existsSync('/dev/xen/gntdev') && 'this is a Xen host';
+test('without Xen it ends, and says why in one line', { skip: xen }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-tap-'));
+  const args = ['--socket', join(folder, 'tap.sock')];
+  const ended = promisify(execFile)(tapProgram, args, { timeout: 20_000 });
+  const sentence = '/dev/xen/gntdev cannot be opened — run it as root on a Xen host';
+  await assert.rejects(ended, ({ code, stderr }: { code: number; stderr: string }) => {
+    assert.equal(code, 1);
+    assert.match(stderr, new RegExp(`\\nvbd-tap: ${sentence}[^\\n]*\\n$`));
+    return true;
+  });
+  rmSync(folder, { recursive: true });
+});
