@@ -10,6 +10,7 @@ import { type Log, oneLine } from '../base/log.ts';
 import { O, openFd, type Fd } from '../sys/fd.ts';
 import { lockRange } from '../sys/file.ts';
 import { isErrno, mkfifo } from '../sys/ffi.ts';
+import { makeRunFolder } from '../tap/control-server.ts';
 import type { DiskTable } from './disk-table.ts';
 
 export interface RunFolder extends Disposable {
@@ -19,11 +20,11 @@ export interface RunFolder extends Disposable {
 
 /**
  * Takes the folder for this vbdd alone, without what an earlier one left in it.
- * @throws Failure exists when another vbdd has it
+ * @throws Failure exists when another vbdd has it; denied
  */
 export function openRunFolder(folder: string): RunFolder {
   using stack = new DisposableStack();
-  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  makeRunFolder(folder);
   const lock = stack.use(openFd(join(folder, 'lock'), O.RDWR | O.CREAT, 0o600));
   if (!lockRange(lock.number, 'exclusive', 0, 1)) {
     throw new Failure('exists', `another vbdd works in ${folder} — stop it, or use --socket`);

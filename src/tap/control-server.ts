@@ -1,5 +1,5 @@
 /** Serves a program's control API on a unix socket of mode 0600, to its own user and root. */
-import { chmodSync, mkdirSync, unlinkSync } from 'node:fs';
+import { accessSync, chmodSync, constants, mkdirSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -72,8 +72,23 @@ async function listen(server: Server, path: string): Promise<void> {
   }
 }
 
+/**
+ * Makes the folder that a program works in, where it is not there yet.
+ * @throws Failure denied
+ */
+export function makeRunFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    accessSync(folder, constants.W_OK);
+  } catch (thrown) {
+    const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : 'unknown';
+    const sentence = `${folder} cannot be worked in (${code}) — run as root, or use --socket`;
+    throw new Failure('denied', sentence, { path: folder }, thrown);
+  }
+}
+
 async function clearStaleSocket(name: string, path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  makeRunFolder(dirname(path));
   if (await isAnswered(path)) {
     throw new Failure('exists', `another ${name} answers at ${path} — stop it, or use --socket`);
   }

@@ -1,12 +1,12 @@
 /** vbd-tap: the data plane as a process, in the foreground until SIGTERM. It knows no xenstore. */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog } from '../base/log.ts';
 import { tapApi } from './control.ts';
-import { serveControl } from './control-server.ts';
+import { makeRunFolder, serveControl } from './control-server.ts';
 import { startWorkers } from './workers.ts';
 
 const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--guests DIR] [--version]
@@ -46,7 +46,7 @@ async function main(): Promise<void> {
   const log = lineLog((line) => process.stderr.write(line), journal, 'info');
 
   const runFolder = dirname(socket);
-  mkdirSync(runFolder, { recursive: true, mode: 0o755 });
+  makeRunFolder(runFolder);
   await using workers = startWorkers(count, { guestsFolder: guests, runFolder });
   const app = tapApi(workers, version);
   await using _control = await serveControl('vbd-tap', app, socket, log);

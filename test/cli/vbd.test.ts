@@ -246,6 +246,7 @@ const starts: [args: string[], sentence: RegExp][] = [
     ['--config', '/nonexistent'],
     /^vbdd: cannot read \/nonexistent — check the path of --config\n$/,
   ],
+  [['--socket', '/dev/null/a'], /^vbdd: \/dev\/null cannot be worked in \(EEXIST\) — run as root/],
   [['--store', '/nonexistent'], /^vbdd: there is no xenstore at \/nonexistent — /],
 ];
 for (const [args, sentence] of starts) {
