@@ -49,7 +49,7 @@ export function newFiles(overwrite: boolean, requireUnused: (path: string) => vo
         if (!overwrite) throw existsAlready(path);
       }
       if (there !== undefined) requireUnused(path);
-      else if (path === '' || path.endsWith('/')) {
+      if (there === undefined && (path === '' || path.endsWith('/'))) {
         throw new Failure('invalid', `'${path}' names no file — say what the new one is called`);
       }
       const file = isDevice ? undefined : guarded(path, () => nameless(path, there !== undefined));
