@@ -1,10 +1,10 @@
 /** A guest's disk over a shared ring: what its programs ask for, as requests that the ring can hold. */
 import { Socket } from 'node:net';
+import { SECTOR_BYTES } from '../base/units.ts';
 import { duplicateFd } from '../sys/fd.ts';
 import type { BlockRequest, RingFrontend } from './ring-frontend.ts';
 import type { DiskRequest, DiskResponse, DiskStatus, Ring } from './rings.ts';
 
-const SECTOR_BYTES = 512;
 const statuses: Readonly<Record<string, DiskStatus>> = { '0': 'ok', '-2': 'unsupported' };
 
 /** Serves requests over the frontend's ring until it is disposed, and the frontend with it. */
