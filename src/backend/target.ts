@@ -96,7 +96,7 @@ const openErrors: Readonly<Record<string, readonly [Failure['kind'], string]>> =
   ENOTDIR: ['not-found', 'does not exist: a part of the path is not a directory — check the path'],
   ELOOP: ['invalid', 'is a loop of symbolic links — give the path of the file itself'],
   ENAMETOOLONG: ['invalid', 'is too long a path — give a shorter one'],
-  EACCES: ['denied', 'may not be opened — vbdd needs permission to it'],
+  EACCES: ['denied', 'may not be opened — run as root, or change its permissions'],
   EPERM: ['denied', 'may not be opened so — is it immutable (lsattr)?'],
   EROFS: ['denied', 'is on a read-only file system — attach it with access=r'],
   ETXTBSY: ['in-use', 'is being executed — it cannot be written'],
