@@ -165,7 +165,7 @@ export async function detach(
 /**
  * Makes a disk as large as its file is, after growing the file to `sizeBytes` where that is given.
  * @returns the disk's new size in bytes
- * @throws Failure invalid when the file would shrink; unsupported for a device
+ * @throws Failure invalid when the file would shrink; unsupported for a device, and for a ring
  */
 export async function resize(
   daemon: Daemon,
@@ -173,7 +173,11 @@ export async function resize(
   vdev: string,
   sizeBytes: number | undefined,
 ): Promise<number> {
-  const { held, key, path } = await findDisk(daemon, guest, vdev);
+  const { held, key, path, ring } = await findDisk(daemon, guest, vdev);
+  if (ring !== undefined) {
+    const advice = 'detach it, resize the image, attach it again';
+    throw new Failure('unsupported', `${vdev} of ${guest} is served by vbd-tap — ${advice}`);
+  }
   if (held === undefined)
     throw new Failure('gone', `${vdev} of ${guest} has no device — vbd why says why`);
   const { member } = held.facts;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
-import { detach } from '../../src/daemon/verbs.ts';
+import { detach, resize } from '../../src/daemon/verbs.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
@@ -228,6 +228,8 @@ test(
     const path = kit.image('a.vhd', 'vhd');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
     await guest.disk('xvda');
+    const resized = resize(kit.vbdd, 'web', 'xvda', SIZE_BYTES * 2);
+    await assert.rejects(resized, /xvda of web is served by vbd-tap — detach it, resize the image/);
     const verbs = { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 };
     await detach(kit.vbdd, verbs, 'web', 'xvda', false);
     await kit.vbdd.disks.settled();
