@@ -64,9 +64,14 @@ async function whatIsWrong(play: Play, model: Model): Promise<string | undefined
 }
 
 function nodesOf(play: Play, dump: readonly DumpedDisk[], disk: Disk): DumpedDisk | undefined {
-  const domid = isForeign(disk.holder) ? undefined : play.guests.get(disk.holder)?.domid;
+  const domid = domidOf(play, disk);
   const devid = parseVdev(disk.vdev).number;
   return dump.find((each) => each.domid === domid && each.devid === devid);
+}
+
+/** Undefined when its holder is another script's, or was never created. */
+function domidOf({ guests }: Play, { holder }: Disk): number | undefined {
+  return isForeign(holder) ? undefined : guests.get(holder)?.domid;
 }
 
 /**
@@ -116,8 +121,15 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
 }
 
 /** One loop device per file and mode, for whomever it takes, and no other. */
-function wrongLoops({ site, foreign }: Play, model: Model): string | undefined {
-  const rest = loopsBelow(site.dir).map(({ tag, readOnly }) => `${tag} ${readOnly ? 'r' : 'w'}`);
+function wrongLoops(play: Play, model: Model): string | undefined {
+  const { site, foreign } = play;
+  const strayed = strayedBackends(play, model);
+  const bound = loopsBelow(site.dir).map(({ path, tag, readOnly }) => ({
+    loop: `${tag} ${readOnly ? 'r' : 'w'}`,
+    isStrayed: strayed.has(path),
+  }));
+  // Whoever is owed a device has one that no backend strayed to, if there is one.
+  const rest = bound.toSorted((one, other) => Number(one.isStrayed) - Number(other.isStrayed));
   const loopsOf = (disks: readonly Disk[]): string[] =>
     disks
       .filter(({ path, state }) => path !== 'c.dev' && state !== 'broken')
@@ -127,14 +139,34 @@ function wrongLoops({ site, foreign }: Play, model: Model): string | undefined {
   const others = foreign.has('block-iscsi')
     ? loopsOf(all.filter(({ holder }) => holder === 'block-iscsi'))
     : [];
-  for (const loop of ['c w', ...others, ...own]) {
-    const at = rest.indexOf(loop);
-    if (at < 0) return `no loop device for ${loop} among ${rest.join(', ')}`;
+  for (const owed of ['c w', ...others, ...own]) {
+    const at = rest.findIndex(({ loop }) => loop === owed);
+    if (at < 0)
+      return `no loop device for ${owed} among ${rest.map(({ loop }) => loop).join(', ')}`;
     rest.splice(at, 1);
   }
   const lingering = new Set(loopsOf(all.filter((disk) => mayLinger(model, disk))));
-  const over = rest.filter((loop) => own.has(loop) || !lingering.delete(loop));
-  return over.length === 0 ? undefined : `loop devices are left: ${over.join(', ')}`;
+  const over = rest.filter(
+    ({ loop, isStrayed }) => !isStrayed && (own.has(loop) || !lingering.delete(loop)),
+  );
+  return over.length === 0
+    ? undefined
+    : `loop devices are left: ${over.map(({ loop }) => loop).join(', ')}`;
+}
+
+/**
+ * Devices that backends opened when they were free already: what someone else binds to one stays
+ * bound for as long as that backend has it open.
+ */
+function strayedBackends(play: Play, model: Model): Set<string> {
+  const opened = backendDevices(play.site.sysfsDir);
+  const astray = [...model.disks.values()].filter(
+    ({ holder, state }) => !isForeign(holder) && (state === 'broken' || state === 'unused'),
+  );
+  const paths = astray.map((disk) => {
+    return opened.get(`vbd-${domidOf(play, disk)}-${parseVdev(disk.vdev).number}`);
+  });
+  return new Set(paths.filter((path) => path !== undefined));
 }
 
 /** vbdd has each device that it gave open once, and nothing else of the folder. */
