@@ -1,12 +1,11 @@
 /** Does one step of a plan and notes in the disk's record what has changed by it. */
 import type { Failure } from '../base/failure.ts';
 import { parseDiskSequence, XenbusState } from '../disk/backend-nodes.ts';
-import { vdevName } from '../disk/vdev.ts';
 import type { Step } from '../disk/plan.ts';
 import type { Begun } from '../xenstore/store.ts';
 import { adoptDevice } from './adopt.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
-import { logFields } from './disk-record.ts';
+import { logFields, noteHolder } from './disk-record.ts';
 import type { Look } from './look.ts';
 import { closeByForce, removeDiskNodes } from './toolstack.ts';
 
@@ -102,16 +101,9 @@ function hold(world: DiskWorld, step: Step & { do: 'hold' }, look: Look | undefi
   return { facts, loop: undefined, [Symbol.dispose]: () => claim[Symbol.dispose]() };
 }
 
-/** From here on others are told that this guest holds it. */
 function take(world: DiskWorld, record: DiskRecord, held: Held): void {
-  const { key, path } = record;
   record.held = held;
-  const vdev = vdevName(key.devid);
-  world.holdings.add({
-    key: path,
-    who: { type: 'guest', domid: key.domid, devid: key.devid, vdev, kind: key.kind },
-    members: [held.facts.member],
-  });
+  noteHolder(world, record, [held.facts.member]);
 }
 
 /** Gives back what is held; a record without a hold is left as it is. */

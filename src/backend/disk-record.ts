@@ -3,6 +3,7 @@ import type { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import { type BackendNodes, backendPath, type DiskKey } from '../disk/backend-nodes.ts';
 import type { Holdings } from '../disk/holdings.ts';
+import type { Member } from '../disk/identity.ts';
 import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Store } from '../xenstore/store.ts';
@@ -89,6 +90,7 @@ export interface DiskRecord {
   holdMs: number | undefined;
 }
 
+/** A disk of which nothing is known yet. */
 export function newRecord(key: DiskKey): DiskRecord {
   return {
     key,
@@ -108,6 +110,16 @@ export function newRecord(key: DiskKey): DiskRecord {
     reported: undefined,
     holdMs: undefined,
   };
+}
+
+/** From here on others are told that the disk's guest holds these, and nothing else for this disk. */
+export function noteHolder(
+  { holdings }: DiskWorld,
+  { key, path }: DiskRecord,
+  members: readonly Member[],
+): void {
+  const who = { type: 'guest', ...key, vdev: vdevName(key.devid) } as const;
+  holdings.add({ key: path, who, members });
 }
 
 /** Fields that the journal is grepped for. */

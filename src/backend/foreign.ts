@@ -5,8 +5,7 @@
 import { Failure } from '../base/failure.ts';
 import { type BackendNodes, parsePhysicalDevice } from '../disk/backend-nodes.ts';
 import type { Member } from '../disk/identity.ts';
-import { vdevName } from '../disk/vdev.ts';
-import type { DiskRecord, DiskWorld } from './disk-record.ts';
+import { type DiskRecord, type DiskWorld, noteHolder } from './disk-record.ts';
 import { deviceMember, openTarget } from './target.ts';
 
 /** Notes what a foreign disk holds, as its nodes tell it now. */
@@ -17,14 +16,7 @@ export function observeForeign(world: DiskWorld, record: DiskRecord): void {
   if (nodes === undefined) return;
   const members = membersOf(key.kind, nodes);
   if (members.length === 0) return;
-  const who = {
-    type: 'guest',
-    domid: key.domid,
-    devid: key.devid,
-    vdev: vdevName(key.devid),
-    kind: key.kind,
-  } as const;
-  world.holdings.add({ key: path, who, members });
+  noteHolder(world, record, members);
 }
 
 /** The device it was given where there is one, else the file or device that its params name. */

@@ -10,10 +10,9 @@ import type { Member } from '../disk/identity.ts';
 import { diskPaths } from '../disk/libxl-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
 import { judge } from '../disk/sharing.ts';
-import { vdevName } from '../disk/vdev.ts';
 import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
-import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
+import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
 import { lookAtTarget } from './look.ts';
 import { openTarget } from './target.ts';
 import type { OpenedImage, Tap } from './tap.ts';
@@ -275,15 +274,9 @@ async function lookAndHold(
     }
     if (look.target instanceof Failure) throw look.target;
     if (look.conflict !== undefined) throw look.conflict;
-    hold(world, record, [look.target.member]);
+    noteHolder(world, record, [look.target.member]);
     return look.target.member;
   }
-}
-
-function hold(world: DiskWorld, { key, path }: DiskRecord, members: readonly Member[]): void {
-  const { domid, devid, kind } = key;
-  const who = { type: 'guest', domid, devid, vdev: vdevName(devid), kind } as const;
-  world.holdings.add({ key: path, who, members });
 }
 
 /** Parents are read: nobody may write them meanwhile. */
@@ -305,7 +298,7 @@ function holdParents(
     const conflict = judge(asked, rivals, (domid) => vms.of(domid) ?? { domid });
     if (conflict !== undefined) throw conflict;
   }
-  hold(world, record, [own, ...members]);
+  noteHolder(world, record, [own, ...members]);
 }
 
 async function forget(world: DiskWorld, record: DiskRecord): Promise<void> {
