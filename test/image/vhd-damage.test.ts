@@ -114,6 +114,19 @@ test("a fixed disk that begins with a footer is its guest's, not a dynamic one",
   });
 });
 
+test('what a guest writes to the first sector of a fixed VHD never keeps it from being opened', () => {
+  inFolder((folder) => {
+    const path = join(folder, 'fixed.vhd');
+    create(path, block, { subformat: 'fixed', force_size: 'on' });
+    for (const cookie of ['v_poison', 'vjournal', 'conectix', 'cxsparse']) {
+      const disk = Buffer.alloc(block);
+      disk.write(cookie);
+      edit(path, (bytes) => void bytes.write(cookie));
+      assert.ok(readDisk(path).equals(disk), cookie);
+    }
+  });
+});
+
 test('an image that vhd-util has in hand, or its journal, is refused by name', () => {
   inFolder((folder) => {
     const path = join(folder, 'a.vhd');

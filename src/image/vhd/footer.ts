@@ -19,23 +19,28 @@ export interface FoundFooter {
 /** @throws Failure corrupt when there is none; denied when another program has locked the image */
 export function findFooter(bytes: Bytes): FoundFooter {
   const front = readFooter(bytes, 0);
-  refuseJournals(front, bytes.path);
   const sizeBytes = bytes.sizeBytes();
-  for (const length of footerLengths) {
-    const at = sizeBytes - length;
-    if (at < 0) continue;
-    const raw = readFooter(bytes, at);
+  const ends = footerLengths
+    .map((length) => sizeBytes - length)
+    .filter((at) => at >= 0)
+    .map((at) => ({ at, raw: readFooter(bytes, at) }));
+  // The start of a fixed disk is its guest's: what is there counts for nothing.
+  if (!ends.some(({ raw }) => isFooterOfFixed(raw))) refuseJournals(front, bytes.path);
+  for (const { at, raw } of ends) {
     refuseJournals(raw, bytes.path);
     if (!isFooter(raw)) continue;
     const frontIsTrue = Buffer.compare(raw, front) === 0;
     return { fields: Footer.get(raw), raw, endAt: at, frontIsTrue };
   }
   const fields = Footer.get(front);
-  // The start of a fixed disk is its guest's: a footer there counts for nothing.
-  if (isFooter(front) && fields.diskType !== DiskType.fixed) {
+  if (isFooter(front) && !isFooterOfFixed(front)) {
     return { fields, raw: front, endAt: undefined, frontIsTrue: true };
   }
   throw new Failure('corrupt', `${bytes.path} has no valid VHD footer — it is no VHD, or cut off`);
+}
+
+function isFooterOfFixed(raw: Uint8Array): boolean {
+  return isFooter(raw) && Footer.get(raw).diskType === DiskType.fixed;
 }
 
 function readFooter(bytes: Bytes, at: number): Uint8Array {
