@@ -18,7 +18,7 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
   run FILE      run a bash script as root in its dom0; - reads standard input
   shell         a root shell in its dom0; leave it with exit
   test [WORD…]  run the steps of lab/steps whose name has one of these words, or all;
-                with --ci only those that CI runs
+                with --ci only those that CI runs, a failed one twice
   bench         measure attaches on the official block script and on vbdkit
   down          end the host
 
@@ -115,7 +115,10 @@ async function main(): Promise<number> {
   else if (command === 'bench') await withMachine(config, signal, bench);
   else {
     const steps = await findSteps(rest, values.ci);
-    const good = await withMachine(config, signal, (machine) => runSteps(machine, steps, signal));
+    const tries = values.ci ? 2 : 1;
+    const good = await withMachine(config, signal, (machine) =>
+      runSteps(machine, steps, signal, tries),
+    );
     return good ? 0 : 1;
   }
   return 0;

@@ -69,9 +69,7 @@ async function runStep(machine: Machine, step: Step, signal: AbortSignal): Promi
     signal.throwIfAborted();
     const text = textOf(thrown);
     outcome = { verdict: 'failed', why: `${outcome.why ?? ''}\ncleaning up: ${text}`.trim() };
-    await machine.reset();
-    await carryIn(machine);
-    await tidyUp(machine);
+    await startAnew(machine);
   }
   return outcome;
 }
@@ -89,29 +87,57 @@ function textOf(thrown: unknown): string {
 
 const skippedSlow: Outcome = { verdict: 'skipped', why: 'it takes minutes — ask for it by name' };
 
-/** Runs the steps and returns whether none failed. */
+/** Boots the host anew: nothing of what went wrong on it is there any more. */
+async function startAnew(machine: Machine): Promise<void> {
+  await machine.reset();
+  await carryIn(machine);
+  await tidyUp(machine);
+}
+
+/**
+ * Runs the steps and returns whether none failed.
+ * @param tries how often a step may be tried, each time on a host that was booted anew: emulation
+ *   itself goes wrong now and then, and every try is printed
+ */
 export async function runSteps(
   machine: Machine,
   steps: readonly Step[],
   signal: AbortSignal,
+  tries = 1,
 ): Promise<boolean> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
+  const again: string[] = [];
   const started = performance.now();
   await carryIn(machine);
   await tidyUp(machine);
   // A vbdd of an earlier command may run what is not in the tree any more.
   await serveBy(labOf(machine), 'xen');
   for (const step of steps) {
-    const from = performance.now();
-    const { verdict, why } = step.slow ? skippedSlow : await runStep(machine, step, signal);
+    let verdict = await runAndPrint(machine, step, signal);
+    for (let tried = 1; verdict === 'failed' && tried < tries; tried++) {
+      await startAnew(machine);
+      verdict = await runAndPrint(machine, step, signal);
+      if (verdict !== 'failed') again.push(step.name);
+    }
     counts[verdict]++;
-    const mark = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[verdict];
-    const time = formatMs(performance.now() - from).padStart(7);
-    console.log(`${mark} ${time}  ${step.name}`);
-    if (why !== undefined) console.log(why.replaceAll(/^/gm, '       '));
   }
   console.log(`\nin ${formatMs(performance.now() - started)}`);
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  for (const name of again) console.log(`only at another try: ${name}`);
   await serveBy(labOf(machine), 'xen');
   return counts.failed === 0;
+}
+
+async function runAndPrint(
+  machine: Machine,
+  step: Step,
+  signal: AbortSignal,
+): Promise<Outcome['verdict']> {
+  const from = performance.now();
+  const { verdict, why } = step.slow ? skippedSlow : await runStep(machine, step, signal);
+  const mark = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[verdict];
+  const time = formatMs(performance.now() - from).padStart(7);
+  console.log(`${mark} ${time}  ${step.name}`);
+  if (why !== undefined) console.log(why.replaceAll(/^/gm, '       '));
+  return verdict;
 }
