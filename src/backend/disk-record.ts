@@ -40,6 +40,8 @@ export interface DiskWorld {
   readonly turn: () => Promise<void>;
   /** Undefined where no tap is to be used: then only the kernel's backend serves guests. */
   readonly tap?: Tap | undefined;
+  /** Who serves images that blkback cannot read: blkback on an nbd device, or the tap on the ring. */
+  readonly images: 'nbd' | 'ring';
   /** Has a disk looked at again. */
   readonly callAgain: (key: DiskKey) => void;
   readonly log: Log;

@@ -52,6 +52,7 @@ export async function startDemoHost(dir: string): Promise<DemoHost> {
       backendOf: kernelBackends(sysfsDir),
       driverDomain: false,
       tap,
+      images: 'nbd',
       graceMs: 1000,
       sweepMs: 60_000,
     }),

@@ -16,6 +16,11 @@ const Config = z.strictObject({
   fallback: z.boolean().default(false),
   /** The data plane's socket: disks that no kernel serves are its; empty: none are served. */
   tap: z.string().default('/run/vbdkit/tap.sock'),
+  /**
+   * Who serves a guest from an image of kind vbd that blkback cannot read: `nbd`: blkback, on dom0's
+   * nbd device that the data plane serves; `ring`: the data plane itself, in blkback's place.
+   */
+  images: z.enum(['nbd', 'ring']).default('nbd'),
   /** Where libxl looks for scripts. */
   script_dir: z.string().default('/etc/xen/scripts'),
   /** Where the kernel shows its devices. */

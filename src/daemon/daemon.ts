@@ -28,6 +28,7 @@ export interface DaemonOptions {
   readonly driverDomain: boolean;
   /** Serves guests' rings from images; undefined where none is to be used. */
   readonly tap?: WatchedTap | undefined;
+  readonly images: DiskWorld['images'];
   /** How long a dead guest's toolstack has to clean up. */
   readonly graceMs: number;
   /** Every disk is looked at again this often, for events that were lost. */

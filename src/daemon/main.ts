@@ -111,6 +111,7 @@ async function main(): Promise<void> {
       backendOf: kernelBackends(config.sysfs),
       driverDomain: ownDomid !== 0,
       tap,
+      images: config.images,
       graceMs: config.grace_seconds * 1000,
       sweepMs: config.sweep_seconds * 1000,
     }),

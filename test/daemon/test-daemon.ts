@@ -33,6 +33,7 @@ export async function startTestDaemon(
       isOurs: (script) => script?.endsWith('/block-vbd') === true,
       backendOf: kernelBackends(host.sysfsDir),
       driverDomain: false,
+      images: 'nbd',
       graceMs: 20,
       sweepMs: 60_000,
       ...changes,
