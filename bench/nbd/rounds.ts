@@ -1,16 +1,31 @@
 /** The rounds of the NBD bench: every server takes its turn at every key, again and again. */
 import { join } from 'node:path';
-import { ALLOC_PART_BYTES, type Key, keys } from './keys.ts';
-import { dropCache, fillCache, run, type Server, serverKinds, startServer } from './programs.ts';
-
-export const formats = ['raw', 'vhd', 'vmdk'] as const;
-export type BenchFormat = (typeof formats)[number];
+import {
+  ALLOC_PART_BYTES,
+  type BenchFormat,
+  type ImageKind,
+  type Key,
+  keysOf,
+  LARGE_CACHE_BYTES,
+} from './keys.ts';
+import {
+  dropCache,
+  fillCache,
+  qemuName,
+  run,
+  type ServedImage,
+  type Server,
+  serverKinds,
+  startServer,
+} from './programs.ts';
+import { fillPlain } from './plain.ts';
 
 export interface Counts {
   readonly rounds: number;
   readonly seconds: number;
   /** What every image holds, for all but allocation. */
   readonly fullBytes: number;
+  readonly largeBytes: number;
 }
 
 /** Of one server at one key, a value a round. */
@@ -33,7 +48,7 @@ interface Site {
 /** Every server has files of its own, with the same bytes: two may not write to one. */
 async function makeImages(site: Site, format: BenchFormat): Promise<void> {
   const { folder } = site;
-  const type = format === 'vhd' ? 'vpc' : format;
+  const type = qemuName(format);
   const emptyBytes = (site.counts.rounds + 1) * ALLOC_PART_BYTES;
   const [first, ...others] = serverKinds.keys().map((index) => join(folder, `full-${index}`));
   await run('qemu-img', ['convert', '-f', 'raw', '-O', type, join(folder, 'plain'), first ?? '']);
@@ -42,10 +57,23 @@ async function makeImages(site: Site, format: BenchFormat): Promise<void> {
     const empty = join(folder, `empty-${index}`);
     await run('qemu-img', ['create', '-q', '-f', type, empty, String(emptyBytes)]);
   }
+  if (format === 'qcow2') await makeReadOnes(site);
+}
+
+/** Images that are only read, by all servers: one of packed clusters, and a large one. */
+async function makeReadOnes({ folder, counts }: Site): Promise<void> {
+  const plain = join(folder, 'half-plain');
+  const halves = ['-c', '-f', 'raw', '-O', 'qcow2', plain, join(folder, 'packed')];
+  // Packed clusters are not stored as they are only when they become smaller.
+  await fillPlain(plain, counts.fullBytes, 2048);
+  await run('qemu-img', ['convert', ...halves]);
+  await run('rm', [plain]);
+  const placed = ['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata'];
+  await run('qemu-img', [...placed, join(folder, 'large'), String(counts.largeBytes)]);
 }
 
 /** Those of an image's servers that run at the same time. */
-const phases = [['full', 'empty'], ['direct']] as const;
+const phases: readonly ImageKind[][] = [['full', 'empty'], ['direct'], ['packed'], ['large']];
 
 export async function measureFormat(site: Site, format: BenchFormat): Promise<Measured> {
   await makeImages(site, format);
@@ -53,10 +81,10 @@ export async function measureFormat(site: Site, format: BenchFormat): Promise<Me
   for (const images of phases) {
     await using stack = new AsyncDisposableStack();
     const servers: Server[] = [];
-    for (const image of images) {
+    const keys = keysOf(format);
+    for (const image of images.filter((image) => keys.some((key) => key.image === image))) {
       for (const [index, kind] of serverKinds.entries()) {
-        const path = join(site.folder, `${image === 'empty' ? 'empty' : 'full'}-${index}`);
-        const served = { path, format, direct: image === 'direct' };
+        const served = servedImage(site.folder, format, image, index);
         const socket = join(site.folder, `${image}-${index}.sock`);
         servers.push(stack.use(await startServer(kind, served, socket)));
       }
@@ -64,6 +92,21 @@ export async function measureFormat(site: Site, format: BenchFormat): Promise<Me
     await measureServers(site, format, servers, measured);
   }
   return measured;
+}
+
+function servedImage(
+  folder: string,
+  format: BenchFormat,
+  image: ImageKind,
+  server: number,
+): ServedImage {
+  const writable = image === 'full' || image === 'empty';
+  const of = { format, direct: image === 'direct', writable };
+  if (image === 'large') {
+    return { ...of, path: join(folder, 'large'), cacheBytes: LARGE_CACHE_BYTES };
+  }
+  if (image === 'packed') return { ...of, path: join(folder, 'packed') };
+  return { ...of, path: join(folder, `${image === 'empty' ? 'empty' : 'full'}-${server}`) };
 }
 
 async function measureServers(
@@ -75,7 +118,7 @@ async function measureServers(
   // Round 0 warms caches and the compiler; it does not count.
   for (let round = 0; round <= site.counts.rounds; round += 1) {
     site.tell(`${format}: round ${round} of ${site.counts.rounds}`);
-    for (const key of keys) {
+    for (const key of keysOf(format)) {
       for (const server of servers) {
         if (!server.socket.includes(`/${key.image}-`)) continue;
         site.signal.throwIfAborted();
@@ -114,7 +157,8 @@ async function load(
   round: number,
 ): Promise<{ ops: number; seconds: number }> {
   const start = image === 'empty' ? round * ALLOC_PART_BYTES : 0;
-  const span = image === 'empty' ? ALLOC_PART_BYTES : counts.fullBytes;
+  const spans = { empty: ALLOC_PART_BYTES, large: counts.largeBytes };
+  const span = image === 'empty' || image === 'large' ? spans[image] : counts.fullBytes;
   const words = [how.writes ? 'write' : 'read', how.order, how.blockBytes, how.depth];
   const args = [socket, ...words, counts.seconds, start, span, round + 1].map(String);
   return JSON.parse(await run(program, args)) as { ops: number; seconds: number };

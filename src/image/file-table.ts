@@ -62,7 +62,9 @@ interface OpenFile {
 }
 
 /** @param options.cacheBytes what all cached pages together may take; 32 MiB unless said */
-export function createFileTable(options: { readonly cacheBytes?: number } = {}): FileTable {
+export function createFileTable(
+  options: { readonly cacheBytes?: number | undefined } = {},
+): FileTable {
   const cache = createPageCache(options.cacheBytes ?? 32 * 2 ** 20);
   const open: (OpenFile | undefined)[] = [];
   let added = 0;

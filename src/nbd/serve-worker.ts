@@ -34,6 +34,8 @@ export interface WorkerRequest {
   readonly images: readonly ImageToServe[];
   /** An eventfd that is signalled after each message. */
   readonly wakeFd: number;
+  /** What cached metadata of all images may take; 32 MiB unless said. */
+  readonly cacheBytes?: number | undefined;
 }
 
 /** Descriptors that are sent belong to the worker from then on. */
@@ -59,8 +61,8 @@ function openExport(files: FileTable, image: Image, asked: ImageToServe): NbdExp
   return { name: asked.name, description, image, writable: asked.writable, fastZero };
 }
 
-function serve({ images, wakeFd }: WorkerRequest): void {
-  using files = createFileTable();
+function serve({ images, wakeFd, cacheBytes }: WorkerRequest): void {
+  using files = createFileTable({ cacheBytes });
   using engine = createEngine(files);
   using poller = createPoller();
   const exports: NbdExport[] = [];

@@ -31,10 +31,11 @@ export interface Serving {
 export async function serveImages(
   images: readonly ImageToServe[],
   address: Address,
+  options: Pick<WorkerRequest, 'cacheBytes'> = {},
 ): Promise<Serving> {
   const wake = createEventFd();
   const worker = new Worker(new URL('./serve-worker.ts', import.meta.url), {
-    workerData: { images, wakeFd: wake.number } satisfies WorkerRequest,
+    workerData: { images, wakeFd: wake.number, ...options } satisfies WorkerRequest,
     trackUnmanagedFds: false,
   });
   const tell = (message: ToWorker): void => {

@@ -5,29 +5,41 @@ import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog } from '../base/log.ts';
+import { parseSize } from '../base/units.ts';
 import { tapApi } from './control.ts';
 import { makeRunFolder, serveControl } from './control-server.ts';
 import { startWorkers } from './workers.ts';
 
-const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--guests DIR] [--version]
+const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--cache SIZE] [--guests DIR]
+               [--version]
 
   --socket PATH  where vbdd speaks to it (/run/vbdkit/tap.sock); what a successor needs is kept beside
   --workers N    threads that serve disks; one for each processor, four at most, unless said
+  --cache SIZE   what cached metadata of images may take, for each of them; 32M unless said
   --guests DIR   serves guests of an embedded host instead of Xen's
 `;
 
 const MOST_WORKERS = 4;
 const string = { type: 'string' } as const;
-const commandLine = { socket: string, workers: string, guests: string } as const;
+const commandLine = { socket: string, workers: string, cache: string, guests: string } as const;
 
-function words(args: string[]): { socket: string; workers: number; guests: string | undefined } {
+interface Words {
+  readonly socket: string;
+  readonly workers: number;
+  readonly cacheBytes: number | undefined;
+  readonly guests: string | undefined;
+}
+
+function words(args: string[]): Words {
   try {
     const { values } = parseArgs({ args, options: commandLine });
     const workers = Number(values.workers ?? Math.min(availableParallelism(), MOST_WORKERS));
     if (!Number.isInteger(workers) || workers < 1 || workers > 64) {
       throw new Failure('invalid', `--workers ${values.workers} is not a number from 1 to 64`);
     }
-    return { socket: values.socket ?? '/run/vbdkit/tap.sock', workers, guests: values.guests };
+    const { socket = '/run/vbdkit/tap.sock', cache, guests } = values;
+    const cacheBytes = cache === undefined ? undefined : parseSize(cache);
+    return { socket, workers, cacheBytes, guests };
   } catch (thrown) {
     if (thrown instanceof Failure) throw thrown;
     const said = thrown instanceof Error ? thrown.message : String(thrown);
@@ -41,13 +53,13 @@ async function main(): Promise<void> {
   const { version } = JSON.parse(readFileSync(packagePath, 'utf8')) as { version: string };
   if (args.includes('--help')) return void process.stdout.write(usage);
   if (args.includes('--version')) return void process.stdout.write(`vbd-tap ${version}\n`);
-  const { socket, workers: count, guests } = words(args);
+  const { socket, workers: count, cacheBytes, guests } = words(args);
   const journal = process.env['JOURNAL_STREAM'] !== undefined;
   const log = lineLog((line) => process.stderr.write(line), journal, 'info');
 
   const runFolder = dirname(socket);
   makeRunFolder(runFolder);
-  await using workers = startWorkers(count, { guestsFolder: guests, runFolder });
+  await using workers = startWorkers(count, { guestsFolder: guests, runFolder, cacheBytes });
   const app = tapApi(workers, version);
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);

@@ -75,4 +75,6 @@ export interface WorkerOptions {
   readonly guestsFolder: string | undefined;
   /** Where what a successor needs is kept. */
   readonly runFolder: string;
+  /** What cached metadata of images may take; 32 MiB unless said. */
+  readonly cacheBytes?: number | undefined;
 }

@@ -22,7 +22,7 @@ import { createDisks, type Disks } from './disks.ts';
 import type { AnswerMessage, OrderMessage, Orders, WorkerOptions } from './orders.ts';
 import { createRingLoop } from './ring-loop.ts';
 
-const { wakeFd, guestsFolder, runFolder } = workerData as WorkerOptions;
+const { wakeFd, guestsFolder, runFolder, cacheBytes } = workerData as WorkerOptions;
 const parent = parentOrThrow();
 
 function parentOrThrow(): MessagePort {
@@ -59,7 +59,7 @@ function answerOf(id: number, thrown: unknown): AnswerMessage {
 }
 
 async function work(): Promise<void> {
-  using files = createFileTable();
+  using files = createFileTable({ cacheBytes });
   using engine = createEngine(files);
   using hypervisor =
     guestsFolder === undefined ? xenHypervisor() : embeddedHypervisor(guestsFolder);

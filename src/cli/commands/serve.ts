@@ -8,6 +8,7 @@ import { constants, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
+import { parseSize } from '../../base/units.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import type { ImageToServe } from '../../nbd/serve-worker.ts';
 import { type Address, serveImages, type Serving } from '../../nbd/serve.ts';
@@ -20,6 +21,7 @@ interface ServeFlags {
   readonly readOnly: boolean;
   readonly direct: boolean;
   readonly allowPath?: readonly string[];
+  readonly cache?: number;
   readonly socket?: string;
   readonly tcp?: string;
   readonly tls?: string;
@@ -52,6 +54,13 @@ export const serveCommand: Command<CliContext> = buildCommand({
         withNegated: false,
       },
       allowPath: imageFlags.allowPath,
+      cache: {
+        kind: 'parsed',
+        parse: parseSize,
+        brief: 'What cached metadata of all images may take; 32M unless said',
+        placeholder: 'size',
+        optional: true,
+      },
       socket: text('Unix socket to listen on', 'path'),
       tcp: text('Address to listen on: beyond loopback only with --tls', 'host:port'),
       tls: text('Folder with server-cert.pem, server-key.pem and, for clients, ca-cert.pem', 'dir'),
@@ -66,7 +75,7 @@ export const serveCommand: Command<CliContext> = buildCommand({
       this.process.stderr.write('vbd: served for reading only — name the --format to write\n');
     }
     using place = await addressOf(flags);
-    const serving = await serveImages(images, place.address);
+    const serving = await serveImages(images, place.address, { cacheBytes: flags.cache });
     const stop = (): void => serving.stop();
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop);
     if (flags.run === undefined) {
