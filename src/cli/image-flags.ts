@@ -1,10 +1,13 @@
 /** Flags that the verbs on images share, and how an image that a command line names is opened. */
 import { Failure } from '../base/failure.ts';
+import { oneLine } from '../base/log.ts';
+import { folderToAllow } from '../image/chain.ts';
 import type { FileTable } from '../image/file-table.ts';
 import { type ImageFormat, imageFormats } from '../image/formats.ts';
 import type { NewImageOptions } from '../image/format-options.ts';
 import type { Image } from '../image/image.ts';
 import { type CreateOptions, openImage } from '../image/open.ts';
+import type { CliContext } from './context.ts';
 
 /** qemu-img's names for formats that have another name here. */
 const otherNames: Readonly<Record<string, ImageFormat>> = { vpc: 'vhd', qcow: 'qcow1' };
@@ -91,6 +94,16 @@ export function backingOf(
   if (path !== undefined) return { path, format };
   if (format === undefined) return undefined;
   throw new Failure('invalid', 'the format of a parent is given, but no parent — name it with -b');
+}
+
+/** Says on stderr where an image names a parent that is not opened without leave. */
+export function warnOfFarParent(context: CliContext, path: string, parentName: string): void {
+  const folder = folderToAllow(path, parentName);
+  if (folder === undefined) return;
+  const what = `the parent of ${oneLine(path)} is outside of its folder`;
+  context.process.stderr.write(
+    `vbd: ${what} — whoever opens it says --allow-path=${oneLine(folder)}\n`,
+  );
 }
 
 /** Opens an image as its flags say. @throws Failure */

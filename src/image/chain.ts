@@ -55,6 +55,17 @@ export function requireAllowed(around: Surroundings, path: string, realPath: str
   if (!isInside(realPath, around.allowedReal)) throw elsewhere(around, path);
 }
 
+/**
+ * The folder that whoever opens an image has to allow, for a name that its file holds; undefined
+ * where the name leads to a place that needs no leave.
+ */
+export function folderToAllow(imagePath: string, name: string): string | undefined {
+  const around = surroundingsOf(imagePath, []);
+  const path = resolve(around.folder, name);
+  const isNear = isInside(path, [...around.allowed, ...around.allowedReal]);
+  return isNear && isInside(realFolder(path), around.allowedReal) ? undefined : dirname(path);
+}
+
 function isInside(path: string, folders: readonly string[]): boolean {
   return folders.some((folder) => path.startsWith(folder.endsWith(sep) ? folder : folder + sep));
 }

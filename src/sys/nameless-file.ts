@@ -1,6 +1,6 @@
 /** A file that has no name until it is whole: whatever ends this process before leaves nothing behind. */
 import { fchmodSync, fchownSync, renameSync, rmSync, statSync } from './node-fs.ts';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Fd, O, openFd } from './fd.ts';
 import { isErrno, linkat } from './ffi.ts';
 
@@ -70,9 +70,9 @@ function openNameless(finalPath: string): { fd: Fd; hiddenPath: string | undefin
   }
 }
 
-/** A name that nobody else has, in the same folder. */
+/** A name that nobody else has, in the same folder, and that fits however long the final one is. */
 function nameBeside(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${crypto.randomUUID()}.part`);
+  return join(dirname(path), `.${crypto.randomUUID()}.part`);
 }
 
 function takeAfter(fd: number, path: string): void {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   closeSync,
+  mkdirSync,
   openSync,
   readFileSync,
   readdirSync,
@@ -238,6 +239,40 @@ for (const [what, path, sentence] of noNames) {
     assert.deepEqual(readdirSync(dir), before);
   });
 }
+
+test('a name of any length that the file system takes is made and replaced', async () => {
+  const path = at(`${'n'.repeat(250)}.vhd`);
+  await ok('create', '-q', '-f', 'vhd', path, '1M');
+  await ok('create', '-q', '-f', 'vhd', path, '2M');
+  assert.deepEqual(
+    readdirSync(dir).filter((name) => name.endsWith('.part')),
+    [],
+  );
+});
+
+test('a parent that will need leave is told of when it is named', async () => {
+  mkdirSync(at('far'));
+  await ok('create', '-q', '-f', 'qcow2', at('parent.qcow2'), '1M');
+  const flags = ['-q', '-f', 'qcow2', '-F', 'qcow2'];
+  const far = await vbd('create', ...flags, '-b', '../parent.qcow2', at('far/child'));
+  assert.equal(far.code, 0);
+  const sentence = /^vbd: the parent of .* is outside of its folder — .* --allow-path=(.*)\n$/;
+  const [, folder = ''] = sentence.exec(far.stderr) ?? [];
+  assert.equal((await vbd('info', at('far/child'))).code, 1);
+  assert.equal((await vbd('info', `--allow-path=${folder}`, at('far/child'))).code, 0);
+  const near = await vbd('create', ...flags, '-b', 'parent.qcow2', at('near'));
+  assert.equal(near.stderr, '');
+});
+
+test('convert takes a number for -m, and nothing else', async () => {
+  const raw = rawDisk('coroutines.raw');
+  const flags = ['-f', 'raw', '-O', 'raw'];
+  for (const count of ['foo', '0', '17', '1.5']) {
+    const { code, stderr } = await vbd('convert', ...flags, '-m', count, raw, at('out.raw'));
+    assert.deepEqual([code, /a number from 1 to 16/.test(stderr)], [2, true], count);
+  }
+  await ok('convert', ...flags, '-m', '16', raw, at('out.raw'));
+});
 
 test('info loads nothing that is slow and that it does not need', async () => {
   await ok('create', '-q', '-f', 'vhd', at('start.vhd'), '1M');

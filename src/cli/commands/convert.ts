@@ -20,6 +20,7 @@ import {
   openByFlags,
   optionsFlag,
   parseText,
+  warnOfFarParent,
 } from '../image-flags.ts';
 import { interruptible } from '../interruptible.ts';
 import { createProgress } from '../progress.ts';
@@ -50,6 +51,13 @@ interface ConvertFlags extends ImageFlags {
   readonly sourceCache?: CacheMode;
   readonly coroutines?: number;
   readonly outOfOrder: boolean;
+}
+
+/** As many as qemu-img takes. @throws Failure invalid */
+function parseCoroutines(text: string): number {
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count >= 1 && count <= 16) return count;
+  throw new Failure('invalid', `-m ${text} cannot be — it is a number from 1 to 16`);
 }
 
 const off = { kind: 'boolean', default: false, withNegated: false } as const;
@@ -108,7 +116,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
       },
       coroutines: {
         kind: 'parsed',
-        parse: Number,
+        parse: parseCoroutines,
         brief: "Taken for qemu-img's sake",
         optional: true,
         hidden: true,
@@ -157,7 +165,8 @@ export const convertCommand: Command<CliContext> = buildCommand({
     const [first, ...others] = paths.map((name) => openByFlags(name, flags, files));
     if (first === undefined) throw new Error('there is a first image');
     const source = concatenate(first, ...others);
-    const copying = convertImage(source, targetOf(path, flags), files);
+    const target = targetOf(path, flags);
+    const copying = convertImage(source, target, files);
     using progress = createProgress(this.process, flags.progress && !flags.quiet);
     using interrupted = interruptible(this.process);
     for await (const doneBytes of copying) {
@@ -167,6 +176,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
       return;
     }
     progress.end();
+    if (target.backing !== undefined) warnOfFarParent(this, path, target.backing.path);
   },
 });
 

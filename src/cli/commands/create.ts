@@ -9,7 +9,14 @@ import type { ImageFormat } from '../../image/formats.ts';
 import { createImage, type CreateOptions } from '../../image/open.ts';
 import { formatOf } from '../../image/registry.ts';
 import type { CliContext } from '../context.ts';
-import { backingOf, imageArgument, imageFlags, optionsFlag, parseText } from '../image-flags.ts';
+import {
+  backingOf,
+  imageArgument,
+  imageFlags,
+  optionsFlag,
+  parseText,
+  warnOfFarParent,
+} from '../image-flags.ts';
 
 interface CreateFlags {
   readonly format: ImageFormat;
@@ -77,6 +84,7 @@ export const createCommand: Command<CliContext> = buildCommand({
     using files = createFileTable();
     const request = { format: format.name, sizeBytes, options: options.own, backing };
     createImage(path, { ...request, files, allowPaths, overwrite: true });
+    if (backing !== undefined) warnOfFarParent(this, path, backing.path);
     if (!quiet) this.process.stdout.write(`Formatting '${oneLine(path)}', ${wordsOf(request)}\n`);
   },
 });

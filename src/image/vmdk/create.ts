@@ -36,7 +36,7 @@ export function createVmdk(bytes: Bytes, context: CreateContext): void {
   const { options, parent } = context;
   const sizeBytes = roundUp(context.sizeBytes, SECTOR_BYTES);
   const subformat = chosen('subformat', options, subformats, 'monolithicSparse');
-  const isFlat = subformat.endsWith('Flat');
+  const isFlat = isFlatKind(subformat);
   const zeroGrains = chosen('zeroed_grain', options, ['on', 'off'], 'off') === 'on';
   if (sizeBytes > (subformat === 'monolithicSparse' ? MAX_SPARSE_BYTES : MAX_BYTES)) {
     throw new Failure('invalid', `a VMDK of this kind cannot be of ${sizeBytes} bytes`);
@@ -50,7 +50,7 @@ export function createVmdk(bytes: Bytes, context: CreateContext): void {
   } else {
     extents.push(...createExtents(context, subformat, sizeBytes, zeroGrains));
   }
-  const type = isFlat ? 'FLAT' : 'SPARSE';
+  const type = subformat === 'vmfs' ? 'VMFS' : isFlat ? 'FLAT' : 'SPARSE';
   const lines = extents.map(
     ({ name, lengthBytes }) =>
       `RW ${lengthBytes / SECTOR_BYTES} ${type} "${name}"${isFlat ? ' 0' : ''}`,
@@ -58,6 +58,10 @@ export function createVmdk(bytes: Bytes, context: CreateContext): void {
   const text = describe(subformat, lines, sizeBytes, options, parent);
   if (subformat !== 'monolithicSparse') bytes.write(text, 0);
   else createSparse(bytes, sizeBytes, zeroGrains, text);
+}
+
+function isFlatKind(subformat: Subformat): boolean {
+  return subformat === 'vmfs' || subformat.endsWith('Flat');
 }
 
 /** The files beside a descriptor that is a file by itself. */
@@ -69,7 +73,7 @@ function createExtents(
 ): { name: string; lengthBytes: number }[] {
   const { path } = context;
   const stem = basename(path, extname(path));
-  const isFlat = subformat.endsWith('Flat');
+  const isFlat = isFlatKind(subformat);
   const isSplit = subformat.startsWith('twoGb');
   const pieceBytes = isSplit ? SPLIT_BYTES : Math.max(sizeBytes, SECTOR_BYTES);
   const extents: { name: string; lengthBytes: number }[] = [];

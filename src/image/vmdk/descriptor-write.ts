@@ -12,6 +12,7 @@ export const subformats = [
   'twoGbMaxExtentSparse',
   'twoGbMaxExtentFlat',
   'streamOptimized',
+  'vmfs',
 ] as const;
 export type Subformat = (typeof subformats)[number];
 
