@@ -22,19 +22,12 @@ export interface Clients {
   /** Those that are attended to now. */
   attending: Connection[];
   /** Called when one has left. */
-  onLeave: () => void;
+  onLeave: (connection: Connection) => void;
 }
 
-export function createClients(shared: Omit<Service, 'onDone'>, poller: Poller): Clients {
-  const onDone = (tag: number, errno: number): void => {
-    const connection = clients.all[Math.floor(tag / MAX_REQUESTS)];
-    if (connection === undefined) throw new Error('a request of no connection has ended');
-    connection.pending -= 1;
-    done(connection, tag % MAX_REQUESTS, errno);
-    touch(clients, connection);
-  };
-  const clients: Clients = {
-    service: { ...shared, onDone },
+export function createClients(service: Service, poller: Poller): Clients {
+  return {
+    service,
     poller,
     all: [],
     count: 0,
@@ -42,7 +35,16 @@ export function createClients(shared: Omit<Service, 'onDone'>, poller: Poller): 
     attending: [],
     onLeave: () => {},
   };
-  return clients;
+}
+
+/** A request that was pending has ended. */
+export function ended(clients: Clients, tag: number, errno: number): void {
+  const number = tag - clients.service.firstTag;
+  const connection = clients.all[Math.floor(number / MAX_REQUESTS)];
+  if (connection === undefined) throw new Error('a request of no connection has ended');
+  connection.pending -= 1;
+  done(connection, number % MAX_REQUESTS, errno);
+  touch(clients, connection);
 }
 
 function touch(clients: Clients, connection: Connection): void {
@@ -71,11 +73,11 @@ export function adopt(clients: Clients, client: Fd, beginning: Beginning): void 
 
 /** Hands what was begun to the engine, collects what has ended, and sends the replies. */
 export function settle(clients: Clients): void {
-  const { engine, onDone } = clients.service;
+  const { engine, reap } = clients.service;
   for (;;) {
     if (engine.pending > 0) {
       engine.submit();
-      engine.reap(onDone);
+      reap();
     }
     const { touched } = clients;
     if (touched.length === 0) return;
@@ -121,13 +123,14 @@ export function leave(clients: Clients, connection: Connection): void {
   connection.memory[Symbol.dispose]();
   clients.all[connection.index] = undefined;
   clients.count -= 1;
-  clients.onLeave();
+  clients.onLeave(connection);
 }
 
 /** `ending`: no more requests are taken, and what was begun is answered; `lost`: it is not. */
-export function endAll(clients: Clients, life: 'ending' | 'lost'): void {
+export function endAll(clients: Clients, life: 'ending' | 'lost', listener?: object): void {
   for (const connection of clients.all) {
     if (connection === undefined || connection.life === 'lost') continue;
+    if (listener !== undefined && connection.listener !== listener) continue;
     connection.life = life;
     touch(clients, connection);
   }

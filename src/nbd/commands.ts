@@ -66,8 +66,8 @@ export function judge(
 /** Carries out a request that `judge` allowed and that holds the pages it needs. */
 export function execute(connection: Connection, of: NbdExport, request: number): void {
   const { requests, memory, index } = connection;
-  const { engine } = connection.service;
-  const tag = index * MAX_REQUESTS + request;
+  const { engine, firstTag } = connection.service;
+  const tag = firstTag + index * MAX_REQUESTS + request;
   const at = requests.at[request] ?? 0;
   const length = requests.lengthBytes[request] ?? 0;
   const flags = requests.flags[request] ?? 0;

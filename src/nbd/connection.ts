@@ -17,8 +17,10 @@ export interface Service {
   readonly exports: ExportTable;
   /** A list that is used again for each mapping. */
   readonly extents: Extents;
-  /** Answers a request that was pending. */
-  readonly onDone: (tag: number, errno: number) => void;
+  /** Where the tags of its requests begin, in an engine that others use, too. */
+  readonly firstTag: number;
+  /** Collects what the engine has ended, and tells those whose it was. */
+  readonly reap: () => void;
 }
 
 export interface Connection extends Sender {
@@ -28,6 +30,8 @@ export interface Connection extends Sender {
   readonly requests: Requests;
   /** The high part of the tags of its requests. */
   readonly index: number;
+  /** Where it came in; undefined for one that was handed over. */
+  readonly listener: object | undefined;
   /** Until the client has chosen an export. */
   handshake: Handshake | undefined;
   export: NbdExport | undefined;
@@ -58,7 +62,13 @@ export interface Connection extends Sender {
 
 /** How a connection begins: with the handshake, or behind it. */
 export type Beginning =
-  | { readonly tls: TlsState; readonly noZeroes: boolean }
+  | {
+      readonly tls: TlsState;
+      readonly noZeroes: boolean;
+      /** What it may choose from; all of the service's unless said. */
+      readonly exports?: ExportTable | undefined;
+      readonly listener?: object | undefined;
+    }
   | { readonly export: NbdExport };
 
 export function createConnection(
@@ -75,10 +85,11 @@ export function createConnection(
     requests: createRequests(),
     queue: createSendQueue(),
     index,
+    listener: 'export' in beginning ? undefined : beginning.listener,
     handshake:
       'export' in beginning
         ? undefined
-        : startHandshake(service.exports, beginning.tls, beginning.noZeroes),
+        : startHandshake(beginning.exports ?? service.exports, beginning.tls, beginning.noZeroes),
     export: 'export' in beginning ? beginning.export : undefined,
     structured: false,
     extended: false,

@@ -4,16 +4,15 @@
  */
 import { EPOLL, type Poller } from '../sys/epoll.ts';
 import type { Fd } from '../sys/fd.ts';
-import { isErrno } from '../sys/ffi.ts';
-import { acceptConnection } from '../sys/socket.ts';
-import { adopt, createClients, endAll, leave, settle } from './clients.ts';
+import { adopt, createClients, endAll, ended, leave, settle } from './clients.ts';
 import type { Service } from './connection.ts';
 import type { NbdExport } from './exports.ts';
 import type { TlsState } from './handshake.ts';
+import { createListeners, type Listener, type ListenOptions } from './listeners.ts';
 
 export interface NbdServer extends Disposable {
   /** Accepts clients of a listening socket, which it takes over. */
-  listen(listener: Fd): void;
+  listen(listener: Fd, options?: ListenOptions): Listener;
   /**
    * Takes over a client's connection: as it came, or (`done`) where STARTTLS has been said.
    * @param noZeroes the client asked for that in the flags that it sent before STARTTLS
@@ -27,72 +26,48 @@ export interface NbdServer extends Disposable {
   stop(): void;
   /** Ends the connections that are left without answering. */
   drop(): void;
+  /** To be told of each request that has ended, by who reaps the engine for others, too. */
+  ended(tag: number, errno: number): void;
   readonly connections: number;
 }
 
-/** More clients wait: each may take memory for its requests. */
-const MAX_CONNECTIONS = 1024;
-
 /** What a server is made of. */
-export interface ServerParts extends Omit<Service, 'onDone'> {
+export interface ServerParts extends Omit<Service, 'firstTag' | 'reap'> {
   readonly poller: Poller;
+  /** The engine has other users: they wait for it and reap it. */
+  readonly shared?: Pick<Service, 'firstTag' | 'reap'> | undefined;
 }
 
-export function createNbdServer(shared: ServerParts): NbdServer {
-  const { poller, engine } = shared;
-  const clients = createClients(shared, poller);
-  const listeners = new Set<Fd>();
-  let full = false;
-  /** When full, clients wait in the kernel's queue until one leaves. */
-  const setFull = (isFull: boolean): void => {
-    full = isFull;
-    for (const listener of listeners) poller.change(listener.number, isFull ? 0 : EPOLL.IN);
-  };
-  clients.onLeave = () => {
-    if (full) setFull(false);
-  };
-  const accept = (listener: Fd): void => {
-    try {
-      const client = acceptConnection(listener.number);
-      if (client !== undefined) adopt(clients, client, { tls: 'none', noZeroes: false });
-      if (clients.count >= MAX_CONNECTIONS) setFull(true);
-    } catch (thrown) {
-      if (!isErrno(thrown, 'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM')) throw thrown;
-      if (clients.count > 0) setFull(true);
-    }
-  };
-  const closeListeners = (): void => {
-    for (const listener of listeners) {
-      poller.remove(listener.number);
-      listener.close();
-    }
-    listeners.clear();
-  };
+export function createNbdServer({ poller, shared, ...parts }: ServerParts): NbdServer {
+  const { engine } = parts;
+  const onEnded = (tag: number, errno: number): void => ended(clients, tag, errno);
+  const reap = (): void => engine.reap(onEnded);
+  const clients = createClients({ ...parts, ...(shared ?? { firstTag: 0, reap }) }, poller);
+  const listeners = createListeners(clients, poller);
   // It may be signalled for what was reaped already.
-  if (engine.fd !== undefined) poller.add(engine.fd, EPOLL.IN | EPOLL.EDGE, () => {});
+  const engineFd = shared === undefined ? engine.fd : undefined;
+  if (engineFd !== undefined) poller.add(engineFd, EPOLL.IN | EPOLL.EDGE, () => {});
 
   return {
-    listen(listener) {
-      listeners.add(listener);
-      poller.add(listener.number, EPOLL.IN, () => accept(listener));
-    },
+    listen: (listener, options) => listeners.add(listener, options),
     adopt: (client, tls, noZeroes = false) => adopt(clients, client, { tls, noZeroes }),
     serve: (client, of) => adopt(clients, client, { export: of }),
     settle: () => settle(clients),
     stop() {
-      closeListeners();
+      listeners.closeAll();
       endAll(clients, 'ending');
     },
     drop: () => endAll(clients, 'lost'),
+    ended: onEnded,
     get connections() {
       return clients.count;
     },
     [Symbol.dispose]() {
-      closeListeners();
+      listeners.closeAll();
       for (const connection of clients.all) {
         if (connection !== undefined) leave(clients, connection);
       }
-      if (engine.fd !== undefined) poller.remove(engine.fd);
+      if (engineFd !== undefined) poller.remove(engineFd);
     },
   };
 }

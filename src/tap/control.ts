@@ -26,6 +26,8 @@ const ConnectRequest = z.strictObject({
   take_up: z.boolean().default(false),
 });
 
+const ResizeRequest = z.strictObject({ size: z.int().positive() });
+
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string): Hono {
   const app = new Hono();
@@ -50,7 +52,16 @@ export function tapApi(workers: Workers, version: string): Hono {
     const name = context.req.param('name');
     const disk = (await workers.list()).find((each) => each.name === name);
     if (disk === undefined) throw new Failure('not-found', `the tap has no disk ${name}`);
-    return context.json({ ...viewOf(disk.opened), connected: disk.connected });
+    const { opened, connected, nbdClients } = disk;
+    return context.json({ ...viewOf(opened), connected, nbd_clients: nbdClients });
+  });
+  app.put('/v1/disks/:name/nbd', async (context) =>
+    context.json(await workers.order('export', { name: context.req.param('name') })),
+  );
+  app.put('/v1/disks/:name/size', async (context) => {
+    const { size: sizeBytes } = await bodyOf(context, ResizeRequest);
+    const name = context.req.param('name');
+    return context.json(viewOf(await workers.order('resize', { name, sizeBytes })));
   });
   app.delete('/v1/disks/:name', async (context) => {
     await workers.order('close', { name: context.req.param('name') });
@@ -76,8 +87,8 @@ export function tapApi(workers: Workers, version: string): Hono {
   return app;
 }
 
-function stateView({ opened, ...state }: DiskState): object {
-  return { ...state, ...viewOf(opened) };
+function stateView({ opened, nbdClients, ...state }: DiskState): object {
+  return { ...state, nbd_clients: nbdClients, ...viewOf(opened) };
 }
 
 function viewOf({ clusterBytes, ...opened }: OpenedDisk): object {

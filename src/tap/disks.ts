@@ -8,6 +8,8 @@ import { type Abi, abiOf, entriesOf, RING_SECTOR_BYTES } from '../ring/blkif.ts'
 import { recordBytes } from '../ring/record.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import type { Mapping } from '../sys/memory.ts';
+import type { Asks } from './asks.ts';
+import type { DiskSocket, DiskSockets } from './disk-sockets.ts';
 import type { ConnectOrder, DiskName, DiskState, OpenedDisk, OpenOrder } from './orders.ts';
 import { openRecord, removeRecords } from './records.ts';
 import type { RingLoop, ServedRing } from './ring-loop.ts';
@@ -19,6 +21,10 @@ export interface Disks {
   connect(name: DiskName, order: ConnectOrder): void;
   /** Resolves when nothing of its ring is under way any more; without a ring, at once. */
   disconnect(name: DiskName): Promise<void>;
+  /** Serves it by NBD, too. @throws Failure not-found | io */
+  export(name: DiskName): { readonly socket: string };
+  /** @throws Failure invalid | unsupported | io */
+  resize(name: DiskName, sizeBytes: number): Promise<OpenedDisk>;
   /** Disconnects it and closes its image in order. */
   close(name: DiskName): Promise<void>;
   /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
@@ -31,12 +37,15 @@ export interface DisksOptions {
   readonly files: FileTable;
   readonly transfer: Transfer;
   readonly loop: RingLoop;
+  readonly nbd: DiskSockets;
+  readonly asks: Asks;
   readonly recordsFolder: string;
 }
 
 interface Disk {
   readonly image: Image;
   ring: { readonly served: ServedRing; readonly record: Mapping } | undefined;
+  nbd: DiskSocket | undefined;
   fault: string | undefined;
 }
 
@@ -48,17 +57,6 @@ export function createDisks(options: DisksOptions): Disks {
     const disk = disks.get(name);
     if (disk !== undefined) return disk;
     throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
-  }
-
-  async function quieten(disk: Disk): Promise<void> {
-    const { ring } = disk;
-    if (ring === undefined) return;
-    const quiet = Promise.withResolvers<void>();
-    ring.served.close(quiet.resolve);
-    await quiet.promise;
-    disk.ring = undefined;
-    disk.fault = undefined;
-    ring.record[Symbol.dispose]();
   }
 
   async function disconnect(name: DiskName): Promise<void> {
@@ -81,7 +79,7 @@ export function createDisks(options: DisksOptions): Disks {
     open(name, { path, format, writable, allowPaths, direct }) {
       if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
       const image = openImage(path, { format, writable, allowPaths, direct, files });
-      disks.set(name, { image, ring: undefined, fault: undefined });
+      disks.set(name, { image, ring: undefined, nbd: undefined, fault: undefined });
       return describe(files, image);
     },
     connect(name, order) {
@@ -90,24 +88,65 @@ export function createDisks(options: DisksOptions): Disks {
       disk.ring = connectRing(options, name, disk, order);
     },
     disconnect,
+    export(name) {
+      const disk = find(name);
+      disk.nbd ??= options.nbd.open(name, disk.image);
+      return { socket: disk.nbd.path };
+    },
+    async resize(name, sizeBytes) {
+      const { image } = find(name);
+      await resizeImage(options.asks, image, sizeBytes);
+      return describe(files, image);
+    },
     async close(name) {
+      await closeSocket(find(name), false);
       await disconnect(name);
       closeImage(name);
     },
     async leave(name) {
-      await quieten(find(name));
+      const disk = find(name);
+      await closeSocket(disk, true);
+      await quieten(disk);
       closeImage(name);
     },
-    list: () =>
-      [...disks].map(([name, { image, ring, fault }]) => ({
-        name,
-        path: image.path,
-        opened: describe(files, image),
-        connected: ring !== undefined && fault === undefined,
-        fault,
-        counts: ring === undefined ? undefined : { ...ring.served.server.counts },
-      })),
+    list: () => [...disks].map(([name, disk]) => stateOf(files, name, disk)),
   };
+}
+
+/** @param answered what NBD clients have asked for is answered before they are sent away */
+async function closeSocket(disk: Disk, answered: boolean): Promise<void> {
+  const { nbd } = disk;
+  disk.nbd = undefined;
+  await nbd?.close(answered);
+}
+
+async function quieten(disk: Disk): Promise<void> {
+  const { ring } = disk;
+  if (ring === undefined) return;
+  const quiet = Promise.withResolvers<void>();
+  ring.served.close(quiet.resolve);
+  await quiet.promise;
+  disk.ring = undefined;
+  disk.fault = undefined;
+  ring.record[Symbol.dispose]();
+}
+
+function stateOf(files: FileTable, name: DiskName, { image, ring, nbd, fault }: Disk): DiskState {
+  return {
+    name,
+    path: image.path,
+    opened: describe(files, image),
+    connected: ring !== undefined && fault === undefined,
+    nbdClients: nbd?.clients ?? 0,
+    fault,
+    counts: ring === undefined ? undefined : { ...ring.served.server.counts },
+  };
+}
+
+/** In turn with what guests have asked for. */
+async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise<void> {
+  const errno = await asks.ask((engine, tag) => engine.resize(image, sizeBytes, tag));
+  if (errno !== 0) throw new Failure('io', `${image.path} could not be resized: errno ${errno}`);
 }
 
 function describe(files: FileTable, image: Image): OpenedDisk {

@@ -40,6 +40,8 @@ export interface DiskState {
   readonly path: string;
   readonly opened: OpenedDisk;
   readonly connected: boolean;
+  /** How many use it by NBD. */
+  readonly nbdClients: number;
   /** Why the guest's ring is not served any more. */
   readonly fault?: string | undefined;
   readonly counts?: Readonly<Record<string, number>> | undefined;
@@ -49,6 +51,9 @@ export interface Orders {
   open: { order: { name: DiskName } & OpenOrder; answer: OpenedDisk };
   connect: { order: { name: DiskName } & ConnectOrder; answer: undefined };
   disconnect: { order: { name: DiskName }; answer: undefined };
+  /** Serves it by NBD on a socket of its own; asked again, it says where. */
+  export: { order: { name: DiskName }; answer: { readonly socket: string } };
+  resize: { order: { name: DiskName; readonly sizeBytes: number }; answer: OpenedDisk };
   close: { order: { name: DiskName }; answer: undefined };
   list: { order: object; answer: DiskState[] };
   stop: { order: object; answer: undefined };

@@ -11,7 +11,7 @@ import type { RingDisk } from '../ring/request.ts';
 import { createRingServer, type RingServer } from '../ring/serve.ts';
 import { sharedRing } from '../ring/shared-ring.ts';
 import { createSlots, MOST_INDIRECT_SEGMENTS, type SlotCounts, slotsBytes } from '../ring/slots.ts';
-import { createPoller, EPOLL } from '../sys/epoll.ts';
+import { createPoller, EPOLL, type Poller } from '../sys/epoll.ts';
 import { mapPrivate } from '../sys/memory.ts';
 
 export interface RingPlace {
@@ -41,11 +41,24 @@ export interface ServedRing {
 export interface RingLoop extends Disposable {
   /** @throws Failure gone | in-use when the guest's ring cannot be had */
   add(options: RingDiskOptions): ServedRing;
-  /** Also waits for this descriptor, and calls when it is readable. */
-  listen(fd: number, onReadable: () => void): void;
+  /** What else the worker waits for is added here. */
+  readonly poller: Poller;
+  /** From now on the engine is used by someone else, too. */
+  share(user: EngineUser): void;
+  /** Collects what the engine has ended, and tells those whose it was. */
+  reap(): void;
   /** Waits until there is something to do, `timeoutMs` at most (-1: for ever), and does it. */
   pass(timeoutMs: number): void;
   readonly rings: number;
+}
+
+/** Someone beside the rings who asks things of the worker's engine. */
+export interface EngineUser {
+  /** Its tags are those from here on, up to the next user's. */
+  readonly firstTag: number;
+  ended(tag: number, errno: number): void;
+  /** Called in each pass, after the rings had their turn. */
+  settle(): void;
 }
 
 export interface RingLoopOptions {
@@ -83,6 +96,8 @@ interface Loop {
   readonly rings: (Ring | undefined)[];
   readonly byPort: Map<number, Ring>;
   readonly ports: Uint32Array;
+  /** By their tags, the highest first. */
+  readonly users: EngineUser[];
   readonly onDone: (tag: number, errno: number) => void;
 }
 
@@ -99,7 +114,9 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
     rings: [],
     byPort: new Map(),
     ports: new Uint32Array(PORTS_AT_ONCE),
+    users: [],
     onDone(tag, errno) {
+      for (const user of loop.users) if (tag >= user.firstTag) return user.ended(tag, errno);
       const ring = loop.rings[Math.floor(tag / PLACES)];
       if (ring === undefined) return;
       ring.server.ended(tag, errno);
@@ -119,11 +136,17 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
       return loop.byPort.size;
     },
     add: (options) => addRing(loop, options, memory, places),
-    listen: (fd, onReadable) => poller.add(fd, EPOLL.IN, onReadable),
+    poller,
+    share(user) {
+      loop.users.push(user);
+      loop.users.sort((one, other) => other.firstTag - one.firstTag);
+    },
+    reap: () => engine.reap(loop.onDone),
     pass(timeoutMs) {
       poller.wait(loop.rings.some((ring) => ring?.ready === true) ? 0 : timeoutMs);
       engine.reap(loop.onDone);
       for (const ring of loop.rings) if (ring?.ready === true) turn(loop, ring);
+      for (const user of loop.users) user.settle();
       engine.submit();
     },
     [Symbol.dispose]: () => owned[Symbol.dispose](),

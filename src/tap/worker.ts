@@ -17,7 +17,10 @@ import { createFileTable } from '../image/file-table.ts';
 import { createTransfer } from '../image/transfer.ts';
 import { embeddedHypervisor } from '../ring/embedded-hypervisor.ts';
 import { xenHypervisor } from '../ring/xen-hypervisor.ts';
+import { EPOLL } from '../sys/epoll.ts';
 import { clearEventFd } from '../sys/wait.ts';
+import { createAsks } from './asks.ts';
+import { createDiskSockets } from './disk-sockets.ts';
 import { createDisks, type Disks } from './disks.ts';
 import type { AnswerMessage, OrderMessage, Orders, WorkerOptions } from './orders.ts';
 import { createRingLoop } from './ring-loop.ts';
@@ -42,6 +45,12 @@ async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknow
     }
     case 'disconnect':
       return disks.disconnect((order as Orders['disconnect']['order']).name);
+    case 'export':
+      return disks.export((order as Orders['export']['order']).name);
+    case 'resize': {
+      const { name, sizeBytes } = order as Orders['resize']['order'];
+      return disks.resize(name, sizeBytes);
+    }
     case 'close':
       return disks.close((order as Orders['close']['order']).name);
     case 'list':
@@ -65,7 +74,10 @@ async function work(): Promise<void> {
     guestsFolder === undefined ? xenHypervisor() : embeddedHypervisor(guestsFolder);
   using loop = createRingLoop({ hypervisor, engine });
   const transfer = createTransfer(files);
-  const disks = createDisks({ files, transfer, loop, recordsFolder: join(runFolder, 'rings') });
+  using nbd = createDiskSockets({ loop, engine, files, folder: join(runFolder, 'nbd') });
+  const asks = createAsks(engine, loop);
+  const recordsFolder = join(runFolder, 'rings');
+  const disks = createDisks({ files, transfer, loop, nbd, asks, recordsFolder });
   const state = { underWay: 0, stopped: false };
   const begin = async (message: OrderMessage): Promise<void> => {
     const { id, kind } = message;
@@ -78,7 +90,7 @@ async function work(): Promise<void> {
     parent.postMessage(told, []);
     if (kind === 'stop') state.stopped = true;
   };
-  loop.listen(wakeFd, () => {
+  loop.poller.add(wakeFd, EPOLL.IN, () => {
     clearEventFd(wakeFd);
     for (;;) {
       const received = receiveMessageOnPort(parent);
