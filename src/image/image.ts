@@ -63,6 +63,31 @@ export interface Image extends Disposable {
   check(): CheckReport;
   /** Snapshots inside the image, where its format has them. */
   readonly snapshots?: Snapshots | undefined;
+  /** Which parts of the disk have changed since some time, where its format keeps that. */
+  readonly bitmaps?: Bitmaps | undefined;
+}
+
+export interface BitmapInfo {
+  readonly name: string;
+  /** Bytes of the disk that a bit stands for. */
+  readonly granularityBytes: number;
+  /** It was not stored in order, and tells nothing. */
+  readonly isInUse: boolean;
+  /** It follows every change. */
+  readonly isAuto: boolean;
+}
+
+/** A bitmap as it is now; it follows what is written meanwhile. */
+export interface Bitmap {
+  isDirty(at: number): boolean;
+  /** Where what is the same as at byte `at` ends, as far as it is known: maybe behind the disk's end. */
+  runEnd(at: number): number;
+}
+
+export interface Bitmaps {
+  list(): readonly BitmapInfo[];
+  /** @throws Failure corrupt | unsupported when what it says cannot be known */
+  find(name: string): Bitmap | undefined;
 }
 
 export interface Snapshot {

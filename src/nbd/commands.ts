@@ -53,7 +53,7 @@ export function judge(
   if ((type === Command.read || type === Command.write) && lengthBytes > MAX_PAYLOAD_BYTES) {
     return NbdError.invalid;
   }
-  if (type === Command.blockStatus && (!connection.blockStatus || lengthBytes === 0)) {
+  if (type === Command.blockStatus && (connection.contexts.length === 0 || lengthBytes === 0)) {
     return NbdError.invalid;
   }
   // What must not make a hole is written where the file system cannot do better: no promise.

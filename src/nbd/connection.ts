@@ -37,7 +37,8 @@ export interface Connection extends Sender {
   export: NbdExport | undefined;
   structured: boolean;
   extended: boolean;
-  blockStatus: boolean;
+  /** What block status tells, as `contextsOf` numbers it. */
+  contexts: readonly number[];
   /** What was received and not yet taken, as offsets in the receive buffer. */
   from: number;
   to: number;
@@ -93,7 +94,7 @@ export function createConnection(
     export: 'export' in beginning ? beginning.export : undefined,
     structured: false,
     extended: false,
-    blockStatus: false,
+    contexts: [],
     from: 0,
     to: 0,
     filling: -1,

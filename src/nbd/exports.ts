@@ -1,6 +1,6 @@
 /** What is served under which name, and what a client is told of it. */
-import type { Image } from '../image/image.ts';
-import { TransmissionFlag } from './wire.ts';
+import type { Bitmap, Image } from '../image/image.ts';
+import { ALLOCATION_CONTEXT, BITMAP_CONTEXT, TransmissionFlag } from './wire.ts';
 
 export interface NbdExport {
   readonly name: string;
@@ -10,6 +10,13 @@ export interface NbdExport {
   readonly writable: boolean;
   /** Zeroing that may make holes is known to be faster than writing. */
   readonly fastZero: boolean;
+  /** Dirty bitmaps that clients may ask for, by name. */
+  readonly bitmaps: ReadonlyMap<string, Bitmap>;
+}
+
+/** The names of its metadata contexts; the place of one in the list is its number in replies. */
+export function contextsOf({ bitmaps }: NbdExport): string[] {
+  return [ALLOCATION_CONTEXT, ...[...bitmaps.keys()].map((name) => BITMAP_CONTEXT + name)];
 }
 
 export interface ExportTable {

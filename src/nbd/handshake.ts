@@ -2,8 +2,15 @@
  * The server's side of the fixed newstyle handshake, without a socket: bytes in, bytes out, until
  * the client has chosen an export or leaves.
  */
-import { type ExportTable, type NbdExport, transmissionFlags } from './exports.ts';
-import { contextReplies, exportReplies, messageOf, readExportChoice } from './options.ts';
+import { contextsOf, type ExportTable, type NbdExport, transmissionFlags } from './exports.ts';
+import {
+  contextReply,
+  exportReplies,
+  meansContext,
+  messageOf,
+  readContextQueries,
+  readExportChoice,
+} from './options.ts';
 import {
   HandshakeFlag,
   INIT_MAGIC,
@@ -23,8 +30,8 @@ export interface Agreed {
   readonly export: NbdExport;
   readonly structured: boolean;
   readonly extended: boolean;
-  /** Block status was asked for, with base:allocation. */
-  readonly blockStatus: boolean;
+  /** The metadata contexts that block status tells, as `contextsOf` numbers them. */
+  readonly contexts: readonly number[];
 }
 
 export interface Handshake {
@@ -35,7 +42,8 @@ export interface Handshake {
   noZeroes: boolean;
   structured: boolean;
   extended: boolean;
-  /** The export that base:allocation was chosen for. */
+  /** The metadata contexts that were chosen, and the export that they are of. */
+  contexts: readonly number[];
   contextOf: NbdExport | undefined;
   agreed: Agreed | undefined;
   /** What is to be sent. */
@@ -60,6 +68,7 @@ export function startHandshake(exports: ExportTable, tls: TlsState, noZeroes = f
     noZeroes,
     structured: false,
     extended: false,
+    contexts: [],
     contextOf: undefined,
     agreed: undefined,
     out: tls === 'done' ? [] : [greeting],
@@ -225,7 +234,7 @@ function tellContexts(handshake: Handshake, option: number, data: Uint8Array): v
     const says = messageOf('structured replies must be agreed on first');
     return reply(handshake, option, OptionReply.invalid, says);
   }
-  const asked = contextReplies(data, choosing);
+  const asked = readContextQueries(data);
   if (asked === undefined) {
     return reply(handshake, option, OptionReply.invalid, messageOf('the option is malformed'));
   }
@@ -233,9 +242,15 @@ function tellContexts(handshake: Handshake, option: number, data: Uint8Array): v
   if (found === undefined) {
     return reply(handshake, option, OptionReply.unknown, messageOf('there is no such export'));
   }
-  if (asked.allocation !== undefined) {
-    reply(handshake, option, OptionReply.metaContext, asked.allocation);
-    if (choosing) handshake.contextOf = found;
+  const contexts: number[] = [];
+  for (const [id, context] of contextsOf(found).entries()) {
+    if (!meansContext(context, asked.queries, choosing)) continue;
+    reply(handshake, option, OptionReply.metaContext, contextReply(id, context));
+    contexts.push(id);
+  }
+  if (choosing) {
+    handshake.contexts = contexts;
+    handshake.contextOf = found;
   }
   reply(handshake, option, OptionReply.ack);
 }
@@ -257,8 +272,8 @@ function chooseByName(handshake: Handshake, data: Uint8Array): void {
 function agree(handshake: Handshake, found: NbdExport): void {
   const { structured, extended } = handshake;
   // A context chosen for another export is none of this one.
-  const blockStatus = handshake.contextOf === found;
-  handshake.agreed = { export: found, structured, extended, blockStatus };
+  const contexts = handshake.contextOf === found ? handshake.contexts : [];
+  handshake.agreed = { export: found, structured, extended, contexts };
   handshake.phase = 'agreed';
 }
 

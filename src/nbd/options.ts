@@ -1,12 +1,6 @@
 /** The data of handshake options that have any: what a client asks for, and what it is told. */
 import type { NbdExport } from './exports.ts';
-import {
-  ALLOCATION_CONTEXT,
-  ALLOCATION_ID,
-  Info,
-  MAX_NAME_BYTES,
-  MAX_PAYLOAD_BYTES,
-} from './wire.ts';
+import { BITMAP_CONTEXT, Info, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES } from './wire.ts';
 
 /** Reads one option's data from its beginning to its end; `undefined` once it was too short. */
 function reader(data: Uint8Array): {
@@ -89,31 +83,43 @@ function textInfo(type: number, text: string): Uint8Array {
   return Buffer.concat([head, Buffer.from(text)]);
 }
 
-/**
- * LIST and SET_META_CONTEXT: which export, and base:allocation as it is told when a query means it;
- * undefined when malformed. Only a list takes no queries, or a namespace alone, for all there are.
- */
-export function contextReplies(
+/** LIST and SET_META_CONTEXT: which export, and what is asked for; undefined when malformed. */
+export function readContextQueries(
   data: Uint8Array,
-  choosing: boolean,
-): { name: string; allocation: Uint8Array | undefined } | undefined {
+): { name: string; queries: readonly string[] } | undefined {
   const from = reader(data);
   const name = from.text(from.u32());
   const count = from.u32();
   if (name === undefined || count === undefined) return undefined;
-  let wanted = !choosing && count === 0;
+  const queries: string[] = [];
   for (let index = 0; index < count; index += 1) {
     const query = from.text(from.u32());
     if (query === undefined) return undefined;
-    wanted ||= query === ALLOCATION_CONTEXT || (!choosing && query === 'base:');
+    queries.push(query);
   }
-  if (!from.atEnd()) return undefined;
-  const id = Buffer.alloc(4);
-  id.writeUInt32BE(ALLOCATION_ID);
-  return {
-    name,
-    allocation: wanted ? Buffer.concat([id, Buffer.from(ALLOCATION_CONTEXT)]) : undefined,
-  };
+  return from.atEnd() ? { name, queries } : undefined;
+}
+
+/**
+ * Whether a context is meant. Only a list takes no queries, or a namespace (in qemu's also a kind)
+ * alone, for all there are.
+ */
+export function meansContext(
+  context: string,
+  queries: readonly string[],
+  choosing: boolean,
+): boolean {
+  if (queries.includes(context)) return true;
+  if (choosing) return false;
+  const groups = ['base:', 'qemu:', BITMAP_CONTEXT].filter((group) => context.startsWith(group));
+  return queries.length === 0 || queries.some((query) => groups.includes(query));
+}
+
+/** What is told of a context. */
+export function contextReply(id: number, context: string): Uint8Array {
+  const number = Buffer.alloc(4);
+  number.writeUInt32BE(id);
+  return Buffer.concat([number, Buffer.from(context)]);
 }
 
 /** A sentence that comes with an error. */

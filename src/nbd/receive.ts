@@ -107,7 +107,7 @@ function takeHandshake(connection: Connection): boolean {
   connection.export = agreed.export;
   connection.structured = agreed.structured;
   connection.extended = agreed.extended;
-  connection.blockStatus = agreed.blockStatus;
+  connection.contexts = agreed.contexts;
   return true;
 }
 
@@ -135,7 +135,7 @@ function takeRequest(connection: Connection, of: NbdExport, size: number): boole
   const carries = type === Command.write || (extended && (flags & CommandFlag.payloadLength) !== 0);
   const error = judge(connection, of, type, flags, offset, length);
   const request = beginRequest(requests);
-  const pagesBytes = error === 0 ? pagesFor(type, length) : 0;
+  const pagesBytes = error === 0 ? pagesFor(connection, type, length) : 0;
   if (pagesBytes > 0 && !holdPages(connection, request, pagesBytes)) {
     endRequest(requests, request);
     return stall(connection);
@@ -160,9 +160,9 @@ function takeRequest(connection: Connection, of: NbdExport, size: number): boole
 }
 
 /** Pages that a request needs from its beginning to its end. */
-function pagesFor(type: number, lengthBytes: number): number {
+function pagesFor({ contexts }: Connection, type: number, lengthBytes: number): number {
   if (type === Command.read || type === Command.write) return lengthBytes;
-  return type === Command.blockStatus ? STATUS_BYTES : 0;
+  return type === Command.blockStatus ? STATUS_BYTES * contexts.length : 0;
 }
 
 function answer(connection: Connection, request: number, error: number): true {

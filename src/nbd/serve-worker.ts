@@ -9,7 +9,7 @@ import { createEngine } from '../image/engine.ts';
 import { createExtents } from '../image/extents.ts';
 import { createFileTable, type FileTable } from '../image/file-table.ts';
 import type { ImageFormat } from '../image/formats.ts';
-import type { Image } from '../image/image.ts';
+import type { Bitmap, Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import { createPoller, EPOLL, type Poller } from '../sys/epoll.ts';
 import { ownFd } from '../sys/fd.ts';
@@ -28,6 +28,8 @@ export interface ImageToServe {
   readonly writable: boolean;
   readonly direct?: boolean | undefined;
   readonly allowPaths?: readonly string[] | undefined;
+  /** Dirty bitmaps that clients may ask for. */
+  readonly bitmaps?: readonly string[] | undefined;
 }
 
 export interface WorkerRequest {
@@ -52,13 +54,25 @@ export type FromWorker =
 const STOP_MS = 3000;
 const STOP_TICK_MS = 100;
 
+/** The bitmap of the image, or of the nearest parent that has one of this name. */
+function bitmapOf(image: Image, name: string): Bitmap {
+  for (let one: Image | undefined = image; one !== undefined; one = one.parent) {
+    const found = one.bitmaps?.find(name);
+    if (found !== undefined) return found;
+  }
+  const says = `${image.path} has no bitmap ${name}`;
+  throw new Failure('not-found', `${says} — vbd info --json tells which it has`);
+}
+
 function openExport(files: FileTable, image: Image, asked: ImageToServe): NbdExport {
   const fastZero = image.files.every((file) => {
     const { fd, writable } = files.get(file);
     return fd !== undefined && writable && canPunchHoles(fd, files.get(file).sizeBytes());
   });
   const description = `${image.format} image`;
-  return { name: asked.name, description, image, writable: asked.writable, fastZero };
+  const bitmaps = new Map(asked.bitmaps?.map((name) => [name, bitmapOf(image, name)]));
+  const { name, writable } = asked;
+  return { name, description, image, writable, fastZero, bitmaps };
 }
 
 function serve({ images, wakeFd, cacheBytes }: WorkerRequest): void {

@@ -113,10 +113,11 @@ export const Chunk = {
   errorOffset: 0x8002,
 } as const;
 
-/** The one metadata context that is offered, and its number in replies. */
+/** The metadata contexts that are offered: where space is taken; and, with a name behind it, a bitmap. */
 export const ALLOCATION_CONTEXT = 'base:allocation';
-export const ALLOCATION_ID = 1;
 export const Allocation = { hole: 1, zero: 2 } as const;
+export const BITMAP_CONTEXT = 'qemu:dirty-bitmap:';
+export const DIRTY = 1;
 
 /** The errors that a reply can carry; they have Linux's numbers. */
 export const NbdError = {

@@ -6,6 +6,7 @@
 import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
+import { qcow2Faults } from './qcow2-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 import { verbFaults } from './verb-faults.ts';
 import { vhdFaults } from './vhd-faults.ts';
@@ -328,6 +329,7 @@ export const faults: readonly Fault[] = [
     only: 'after the reading',
   },
   ...formatFaults,
+  ...qcow2Faults,
   ...imageFaults,
   ...vhdFaults,
   ...engineFaults,

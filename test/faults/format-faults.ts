@@ -93,15 +93,6 @@ export const formatFaults: readonly Fault[] = [
     only: 'packed by zlib',
   },
   {
-    name: 'qcow2-bitmaps-trusted',
-    breaks: 'a bitmap that was not kept is not trusted',
-    file: 'src/image/qcow2/session.ts',
-    find: '(flags[3] ?? 0) | BitmapFlag.inUse',
-    plant: '(flags[3] ?? 0)',
-    ...peers,
-    only: 'bitmaps are not to be trusted',
-  },
-  {
     name: 'qcow2-dirty-not-mended',
     breaks: 'refcounts that were left behind are counted anew',
     file: 'src/image/qcow2/check.ts',

@@ -3,7 +3,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Extension, Header, Incompatible, SnapshotEntry } from '../../src/image/qcow2/header.ts';
+import {
+  BitmapEntry,
+  BitmapFlag,
+  Extension,
+  Header,
+  Incompatible,
+  SnapshotEntry,
+} from '../../src/image/qcow2/header.ts';
 
 const text = readFileSync(
   join(import.meta.dirname, '..', '..', 'docs', 'formats', 'qcow2.md'),
@@ -21,5 +28,7 @@ test('every field, feature and extension of a qcow2 header has a row', () => {
   assert.deepEqual(rows('field').sort(), fields.sort());
   assert.deepEqual(rows('incompatible bit').sort(), Object.keys(Incompatible).sort());
   assert.deepEqual(rows('extension').sort(), Object.keys(Extension).sort());
+  assert.deepEqual(rows('bitmap field').sort(), Object.keys(BitmapEntry.at).sort());
+  assert.deepEqual(rows('bitmap flag').sort(), Object.keys(BitmapFlag).sort());
   assert.deepEqual(rows('snapshot field').sort(), Object.keys(SnapshotEntry.at).sort());
 });

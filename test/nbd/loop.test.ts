@@ -20,7 +20,14 @@ test('a connection without a handshake is served, and one that hangs up is close
   using engine = createEngine(files);
   using poller = createPoller();
   using image = openImage(path, { format: 'raw', writable: false, files });
-  const disk = { name: 'a', description: '', image, writable: false, fastZero: false };
+  const disk = {
+    name: 'a',
+    description: '',
+    image,
+    writable: false,
+    fastZero: false,
+    bitmaps: new Map(),
+  };
   const exports = exportTable([disk]);
   using server = createNbdServer({ poller, engine, files, exports, extents: createExtents() });
   const [near, far] = createSocketPair();

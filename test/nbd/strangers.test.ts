@@ -15,6 +15,8 @@ const formats = [
   ['raw', 'raw', ''],
   ['vhd', 'vpc', 'force_size=on'],
   ['vmdk', 'vmdk', ''],
+  ['qcow2', 'qcow2', ''],
+  ['vhdx', 'vhdx', ''],
 ] as const;
 
 /** An image made by qemu-img, with three stretches of bytes. */

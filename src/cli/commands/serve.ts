@@ -22,6 +22,7 @@ interface ServeFlags {
   readonly direct: boolean;
   readonly allowPath?: readonly string[];
   readonly cache?: number;
+  readonly bitmap?: readonly string[];
   readonly socket?: string;
   readonly tcp?: string;
   readonly tls?: string;
@@ -61,12 +62,17 @@ export const serveCommand: Command<CliContext> = buildCommand({
         placeholder: 'size',
         optional: true,
       },
+      bitmap: {
+        ...imageFlags.allowPath,
+        brief: 'Dirty bitmap that clients may ask for',
+        placeholder: 'name',
+      },
       socket: text('Unix socket to listen on', 'path'),
       tcp: text('Address to listen on: beyond loopback only with --tls', 'host:port'),
       tls: text('Folder with server-cert.pem, server-key.pem and, for clients, ca-cert.pem', 'dir'),
       run: text('Command to run while it is served', 'command'),
     },
-    aliases: { f: 'format', r: 'readOnly' },
+    aliases: { f: 'format', r: 'readOnly', B: 'bitmap' },
     positional: { kind: 'array', parameter: imageArgument, minimum: 1 },
   },
   async func(this: CliContext, flags: ServeFlags, ...paths: string[]) {
@@ -87,8 +93,14 @@ export const serveCommand: Command<CliContext> = buildCommand({
   },
 });
 
+/** A reply about the state of a range has room for so many. */
+const MOST_BITMAPS = 32;
+
 function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServe[] {
-  const { format, readOnly, direct, allowPath } = flags;
+  const { format, readOnly, direct, allowPath, bitmap } = flags;
+  if ((bitmap?.length ?? 0) > MOST_BITMAPS) {
+    throw new Failure('invalid', `more than ${MOST_BITMAPS} bitmaps are not served at a time`);
+  }
   const names = paths.map((path) => (paths.length === 1 ? '' : basename(path)));
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
@@ -102,6 +114,7 @@ function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServ
     writable: !readOnly && format !== undefined,
     direct,
     allowPaths: allowPath,
+    bitmaps: bitmap,
   }));
 }
 

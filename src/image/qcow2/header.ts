@@ -74,7 +74,7 @@ export const BitmapEntry = struct(24, {
   nameBytes: u16be,
   extraBytes: u32be,
 });
-export const BitmapFlag = { inUse: 1 } as const;
+export const BitmapFlag = { inUse: 1, auto: 2, extraCompatible: 4 } as const;
 
 /** A snapshot; extra data, id and name follow, padded to 8 bytes. */
 export const SnapshotEntry = struct(40, {

@@ -3,8 +3,9 @@ import { Failure } from '../../base/failure.ts';
 import { roundUp } from '../../base/round.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
-import type { Image, ImageInfo, Snapshots } from '../image.ts';
+import type { BitmapInfo, Image, ImageInfo, Snapshots } from '../image.ts';
 import { isDevice } from '../vhd/device.ts';
+import { bitmapsOf, distrustStored, storedBitmaps } from './bitmaps.ts';
 import { checkQcow2, recover } from './check.ts';
 import { createQcow2, qcow2Options } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
@@ -76,6 +77,7 @@ function open(bytes: Bytes, context: OpenContext): Image {
     info: () => infoOf(image),
     check: () => checkQcow2(image),
     snapshots: snapshotsOf(image),
+    bitmaps: bitmapsOf(image),
     [Symbol.dispose]() {
       parent?.[Symbol.dispose]();
       for (const number of numbers) files.close(number);
@@ -103,6 +105,7 @@ function lookAnew(image: Qcow2): void {
   image.endAt = bytes.sizeBytes();
   image.nextAt = roundUp(image.endAt, clusterBytes);
   image.isDirty = head.version >= 3;
+  distrustStored(image);
   recover(image);
 }
 
@@ -137,7 +140,7 @@ function newImage(
   dataFile: number,
   head: Head,
   parent: Image | undefined,
-  { files }: OpenContext,
+  { files, writable }: OpenContext,
 ): Qcow2 {
   const { clusterBytes } = head;
   const entryBytes = (head.incompatible & Incompatible.extendedL2) === 0 ? 8 : 16;
@@ -151,6 +154,7 @@ function newImage(
     dataFile,
     head,
     parent,
+    writable,
     clusterBytes,
     entryBytes,
     entriesPerL2,
@@ -167,6 +171,7 @@ function newImage(
     nextAt: roundUp(endAt, clusterBytes),
     begunWrite: false,
     begun: false,
+    tracked: [],
     mend: [],
     isDamaged: false,
   };
@@ -190,7 +195,9 @@ function formatCalled(name: string | undefined): ImageFormat | undefined {
   return imageFormats.find((known) => known === name);
 }
 
-function infoOf({ head, isDirty }: Qcow2): ImageInfo {
+function infoOf(image: Qcow2): ImageInfo {
+  const { head, isDirty } = image;
+  const bitmaps = storedBitmaps(image);
   const isV3 = head.version >= 3;
   const has = (flag: number): boolean => (head.incompatible & flag) !== 0;
   return {
@@ -201,6 +208,7 @@ function infoOf({ head, isDirty }: Qcow2): ImageInfo {
       'compression-type': head.compression === 0 ? 'zlib' : 'zstd',
       ...(isV3 ? { 'lazy-refcounts': (head.compatible & Compatible.lazyRefcounts) !== 0 } : {}),
       'refcount-bits': 2 ** head.refcountOrder,
+      ...(bitmaps.length === 0 ? {} : { bitmaps: bitmaps.map(bitmapInfo) }),
       ...(isV3 ? { corrupt: has(Incompatible.corrupt) } : {}),
       ...(isV3 ? { 'extended-l2': has(Incompatible.extendedL2) } : {}),
       ...(head.dataFileName === undefined
@@ -213,4 +221,10 @@ function infoOf({ head, isDirty }: Qcow2): ImageInfo {
     dirty: isDirty,
     corrupt: has(Incompatible.corrupt),
   };
+}
+
+/** As qemu-img shows a bitmap. */
+function bitmapInfo({ name, granularityBytes, isInUse, isAuto }: BitmapInfo): object {
+  const flags = [...(isInUse ? ['in-use'] : []), ...(isAuto ? ['auto'] : [])];
+  return { flags, name, granularity: granularityBytes };
 }

@@ -1,16 +1,8 @@
 /** What a qcow2 image has to be told before it is written, and when it is closed. */
 import { Failure } from '../../base/failure.ts';
-import { roundUp } from '../../base/round.ts';
 import { addBarrier, addPut, addResize, type Steps } from '../steps.ts';
-import {
-  Autoclear,
-  BitmapEntry,
-  BitmapFlag,
-  Header,
-  Incompatible,
-  readAt,
-  readLayout,
-} from './header.ts';
+import { changesBitmaps, planBitmaps, planTracking } from './bitmaps.ts';
+import { Autoclear, Header, Incompatible } from './header.ts';
 import { hasBlock, perBlock, planBlock, planCount, planGrowth } from './refcounts.ts';
 import { putU32, type Qcow2 } from './tables.ts';
 
@@ -18,7 +10,7 @@ const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
 
 /**
  * Before the first write of a session: features that only who knows them may leave are cleared, and
- * persistent bitmaps, which are not kept here, are marked as not to be trusted.
+ * bitmaps that follow every change are held, and marked as not to be trusted meanwhile.
  */
 export function planFirstWrite(image: Qcow2, out: Steps): void {
   if (image.begunWrite) return;
@@ -32,32 +24,10 @@ export function planFirstWrite(image: Qcow2, out: Steps): void {
       putU32(out.scratch, from, 0);
       putU32(out.scratch, from + 4, known);
     }
-    for (const flagsAt of bitmapFlags(image)) {
-      const flags = readAt(image.files.get(file), flagsAt, 4);
-      const from = addPut(out, file, flagsAt, 4);
-      out.scratch.set(flags, from);
-      out.scratch[from + 3] = (flags[3] ?? 0) | BitmapFlag.inUse;
-    }
+    planTracking(image, out);
   }
   if (out.count > before) addBarrier(out, file);
 }
-
-/** Where the flags of each persistent bitmap are. */
-function bitmapFlags(image: Qcow2): number[] {
-  const { head, files, file } = image;
-  if (head.bitmaps === undefined || (head.autoclear & Autoclear.bitmaps) === 0) return [];
-  const { count, directoryAt, directoryBytes } = head.bitmaps;
-  if (directoryBytes > MAX_DIRECTORY_BYTES) return [];
-  const view = readAt(files.get(file), directoryAt, directoryBytes);
-  const places: number[] = [];
-  for (let at = 0; places.length < count && at + BitmapEntry.size <= view.length;) {
-    const { nameBytes, extraBytes } = readLayout(() => BitmapEntry.get(view, at));
-    places.push(directoryAt + at + BitmapEntry.at.flags);
-    at += roundUp(BitmapEntry.size + extraBytes + nameBytes, 8);
-  }
-  return places;
-}
-const MAX_DIRECTORY_BYTES = 64 * 2 ** 20;
 
 /**
  * Before a session's first allocation: the image says that its refcounts may be behind, which is
@@ -104,7 +74,8 @@ function planIncompatible(image: Qcow2, flags: number, out: Steps): void {
 
 /** When a session ends in order. */
 export function planEnd(image: Qcow2, out: Steps): void {
-  if (image.isDirty && !image.isDamaged) planFirstAllocation(image, out);
+  if ((image.isDirty || changesBitmaps(image)) && !image.isDamaged) planFirstAllocation(image, out);
+  if (image.begunWrite && !image.isDamaged) planBitmaps(image, out);
   if (!image.begun) return;
   image.begun = false;
   if (image.endAt > image.nextAt) addResize(out, image.file, image.nextAt);

@@ -6,6 +6,7 @@ import { Failure } from '../../base/failure.ts';
 import { roundUp } from '../../base/round.ts';
 import type { Snapshot } from '../image.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
+import { trackChange } from './bitmaps.ts';
 import { Header, readLayout, SnapshotEntry } from './header.ts';
 import { countsOf, planClusters, planDeltas, readPlanned } from './refcounts.ts';
 import { planFirstAllocation, planFirstWrite } from './session.ts';
@@ -132,6 +133,7 @@ export function planApply(image: Qcow2, wanted: string, out: Steps): void {
   const l1 = new Uint8Array(before.length);
   l1.set(l1Of(image, snapshot));
   begin(image, out);
+  trackChange(image, 0, image.sizeBytes);
   const gained: Deltas = new Map();
   eachTable(image, l1, out, (table, view) => addUsers(image, table, view, 1, gained));
   planDeltas(image, gained, out);

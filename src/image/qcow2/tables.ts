@@ -1,6 +1,7 @@
 /** An open qcow2 image: its tables, and what their entries say. */
 import type { FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
+import type { Tracked } from './bitmaps.ts';
 import type { Head } from './header.ts';
 
 export interface Qcow2 {
@@ -11,6 +12,7 @@ export interface Qcow2 {
   readonly dataFile: number;
   readonly head: Head;
   readonly parent: Image | undefined;
+  readonly writable: boolean;
   readonly clusterBytes: number;
   /** 8, or 16 with subclusters. */
   readonly entryBytes: number;
@@ -35,6 +37,8 @@ export interface Qcow2 {
   /** This session has written, and has allocated, something. */
   begunWrite: boolean;
   begun: boolean;
+  /** Bitmaps that follow what is written. */
+  readonly tracked: Tracked[];
   /** Refcounts that are wrong in a dirty image, as they should be: put right before all else. */
   mend: readonly { readonly cluster: number; readonly count: number }[];
   /** Where it is so wrong that a new cluster may hit an old one. */

@@ -8,6 +8,7 @@ import { Failure } from '../../base/failure.ts';
 import { needPage } from '../extents.ts';
 import { PAGE_BYTES, pageOf } from '../file-table.ts';
 import { addBarrier, addCopy, addData, addPut, addZero, type Steps } from '../steps.ts';
+import { trackChange } from './bitmaps.ts';
 import { planClusters, planRelease, readPlanned } from './refcounts.ts';
 import { planFirstAllocation, planFirstWrite } from './session.ts';
 import {
@@ -137,6 +138,7 @@ function planStretch(
   }
   if (inPlace + changed === 0) return;
   planFirstWrite(image, out);
+  if (image.tracked.length > 0) trackChange(image, stretch.from, stretch.end - stretch.from);
   if (changed === 0) {
     planBytes(image, 0, requestAt, out);
     return;

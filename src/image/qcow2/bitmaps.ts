@@ -1,0 +1,211 @@
+/**
+ * Persistent dirty bitmaps of a qcow2 image; qemu's docs/interop/qcow2, «Bitmaps extension». Those
+ * that are to follow every change are marked as in use before the first one and kept in memory;
+ * when the image is closed in order they are stored, and in use no more.
+ */
+import { Failure } from '../../base/failure.ts';
+import { roundUp } from '../../base/round.ts';
+import type { Bitmap, Bitmaps, BitmapInfo } from '../image.ts';
+import { addBarrier, addPut, type Steps } from '../steps.ts';
+import { Autoclear, BitmapEntry, BitmapFlag, readAt, readLayout } from './header.ts';
+import { planClusters, readPlanned } from './refcounts.ts';
+import { entryOffset, putEntry, putU32, type Qcow2 } from './tables.ts';
+
+/** As qemu bounds them. */
+const MAX_DIRECTORY_BYTES = 64 * 2 ** 20;
+const MAX_BITS_BYTES = 512 * 2 ** 20;
+const DIRTY_TRACKING = 1;
+const KNOWN_FLAGS = BitmapFlag.inUse | BitmapFlag.auto | BitmapFlag.extraCompatible;
+
+/** A bitmap of the directory. */
+interface Stored extends BitmapInfo {
+  /** Bytes of the file where its entry, and its table, begin. */
+  readonly entryAt: number;
+  readonly tableAt: number;
+  readonly tableEntries: number;
+  readonly flags: number;
+  /** It is of a kind that is known here, whole, and of this disk. */
+  readonly isSound: boolean;
+}
+
+/** A bitmap in memory, which follows what is written. */
+export interface Tracked {
+  readonly stored: Stored;
+  readonly bits: Uint8Array;
+  /** Clusters of `bits` that have changed. */
+  readonly changed: Set<number>;
+}
+
+/** All bitmaps that the image says are valid as a whole. */
+export function storedBitmaps(image: Qcow2): Stored[] {
+  const { head, files, file } = image;
+  if (head.bitmaps === undefined || (head.autoclear & Autoclear.bitmaps) === 0) return [];
+  const { count, directoryAt, directoryBytes } = head.bitmaps;
+  if (directoryBytes > MAX_DIRECTORY_BYTES) return [];
+  const view = readAt(files.get(file), directoryAt, directoryBytes);
+  const found: Stored[] = [];
+  for (let at = 0; found.length < count && at + BitmapEntry.size <= view.length;) {
+    const fixed = readLayout(() => BitmapEntry.get(view, at));
+    const { nameBytes, extraBytes, granularityBits } = fixed;
+    const nameAt = at + BitmapEntry.size + extraBytes;
+    const granularityBytes = 2 ** granularityBits;
+    const bitsBytes = Math.ceil(image.sizeBytes / granularityBytes / 8);
+    const isKnown = (fixed.flags & ~KNOWN_FLAGS) === 0 && fixed.type === DIRTY_TRACKING;
+    const isWhole =
+      granularityBits >= 9 &&
+      granularityBits <= 31 &&
+      bitsBytes <= MAX_BITS_BYTES &&
+      fixed.tableEntries === Math.ceil(bitsBytes / image.clusterBytes);
+    const isReadable = extraBytes === 0 || (fixed.flags & BitmapFlag.extraCompatible) !== 0;
+    found.push({
+      name: Buffer.from(view.subarray(nameAt, nameAt + nameBytes)).toString('utf8'),
+      granularityBytes,
+      isInUse: (fixed.flags & BitmapFlag.inUse) !== 0,
+      isAuto: (fixed.flags & BitmapFlag.auto) !== 0,
+      entryAt: directoryAt + at,
+      tableAt: fixed.tableAt,
+      tableEntries: fixed.tableEntries,
+      flags: fixed.flags,
+      isSound: isKnown && isWhole && isReadable,
+    });
+    at += roundUp(BitmapEntry.size + extraBytes + nameBytes, 8);
+  }
+  return found;
+}
+
+/** As `Image.bitmaps`. */
+export function bitmapsOf(image: Qcow2): Bitmaps {
+  return {
+    list: () =>
+      storedBitmaps(image).map(({ name, granularityBytes, isInUse, isAuto }) => ({
+        name,
+        granularityBytes,
+        isInUse,
+        isAuto,
+      })),
+    find(name) {
+      const tracked = image.tracked.find(({ stored }) => stored.name === name);
+      if (tracked !== undefined) return bitmapOver(tracked);
+      const stored = storedBitmaps(image).find((one) => one.name === name);
+      if (stored === undefined) return undefined;
+      const says = `bitmap ${name} of ${image.path}`;
+      if (stored.isInUse) {
+        const why = 'was in use when the image was not closed in order, and tells nothing';
+        throw new Failure('corrupt', `${says} ${why} — make a new one`);
+      }
+      if (!stored.isSound) throw new Failure('unsupported', `${says} is of an unknown kind`);
+      const loaded = { stored, bits: readBits(image, stored), changed: new Set<number>() };
+      if (stored.isAuto && image.writable) image.tracked.push(loaded);
+      return bitmapOver(loaded);
+    },
+  };
+}
+
+function bitmapOver({ stored, bits }: Tracked): Bitmap {
+  const { granularityBytes } = stored;
+  const isDirty = (bit: number): boolean => (((bits[bit >> 3] ?? 0) >> (bit & 7)) & 1) === 1;
+  return {
+    isDirty: (at) => isDirty(Math.floor(at / granularityBytes)),
+    runEnd(at) {
+      const first = Math.floor(at / granularityBytes);
+      const isSet = isDirty(first);
+      const alike = isSet ? 0xff : 0;
+      const last = bits.length * 8;
+      let bit = first + 1;
+      while (bit < last) {
+        if ((bit & 7) === 0 && bits[bit >> 3] === alike) bit += 8;
+        else if (isDirty(bit) === isSet) bit += 1;
+        else break;
+      }
+      return bit * granularityBytes;
+    },
+  };
+}
+
+/** @throws Failure corrupt | io */
+function readBits(
+  image: Qcow2,
+  { name, tableAt, tableEntries, granularityBytes }: Stored,
+): Uint8Array {
+  const { clusterBytes } = image;
+  const bits = new Uint8Array(Math.ceil(image.sizeBytes / granularityBytes / 8));
+  const table = readPlanned(image, tableAt, tableEntries * 8, undefined);
+  for (let index = 0; index < tableEntries; index++) {
+    const view = bits.subarray(index * clusterBytes, (index + 1) * clusterBytes);
+    const at = entryOffset(table, index * 8);
+    if (at % clusterBytes !== 0 || at >= image.endAt) {
+      throw new Failure('corrupt', `bitmap ${name} of ${image.path} is not all in the file`);
+    }
+    if (at === 0) view.fill((table[index * 8 + 7] ?? 0) & 1 ? 0xff : 0);
+    else image.files.get(image.file).read(view, at);
+  }
+  return bits;
+}
+
+/** Before the first write of a session: what is to follow it is held, and not to be trusted meanwhile. */
+export function planTracking(image: Qcow2, out: Steps): void {
+  for (const stored of storedBitmaps(image)) {
+    if (!stored.isAuto) continue;
+    const held = image.tracked.some(({ stored: { entryAt } }) => entryAt === stored.entryAt);
+    if (!held && !stored.isInUse && stored.isSound) {
+      image.tracked.push({ stored, bits: readBits(image, stored), changed: new Set() });
+    }
+    planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);
+  }
+}
+
+function planFlags(image: Qcow2, { entryAt }: Stored, flags: number, out: Steps): void {
+  putU32(out.scratch, addPut(out, image.file, entryAt + BitmapEntry.at.flags, 4), flags);
+}
+
+/** A range of the disk is about to change. */
+export function trackChange(image: Qcow2, at: number, lengthBytes: number): void {
+  for (const { stored, bits, changed } of image.tracked) {
+    const last = Math.floor((at + lengthBytes - 1) / stored.granularityBytes);
+    for (let bit = Math.floor(at / stored.granularityBytes); bit <= last; bit++) {
+      const byte = bit >> 3;
+      const mask = 1 << (bit & 7);
+      if (((bits[byte] ?? 0) & mask) !== 0) continue;
+      bits[byte] = (bits[byte] ?? 0) | mask;
+      changed.add(Math.floor(byte / image.clusterBytes));
+    }
+  }
+}
+
+/** A plan failed: nobody knows how much of a bitmap is stored. */
+export function distrustStored(image: Qcow2): void {
+  for (const { stored, changed } of image.tracked) {
+    for (let index = 0; index < stored.tableEntries; index++) changed.add(index);
+  }
+}
+
+/** Whether closing has to store something of a bitmap in new clusters. */
+export function changesBitmaps(image: Qcow2): boolean {
+  return image.tracked.some(({ changed }) => changed.size > 0);
+}
+
+/** At the end of a session: what was held is stored, and then in use no more. */
+export function planBitmaps(image: Qcow2, out: Steps): void {
+  const { clusterBytes, file } = image;
+  if (image.tracked.length === 0) return;
+  for (const { stored, bits, changed } of image.tracked) {
+    const table = readPlanned(image, stored.tableAt, stored.tableEntries * 8, out);
+    for (const index of changed) {
+      const bytes = bits.subarray(index * clusterBytes, (index + 1) * clusterBytes);
+      let at = entryOffset(table, index * 8);
+      if (at === 0) {
+        at = planClusters(image, 1, out);
+        const entry = addPut(out, file, stored.tableAt + index * 8, 8);
+        putEntry(out.scratch, entry, at, false);
+      }
+      const from = addPut(out, file, at, bytes.length);
+      out.scratch.set(bytes, from);
+    }
+    changed.clear();
+  }
+  addBarrier(out, file);
+  for (const { stored } of image.tracked) {
+    planFlags(image, stored, stored.flags & ~BitmapFlag.inUse, out);
+  }
+  image.tracked.splice(0);
+}
