@@ -11,12 +11,12 @@ export interface NbdExport {
   /** Zeroing that may make holes is known to be faster than writing. */
   readonly fastZero: boolean;
   /** Dirty bitmaps that clients may ask for, by name. */
-  readonly bitmaps: ReadonlyMap<string, Bitmap>;
+  readonly bitmaps?: ReadonlyMap<string, Bitmap> | undefined;
 }
 
 /** The names of its metadata contexts; the place of one in the list is its number in replies. */
 export function contextsOf({ bitmaps }: NbdExport): string[] {
-  return [ALLOCATION_CONTEXT, ...[...bitmaps.keys()].map((name) => BITMAP_CONTEXT + name)];
+  return [ALLOCATION_CONTEXT, ...[...(bitmaps?.keys() ?? [])].map((name) => BITMAP_CONTEXT + name)];
 }
 
 export interface ExportTable {

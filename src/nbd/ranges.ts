@@ -80,7 +80,7 @@ function fillContext(
   const one = ((requests.flags[request] ?? 0) & CommandFlag.requestOne) !== 0;
   list.count = 0;
   // The first context is the allocation, and bitmaps follow in their order.
-  const bitmap = [...of.bitmaps.values()][context - 1];
+  const bitmap = [...(of.bitmaps?.values() ?? [])][context - 1];
   if (bitmap === undefined) fillStatus(service, of.image, at, lengthBytes, one);
   else fillDirty(bitmap, at, lengthBytes, one);
   if (one && list.count > 1) list.count = 1;
