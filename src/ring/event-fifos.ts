@@ -3,12 +3,14 @@
  * A byte in one is a pending event; more than one are still one event.
  */
 import { existsSync, readdirSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { type Fd, O, openFd } from '../sys/fd.ts';
-import { isErrno, mkfifo, read, write } from '../sys/ffi.ts';
+import { ErrnoError, mkfifo, raw } from '../sys/ffi.ts';
 import { lockRange } from '../sys/file.ts';
-import { guestFolder } from './guest-memory.ts';
+import { mapPrivate } from '../sys/memory.ts';
+import { guestFolder, PAGE_BYTES } from './guest-memory.ts';
 
 export interface EventChannel extends Disposable {
   /** Readable when an event waits. */
@@ -75,26 +77,27 @@ function openSide(guest: string, port: number, side: Side): EventChannel {
   };
 }
 
-const one = new Uint8Array(1);
-const many = new Uint8Array(4096);
+/** Bytes that are written, and those that are read to nowhere. */
+const scratch = mapPrivate(PAGE_BYTES);
+const { EAGAIN, EINTR } = constants.errno;
 
 function signal(fifo: Fd): void {
-  try {
-    write(fifo.number, one, 1);
-  } catch (thrown) {
+  while (raw.write(fifo.number, scratch.address, 1) < 0) {
+    const errno = raw.errno();
     // A full FIFO has an event in it.
-    if (!isErrno(thrown, 'EAGAIN')) throw thrown;
+    if (errno === EAGAIN) return;
+    if (errno !== EINTR) throw new ErrnoError('write', errno);
   }
 }
 
 function drain(fifo: Fd): boolean {
-  let found = false;
-  try {
-    for (let got = many.length; got === many.length; found = true) {
-      got = read(fifo.number, many, many.length);
-    }
-  } catch (thrown) {
-    if (!isErrno(thrown, 'EAGAIN')) throw thrown;
+  for (let found = false; ;) {
+    const got = raw.read(fifo.number, scratch.address, PAGE_BYTES);
+    if (got > 0) found = true;
+    if (got >= 0 && got < PAGE_BYTES) return found;
+    if (got > 0) continue;
+    const errno = raw.errno();
+    if (errno === EAGAIN) return found;
+    if (errno !== EINTR) throw new ErrnoError('read', errno);
   }
-  return found;
 }

@@ -21,6 +21,7 @@ export function guestFolder(folder: string, domid: number): string {
 export interface GrantTable extends Disposable {
   /** All of the guest's memory. */
   readonly memory: Uint8Array;
+  readonly address: number;
   /** The page that a reference grants; -1 when it grants none, or not for that. */
   pageOf(reference: number, writable: boolean): number;
   grant(reference: number, page: number, readOnly: boolean): void;
@@ -65,6 +66,7 @@ export function openGuestMemory(folder: string, domid: number): GrantTable {
   };
   return {
     memory: new Uint8Array(memory.memory),
+    address: memory.address,
     pageOf,
     grant: (reference, page, readOnly) =>
       void Atomics.store(words, reference, (page + 1 + (readOnly ? READ_ONLY : 0)) | 0),

@@ -9,6 +9,11 @@ export interface FixedMemory {
   readonly address: number;
 }
 
+/** The same, seen as 32-bit words too. */
+export interface WordMemory extends FixedMemory {
+  readonly words: Int32Array;
+}
+
 /** Granted pages as one range; disposing it unmaps them. No view of it may be used afterwards. */
 export interface MappedGrants extends Disposable {
   readonly memory: ArrayBuffer;

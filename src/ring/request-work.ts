@@ -4,42 +4,44 @@
  */
 import type { Image } from '../image/image.ts';
 import { type Engine, PENDING } from '../image/engine-contract.ts';
-import { Operation, PAGE_BYTES, RING_SECTOR_BYTES, SEGMENT_BYTES, Status } from './blkif.ts';
-import type { FixedMemory, GrantCopier } from './hypervisor.ts';
+import { Operation, PAGE_BYTES, RING_SECTOR_BYTES, Status } from './blkif.ts';
+import type { GrantCopier, WordMemory } from './hypervisor.ts';
+import type { Limiter } from './limiter.ts';
 import type { RingRecord } from './record.ts';
 import {
   checkSegments,
+  grantOf,
+  indirectGrant,
   lengthOf,
   newRequest,
   offsetOf,
   readRequest,
-  readSegments,
   type RingDisk,
   type RingRequest,
+  SEGMENT_WORDS,
 } from './request.ts';
 import type { SharedRing } from './shared-ring.ts';
 import type { Slots } from './slots.ts';
+import { Kind, type StatisticsPage } from './statistics.ts';
 
-export interface RingCounts {
-  reads: number;
-  writes: number;
-  flushes: number;
-  discards: number;
-  errors: number;
-  readBytes: number;
-  writtenBytes: number;
+/** A disk that rings are served from; it changes only while nothing of it is under way. */
+export interface ServedDisk {
+  /** Undefined: an empty drive. */
+  image: Image | undefined;
+  rules: RingDisk;
+  readonly limiter: Limiter;
+  readonly statistics: StatisticsPage;
 }
 
 export interface RingServerOptions {
-  readonly image: Image;
-  readonly disk: RingDisk;
+  readonly disk: ServedDisk;
   readonly engine: Engine;
   readonly ring: SharedRing;
   readonly record: RingRecord;
   /** Requests before this number were taken by an earlier backend of the ring, which may have noted them. */
   readonly takenUpTo: number;
   readonly copier: GrantCopier;
-  readonly memory: FixedMemory;
+  readonly memory: WordMemory;
   readonly slots: Slots;
   /** Tags of the engine are this and those after it, one for each entry of the ring. */
   readonly firstTag: number;
@@ -52,14 +54,19 @@ export const NOTHING = -1;
 /** A ring that is being served. */
 export interface Serving extends RingServerOptions {
   readonly mask: number;
+  /** The request that was read last. */
+  readonly request: RingRequest;
+  /** Of each request in flight. */
   readonly stage: Uint8Array;
   readonly status: Int8Array;
-  /** Where in the memory a request's bytes are. */
+  readonly operation: Uint8Array;
+  readonly segments: Uint16Array;
+  readonly isIndirect: Uint8Array;
+  readonly sector: Float64Array;
+  readonly lengthBytes: Float64Array;
+  readonly takenMs: Float64Array;
+  /** Where in the memory its bytes are. */
   readonly slotOf: Int32Array;
-  /** The request that is being looked at: its private copy, and what it says. */
-  readonly entry: Uint8Array;
-  readonly entryWords: Int32Array;
-  readonly request: RingRequest;
   /** Whose the queued copies are, copy by copy, and which requests wait for them. */
   readonly copyOwner: Int32Array;
   readonly waiting: Int32Array;
@@ -68,51 +75,29 @@ export interface Serving extends RingServerOptions {
   barrier: number;
   /** Requests that were begun and are not done. */
   notDone: number;
-  readonly counts: RingCounts;
 }
 
 export function newServing(options: RingServerOptions): Serving {
-  const { entries, abi } = options.ring;
-  const entry = new Uint8Array(abi.entryBytes);
+  const { entries } = options.ring;
   return {
     ...options,
     mask: entries - 1,
+    request: newRequest(),
     stage: new Uint8Array(entries),
     status: new Int8Array(entries),
+    operation: new Uint8Array(entries),
+    segments: new Uint16Array(entries),
+    isIndirect: new Uint8Array(entries),
+    sector: new Float64Array(entries),
+    lengthBytes: new Float64Array(entries),
+    takenMs: new Float64Array(entries),
     slotOf: new Int32Array(entries).fill(NOTHING),
-    entry,
-    entryWords: new Int32Array(entry.buffer),
-    request: newRequest(),
     copyOwner: new Int32Array(options.copier.capacity),
-    waiting: new Int32Array(options.copier.capacity),
+    waiting: new Int32Array(entries),
     waitingCount: 0,
     barrier: NOTHING,
     notDone: 0,
-    counts: {
-      reads: 0,
-      writes: 0,
-      flushes: 0,
-      discards: 0,
-      errors: 0,
-      readBytes: 0,
-      writtenBytes: 0,
-    },
   };
-}
-
-/** Looks again, at the private copy, at the request in flight that has that place. */
-function look(s: Serving, place: number): void {
-  const index = s.ring.responsesProduced + ((place - s.ring.responsesProduced) & s.mask);
-  s.record.recall(index | 0, s.entryWords);
-  readRequest(s.ring.abi, s.entry, s.disk, s.request);
-  if (s.request.indirectPages === 0 || s.slotOf[place] === NOTHING) return;
-  readSegments(s.memory.view, listAt(s, place), 0, s.request);
-  checkSegments(s.disk, s.request);
-}
-
-/** The private copy of an indirect request's list of segments comes after its bytes. */
-function listAt({ slotOf, request }: Serving, place: number): number {
-  return (slotOf[place] ?? 0) + request.segments * PAGE_BYTES;
 }
 
 function tagOf(s: Serving, place: number): number {
@@ -123,12 +108,6 @@ export function isDone(s: Serving, place: number): boolean {
   return s.stage[place] === Stage.done;
 }
 
-/** A place whose request is taken anew. */
-export function clear(s: Serving, place: number): void {
-  s.stage[place] = Stage.free;
-  s.status[place] = Status.ok;
-}
-
 function finish(s: Serving, place: number, status: number): void {
   if (s.stage[place] !== Stage.free) s.notDone -= 1;
   s.stage[place] = Stage.done;
@@ -137,121 +116,139 @@ function finish(s: Serving, place: number, status: number): void {
   const slot = s.slotOf[place] ?? NOTHING;
   if (slot !== NOTHING) s.slots.free(slot);
   s.slotOf[place] = NOTHING;
-  if (status !== Status.ok) s.counts.errors += 1;
 }
 
 /** What the engine answered to something that was begun. */
 export function settle(s: Serving, place: number, errno: number): void {
   if (errno === PENDING) return;
-  if (errno !== 0) {
-    finish(s, place, Status.error);
-    return;
-  }
-  look(s, place);
-  if (s.stage[place] === Stage.flushing) beginWrite(s, place);
-  else if (s.request.operation === Operation.read) queueCopies(s, place, 'to guest');
+  if (errno !== 0) finish(s, place, Status.error);
+  else if (s.stage[place] === Stage.flushing) beginWrite(s, place);
+  else if (s.operation[place] === Operation.read) queueCopies(s, place, 'to guest');
   else finish(s, place, Status.ok);
+}
+
+/**
+ * Takes up the request with that number, of which there is a copy.
+ * @returns its place, done already when it cannot be served
+ */
+export function take(s: Serving, index: number, nowMs: number): number {
+  const place = index & s.mask;
+  const { request, record } = s;
+  s.status[place] = readRequest(s.ring.abi, record.words, record.at(index), s.disk.rules, request);
+  s.stage[place] = Stage.free;
+  s.operation[place] = request.operation;
+  s.segments[place] = request.segments;
+  s.isIndirect[place] = request.indirectPages > 0 ? 1 : 0;
+  s.sector[place] = request.sector;
+  s.lengthBytes[place] = request.lengthBytes;
+  s.takenMs[place] = nowMs;
+  return place;
 }
 
 /** Begins a request. @returns false when it has to wait, for a slot or for others */
 export function begin(s: Serving, place: number): boolean {
-  look(s, place);
-  const { request } = s;
-  const refused = readRequest(s.ring.abi, s.entry, s.disk, request);
-  if (refused !== Status.ok) {
-    finish(s, place, refused);
+  if (s.status[place] !== Status.ok) {
+    finish(s, place, s.status[place] ?? Status.error);
     return true;
   }
-  if (request.operation === Operation.writeBarrier && s.notDone > 0) return false;
-  if (request.segments > 0) {
-    const slot = s.slots.take((request.segments + 1) * PAGE_BYTES);
+  if (s.operation[place] === Operation.writeBarrier && s.notDone > 0) return false;
+  const segments = s.segments[place] ?? 0;
+  if (segments > 0) {
+    const slot = s.slots.take((segments + 1) * PAGE_BYTES);
     if (slot === NOTHING) return false;
     s.slotOf[place] = slot;
   }
   s.stage[place] = Stage.begun;
   s.notDone += 1;
-  const status = request.indirectPages > 0 ? fetchSegments(s, place) : Status.ok;
+  const status = s.isIndirect[place] === 1 ? fetchSegments(s, place) : Status.ok;
   if (status === Status.ok) start(s, place);
   else finish(s, place, status);
   return true;
 }
 
 function start(s: Serving, place: number): void {
-  const { counts, engine, image, request } = s;
-  const at = request.sector * RING_SECTOR_BYTES;
-  switch (request.operation) {
+  const { disk, engine } = s;
+  const { image } = disk;
+  const at = (s.sector[place] ?? 0) * RING_SECTOR_BYTES;
+  const lengthBytes = s.lengthBytes[place] ?? 0;
+  const tag = tagOf(s, place);
+  disk.limiter.spend(lengthBytes);
+  if (image === undefined) {
+    // Nothing is within an empty drive; a flush of it is done.
+    finish(s, place, Status.ok);
+    return;
+  }
+  switch (s.operation[place]) {
+    case Operation.read:
+      settle(s, place, engine.read(image, at, lengthBytes, s.memory, s.slotOf[place] ?? 0, tag));
+      return;
+    case Operation.write:
+      beginWrite(s, place);
+      return;
     case Operation.writeBarrier:
       s.barrier = place;
       s.stage[place] = Stage.flushing;
-      settle(s, place, engine.flush(image, tagOf(s, place)));
+      settle(s, place, engine.flush(image, tag));
       return;
     case Operation.flush:
-      counts.flushes += 1;
-      settle(s, place, engine.flush(image, tagOf(s, place)));
-      return;
-    case Operation.discard:
-      counts.discards += 1;
-      settle(s, place, engine.discard(image, at, request.lengthBytes, false, tagOf(s, place)));
-      return;
-    case Operation.read:
-      counts.reads += 1;
-      counts.readBytes += request.lengthBytes;
-      beginRead(s, place, at);
+      settle(s, place, engine.flush(image, tag));
       return;
     default:
-      beginWrite(s, place);
+      settle(s, place, engine.discard(image, at, lengthBytes, false, tag));
   }
+}
+
+/** The private copy of an indirect request's list of segments comes after its bytes. */
+function listAt(s: Serving, place: number): number {
+  return (s.slotOf[place] ?? 0) + (s.segments[place] ?? 0) * PAGE_BYTES;
 }
 
 /** The list of segments of an indirect request: into private memory, and only then looked at. */
 function fetchSegments(s: Serving, place: number): number {
-  const { copier, request } = s;
-  const reference = request.indirectGrant[0] ?? 0;
-  const segments = request.segments;
-  // What is queued belongs to others, and is done first; that looks at theirs.
+  const { copier, request, ring, record } = s;
+  // What is queued belongs to others, and is done first.
   runCopies(s);
-  look(s, place);
-  const list = (s.slotOf[place] ?? 0) + segments * PAGE_BYTES;
-  copier.add('from guest', reference, 0, list, segments * SEGMENT_BYTES);
+  const list = listAt(s, place);
+  const lengthBytes = (s.segments[place] ?? 0) * SEGMENT_WORDS * 4;
+  const reference = indirectGrant(ring.abi, record.words, record.at(place), 0);
+  copier.add('from guest', reference, 0, list, lengthBytes);
   copier.run();
   if (copier.failed[0] === 1) return Status.error;
-  readSegments(s.memory.view, list, 0, request);
-  return checkSegments(s.disk, request);
+  request.operation = s.operation[place] ?? 0;
+  request.segments = s.segments[place] ?? 0;
+  request.sector = s.sector[place] ?? 0;
+  const status = checkSegments(s.memory.words, list / 4, s.disk.rules, request);
+  s.lengthBytes[place] = request.lengthBytes;
+  return status;
 }
 
-function beginRead(s: Serving, place: number, at: number): void {
-  const { lengthBytes } = s.request;
-  const slot = s.slotOf[place] ?? 0;
-  const errno = s.engine.read(s.image, at, lengthBytes, s.memory, slot, tagOf(s, place));
-  if (errno === 0) queueCopies(s, place, 'to guest');
-  else settle(s, place, errno);
-}
-
-/** Fetches the bytes of the write that is looked at; an empty barrier has none. */
+/** Fetches the bytes of a write; an empty barrier has none. */
 function beginWrite(s: Serving, place: number): void {
   s.stage[place] = Stage.begun;
-  if (s.request.segments === 0) {
-    finish(s, place, Status.ok);
-    return;
-  }
-  s.counts.writes += 1;
-  s.counts.writtenBytes += s.request.lengthBytes;
-  queueCopies(s, place, 'from guest');
+  if (s.segments[place] === 0) finish(s, place, Status.ok);
+  else queueCopies(s, place, 'from guest');
 }
 
-/** Queues the copies of the request that is looked at. */
+/** Queues the copies of a request's segments. */
 function queueCopies(s: Serving, place: number, direction: 'from guest' | 'to guest'): void {
-  const { copier, request } = s;
-  if (copier.queued + request.segments > copier.capacity) {
-    runCopies(s);
-    look(s, place);
-  }
+  const { copier } = s;
+  const segments = s.segments[place] ?? 0;
+  if (copier.queued + segments > copier.capacity) runCopies(s);
+  const isIndirect = s.isIndirect[place] === 1;
+  const words = isIndirect ? s.memory.words : s.record.words;
+  const first = isIndirect ? listAt(s, place) / 4 : s.record.at(place) + s.ring.abi.at.segment / 4;
   let offset = s.slotOf[place] ?? 0;
-  for (let segment = 0; segment < request.segments; segment++) {
-    const lengthBytes = lengthOf(request, segment);
-    const reference = request.grant[segment] ?? 0;
-    const from = offsetOf(request, segment);
-    s.copyOwner[copier.add(direction, reference, from, offset, lengthBytes)] = place;
+  for (let i = 0; i < segments; i++) {
+    const segment = first + SEGMENT_WORDS * i;
+    const lengthBytes = lengthOf(words, segment);
+    const number = copier.add(
+      direction,
+      grantOf(words, segment),
+      offsetOf(words, segment),
+      offset,
+      lengthBytes,
+    );
+    s.copyOwner[number] = place;
     offset += lengthBytes;
   }
   s.waiting[s.waitingCount] = place;
@@ -271,27 +268,46 @@ export function runCopies(s: Serving): void {
   }
   for (let i = 0; i < owners; i++) {
     const place = s.waiting[i] ?? 0;
-    look(s, place);
     if (s.status[place] !== Status.ok) finish(s, place, Status.error);
-    else if (s.request.operation === Operation.read) finish(s, place, Status.ok);
+    else if (s.operation[place] === Operation.read) finish(s, place, Status.ok);
     else write(s, place);
   }
 }
 
 function write(s: Serving, place: number): void {
-  const { operation, sector, lengthBytes } = s.request;
-  const at = sector * RING_SECTOR_BYTES;
+  const { image } = s.disk;
+  if (image === undefined) throw new Error('an image goes only when nothing of it is under way');
+  const at = (s.sector[place] ?? 0) * RING_SECTOR_BYTES;
+  const lengthBytes = s.lengthBytes[place] ?? 0;
   const slot = s.slotOf[place] ?? 0;
-  const durable = operation === Operation.writeBarrier;
+  const durable = s.operation[place] === Operation.writeBarrier;
   const tag = tagOf(s, place);
-  const errno = s.engine.write(s.image, at, lengthBytes, s.memory, slot, durable, tag);
+  const errno = s.engine.write(image, at, lengthBytes, s.memory, slot, durable, tag);
   if (errno !== PENDING) finish(s, place, errno === 0 ? Status.ok : Status.error);
 }
 
 /** Writes the response of the oldest request in flight, which is done. */
-export function respond(s: Serving, place: number): void {
-  s.record.recall(s.ring.responsesProduced, s.entryWords);
-  readRequest(s.ring.abi, s.entry, s.disk, s.request);
+export function respond(s: Serving, place: number, nowMs: number): void {
+  const { ring, record } = s;
+  const operation = s.operation[place] ?? 0;
+  const status = s.status[place] ?? Status.error;
+  const tookMs = nowMs - (s.takenMs[place] ?? nowMs);
+  const ok = status === Status.ok;
+  s.disk.statistics.count(kindOf(operation), s.lengthBytes[place] ?? 0, ok, tookMs);
   s.stage[place] = Stage.free;
-  s.ring.respond(s.entryWords, s.request.operation, s.status[place] ?? Status.error);
+  ring.respond(record.words, record.at(place), operation, status);
+}
+
+/** What a request counts as. */
+function kindOf(operation: number): number {
+  switch (operation) {
+    case Operation.read:
+      return Kind.read;
+    case Operation.flush:
+      return Kind.flush;
+    case Operation.discard:
+      return Kind.discard;
+    default:
+      return Kind.write;
+  }
 }

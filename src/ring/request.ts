@@ -4,10 +4,8 @@
  */
 import {
   type Abi,
-  MOST_INDIRECT_PAGES,
   MOST_SEGMENTS,
   Operation,
-  PAGE_BYTES,
   RING_SECTOR_BYTES,
   SECTORS_PER_PAGE,
   SEGMENT_BYTES,
@@ -19,6 +17,8 @@ import {
 export interface RingDisk {
   /** In units of 512 bytes. */
   readonly sectors: number;
+  /** `sector-size`: everything begins and ends at a multiple of it, though it is counted in 512. */
+  readonly sectorBytes: number;
   readonly readOnly: boolean;
   readonly canFlush: boolean;
   readonly canDiscard: boolean;
@@ -26,7 +26,7 @@ export interface RingDisk {
   readonly mostIndirectSegments: number;
 }
 
-/** Filled anew for each request; the lists are as long as `segments` says. */
+/** Filled anew for each request. */
 export interface RingRequest {
   /** What is to be done: of an indirect request the inner operation. The response carries it, too. */
   operation: number;
@@ -34,163 +34,137 @@ export interface RingRequest {
   sector: number;
   lengthBytes: number;
   segments: number;
-  readonly grant: Uint32Array;
-  readonly firstSector: Uint8Array;
-  readonly lastSector: Uint8Array;
   /** Pages of segments that must be fetched first; 0 for a request that holds its own. */
   indirectPages: number;
-  readonly indirectGrant: Uint32Array;
 }
 
 export function newRequest(): RingRequest {
-  const most = MOST_INDIRECT_PAGES * SEGMENTS_PER_PAGE;
-  return {
-    operation: 0,
-    sector: 0,
-    lengthBytes: 0,
-    segments: 0,
-    grant: new Uint32Array(most),
-    firstSector: new Uint8Array(most),
-    lastSector: new Uint8Array(most),
-    indirectPages: 0,
-    indirectGrant: new Uint32Array(MOST_INDIRECT_PAGES),
-  };
+  return { operation: 0, sector: 0, lengthBytes: 0, segments: 0, indirectPages: 0 };
+}
+
+/** 32-bit words of a segment. */
+export const SEGMENT_WORDS: number = SEGMENT_BYTES / 4;
+
+/** How many words of an entry say something, as its first word tells. */
+export function wordsOf({ at, entryBytes }: Abi, first: number): number {
+  const operation = first & 0xff;
+  if (operation > Operation.writeBarrier) return entryBytes / 4;
+  return at.segment / 4 + SEGMENT_WORDS * Math.min((first >>> 8) & 0xff, MOST_SEGMENTS);
 }
 
 /**
  * Reads and checks a request.
- * @param entryView the private copy of its slot
- * @returns the status of the response when it cannot be served; with `indirectPages` the segments
- *   must be added by `readSegments` and then be checked by `checkSegments`
+ * @param words hold the private copy of its slot, from word `from` on
+ * @returns the status of the response when it cannot be served; one with `indirectPages` must be
+ *   checked by `checkSegments` when they were fetched
  */
 export function readRequest(
   abi: Abi,
-  entryView: Uint8Array,
+  words: Int32Array,
+  from: number,
   disk: RingDisk,
   request: RingRequest,
 ): number {
   const { at } = abi;
+  const first = words[from] ?? 0;
+  const second = (first >>> 8) & 0xff;
   request.segments = 0;
   request.lengthBytes = 0;
   request.indirectPages = 0;
-  request.operation = entryView[at.operation] ?? 0;
-  request.sector = u64(entryView, at.sector);
+  request.operation = first & 0xff;
+  request.sector = u64(words, from + at.sector / 4);
   switch (request.operation) {
     case Operation.read:
     case Operation.write:
-    case Operation.writeBarrier: {
-      const segments = entryView[at.segments] ?? 0;
-      if (segments > MOST_SEGMENTS) return Status.error;
-      request.segments = segments;
-      takeSegments(entryView, at.segment, 0, segments, request);
-      return checkSegments(disk, request);
-    }
+    case Operation.writeBarrier:
+      if (second > MOST_SEGMENTS) return Status.error;
+      request.segments = second;
+      return checkSegments(words, from + at.segment / 4, disk, request);
     case Operation.flush:
       return disk.canFlush ? Status.ok : Status.notSupported;
     case Operation.discard:
       if (!disk.canDiscard) return Status.notSupported;
       if (disk.readOnly) return Status.error;
       // A secure discard promises more than an image can keep.
-      if (((entryView[at.segments] ?? 0) & 1) !== 0) return Status.notSupported;
-      request.lengthBytes = u64(entryView, at.discardSectors) * RING_SECTOR_BYTES;
+      if ((second & 1) !== 0) return Status.notSupported;
+      request.lengthBytes = u64(words, from + at.discardSectors / 4) * RING_SECTOR_BYTES;
       return checkRange(disk, request);
     case Operation.indirect:
-      return readIndirect(abi, entryView, disk, request);
+      return readIndirect(first, disk, request);
     default:
       return Status.notSupported;
   }
 }
 
-function readIndirect(
-  abi: Abi,
-  entryView: Uint8Array,
-  disk: RingDisk,
-  request: RingRequest,
-): number {
-  const { at } = abi;
+function readIndirect(first: number, disk: RingDisk, request: RingRequest): number {
   // In the response the inner operation stands: a Linux frontend gives the disk up otherwise.
-  const inner = entryView[at.segments] ?? 0;
-  const segments = u16(entryView, at.indirectSegments);
+  const inner = (first >>> 8) & 0xff;
+  const segments = first >>> 16;
   request.operation = inner;
   if (inner !== Operation.read && inner !== Operation.write) return Status.error;
   if (segments === 0 || segments > disk.mostIndirectSegments) return Status.error;
   request.segments = segments;
   request.indirectPages = Math.ceil(segments / SEGMENTS_PER_PAGE);
-  for (let page = 0; page < request.indirectPages; page++) {
-    request.indirectGrant[page] = u32(entryView, at.indirectPages + 4 * page);
-  }
   return Status.ok;
 }
 
-/** Takes the segments of indirect page number `page` from its private copy at byte `at` of `from`. */
-export function readSegments(
-  from: Uint8Array,
-  at: number,
-  page: number,
-  request: RingRequest,
-): void {
-  const first = page * SEGMENTS_PER_PAGE;
-  const count = Math.min(SEGMENTS_PER_PAGE, request.segments - first);
-  takeSegments(from, at, first, count, request);
+/** The grant of page number `page` of an indirect request's segments. */
+export function indirectGrant(abi: Abi, words: Int32Array, from: number, page: number): number {
+  return (words[from + abi.at.indirectPages / 4 + page] ?? 0) >>> 0;
 }
 
-function takeSegments(
-  from: Uint8Array,
-  at: number,
-  first: number,
-  count: number,
+/**
+ * Checks all segments of a read or write, and that they are within the disk; sets its length.
+ * @param words hold the private copy of the segments, from word `from` on
+ */
+export function checkSegments(
+  words: Int32Array,
+  from: number,
+  disk: RingDisk,
   request: RingRequest,
-): void {
-  for (let i = 0; i < count; i++) {
-    const segment = at + i * SEGMENT_BYTES;
-    request.grant[first + i] = u32(from, segment);
-    request.firstSector[first + i] = from[segment + 4] ?? 0;
-    request.lastSector[first + i] = from[segment + 5] ?? 0;
-  }
-}
-
-/** Checks all segments of a read or write, and that they are within the disk; sets its length. */
-export function checkSegments(disk: RingDisk, request: RingRequest): number {
-  const { operation, segments, firstSector, lastSector } = request;
-  const isWrite = operation !== Operation.read;
-  if (isWrite && disk.readOnly) return Status.error;
+): number {
+  const { operation, segments } = request;
+  if (operation !== Operation.read && disk.readOnly) return Status.error;
   if (segments === 0) return operation === Operation.writeBarrier ? Status.ok : Status.error;
+  // Low bits that must be zero in a first sector, and in one after a last.
+  const part = disk.sectorBytes / RING_SECTOR_BYTES - 1;
   let sectors = 0;
   for (let i = 0; i < segments; i++) {
-    const first = firstSector[i] ?? 0;
-    const last = lastSector[i] ?? 0;
+    const range = words[from + SEGMENT_WORDS * i + 1] ?? 0;
+    const first = range & 0xff;
+    const last = (range >>> 8) & 0xff;
     if (last < first || last >= SECTORS_PER_PAGE) return Status.error;
+    if (((first | (last + 1)) & part) !== 0) return Status.error;
     sectors += last - first + 1;
   }
   request.lengthBytes = sectors * RING_SECTOR_BYTES;
   return checkRange(disk, request);
 }
 
-function checkRange({ sectors }: RingDisk, { sector, lengthBytes }: RingRequest): number {
+function checkRange(disk: RingDisk, { sector, lengthBytes }: RingRequest): number {
   // What is past 2^53 has lost its low bits, and is past every disk.
   const end = sector + lengthBytes / RING_SECTOR_BYTES;
-  return end <= sectors ? Status.ok : Status.error;
+  if (end > disk.sectors) return Status.error;
+  const isWhole = (sector * RING_SECTOR_BYTES) % disk.sectorBytes === 0;
+  return isWhole && lengthBytes % disk.sectorBytes === 0 ? Status.ok : Status.error;
+}
+
+/** The grant of a segment. */
+export function grantOf(words: Int32Array, segment: number): number {
+  return (words[segment] ?? 0) >>> 0;
 }
 
 /** Where a segment's bytes begin in its page. */
-export function offsetOf(request: RingRequest, segment: number): number {
-  return (request.firstSector[segment] ?? 0) * RING_SECTOR_BYTES;
+export function offsetOf(words: Int32Array, segment: number): number {
+  return ((words[segment + 1] ?? 0) & 0xff) * RING_SECTOR_BYTES;
 }
 
-/** How many bytes a segment has; at most a page. */
-export function lengthOf(request: RingRequest, segment: number): number {
-  const sectors = (request.lastSector[segment] ?? 0) - (request.firstSector[segment] ?? 0) + 1;
-  return Math.min(sectors * RING_SECTOR_BYTES, PAGE_BYTES);
+/** How many bytes a segment that was checked has. */
+export function lengthOf(words: Int32Array, segment: number): number {
+  const range = words[segment + 1] ?? 0;
+  return (((range >>> 8) & 0xff) - (range & 0xff) + 1) * RING_SECTOR_BYTES;
 }
 
-function u16(from: Uint8Array, at: number): number {
-  return (from[at] ?? 0) | ((from[at + 1] ?? 0) << 8);
-}
-
-function u32(from: Uint8Array, at: number): number {
-  return (u16(from, at) | (u16(from, at + 2) << 16)) >>> 0;
-}
-
-function u64(from: Uint8Array, at: number): number {
-  return u32(from, at) + u32(from, at + 4) * 2 ** 32;
+function u64(words: Int32Array, at: number): number {
+  return ((words[at] ?? 0) >>> 0) + ((words[at + 1] ?? 0) >>> 0) * 2 ** 32;
 }

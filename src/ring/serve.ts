@@ -4,78 +4,106 @@
  */
 import {
   begin,
-  clear,
   isDone,
   newServing,
   NOTHING,
   respond,
-  type RingCounts,
   type RingServerOptions,
   runCopies,
-  type Serving,
   settle,
+  take,
 } from './request-work.ts';
 
+/**
+ * `more`: call again soon; `full`: call again when a slot is free; `slow`: when the disk's limits
+ * allow; `idle`: when an event comes; `hostile`: the guest's indexes make no sense, and the disk
+ * must be disconnected.
+ */
+export type RingState = 'idle' | 'more' | 'full' | 'slow' | 'hostile';
+
 export interface RingServer {
-  /**
-   * Takes and begins what waits, `most` requests of it, and answers what is done.
-   * @returns `more`: call again soon; `full`: call again when a slot is free; `idle`: when an event
-   *   comes; `hostile`: the guest's indexes make no sense, and the disk must be disconnected
-   */
-  serve(most: number): 'idle' | 'more' | 'full' | 'hostile';
+  /** Takes and begins what waits, a turn's worth of it, and answers what is done. */
+  serve(nowMs: number): RingState;
   /** The engine has ended what was begun with that tag. */
   ended(tag: number, errno: number): void;
   /** Answers what is done, in order, and tells the guest when it wants to be told. */
   answer(): void;
+  /** The disk is another than when what waits was taken: it is checked again. */
+  checkAgain(): void;
   /** Requests that were taken and are not answered. */
   readonly inFlight: number;
   /** Those of them that the engine has not ended. */
   readonly begun: number;
-  readonly counts: RingCounts;
 }
+
+/** What a ring may begin in its turn, so that the others of its worker wait for no longer. */
+const TURN_REQUESTS = 32;
+const TURN_BYTES = 1 << 20;
 
 export function createRingServer(options: RingServerOptions): RingServer {
   const s = newServing(options);
-  const { ring, firstTag } = options;
+  const { ring, record, firstTag, disk } = options;
   /** A request that was taken and cannot be begun yet. */
   let stalled = NOTHING;
+  let turnBytes = 0;
 
   /** @returns what there is instead of another request to begin */
-  function beginNext(): 'idle' | 'full' | 'hostile' | undefined {
+  function beginNext(nowMs: number): Exclude<RingState, 'more'> | undefined {
     if (s.barrier !== NOTHING) return 'full';
     if (stalled === NOTHING) {
       const waits = ring.waiting();
       if (waits < 0) return 'hostile';
       if (waits === 0) return 'idle';
-      stalled = take(s);
+      if (disk.limiter.waitMs(nowMs) > 0) return 'slow';
+      stalled = takeNext(nowMs);
     }
     if (!begin(s, stalled)) return 'full';
+    turnBytes += s.lengthBytes[stalled] ?? 0;
     stalled = NOTHING;
     return undefined;
   }
 
+  /** Takes the next request into memory of our own; only there it is looked at. @returns its place */
+  function takeNext(nowMs: number): number {
+    const index = ring.requestsConsumed;
+    // An earlier backend may have answered in its slot already; then its copy is the request.
+    if (((index - s.takenUpTo) | 0) < 0 && record.has(index)) {
+      ring.skip();
+    } else {
+      record.begin(index);
+      ring.take(record.words, record.at(index));
+      record.end(index);
+    }
+    return take(s, index, nowMs);
+  }
+
   function answer(): void {
     runCopies(s);
-    const before = ring.responsesProduced;
+    if (ring.responsesProduced === ring.requestsConsumed) return;
+    if (!isDone(s, ring.responsesProduced & s.mask)) return;
+    const nowMs = performance.now();
     while (ring.responsesProduced !== ring.requestsConsumed) {
       const place = ring.responsesProduced & s.mask;
       if (!isDone(s, place)) break;
-      respond(s, place);
+      respond(s, place, nowMs);
     }
-    if (ring.responsesProduced !== before && ring.publish()) options.notify();
+    if (ring.publish()) options.notify();
   }
 
   return {
-    counts: s.counts,
     get inFlight() {
       return (ring.requestsConsumed - ring.responsesProduced) | 0;
     },
     get begun() {
       return s.notDone;
     },
-    serve(most) {
+    serve(nowMs) {
       let state: ReturnType<typeof beginNext>;
-      for (let begun = 0; begun < most && state === undefined; begun++) state = beginNext();
+      turnBytes = 0;
+      for (let i = 0; i < TURN_REQUESTS && turnBytes < TURN_BYTES; i++) {
+        state = beginNext(nowMs);
+        if (state !== undefined) break;
+      }
       if (state === 'hostile') return state;
       runCopies(s);
       options.engine.submit();
@@ -83,20 +111,10 @@ export function createRingServer(options: RingServerOptions): RingServer {
       if (state !== 'idle') return state ?? 'more';
       return ring.sleep() ? 'more' : 'idle';
     },
+    checkAgain() {
+      if (stalled !== NOTHING) take(s, (ring.requestsConsumed - 1) | 0, performance.now());
+    },
     ended: (tag, errno) => settle(s, tag - firstTag, errno),
     answer,
   };
-}
-
-/** Takes the next request into memory of our own; only there it is looked at. @returns its place */
-function take(s: Serving): number {
-  const { ring, record } = s;
-  const index = ring.requestsConsumed;
-  ring.take(s.entryWords);
-  // An earlier backend may have answered in its slot already; then its note is the request.
-  const isNoted = ((index - s.takenUpTo) | 0) < 0 && record.recall(index, s.entryWords);
-  if (!isNoted) record.note(index, s.entryWords);
-  const place = index & s.mask;
-  clear(s, place);
-  return place;
 }

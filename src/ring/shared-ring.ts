@@ -3,6 +3,7 @@
  * checked, then used (Xen's public io/ring.h).
  */
 import { type Abi, entriesOf, PAGE_BYTES, RingAt } from './blkif.ts';
+import { wordsOf } from './request.ts';
 
 export interface SharedRing {
   readonly abi: Abi;
@@ -17,10 +18,12 @@ export interface SharedRing {
    * Everything that the guest wrote before it claimed them is seen after this.
    */
   waiting(): number;
-  /** Copies the next request into `entryWords` (`abi.entryBytes` long) and takes it. */
-  take(entryWords: Int32Array): void;
-  /** Writes a response over the slot that is next. `entryWords` hold the id of its request. */
-  respond(entryWords: Int32Array, operation: number, status: number): void;
+  /** Copies the next request into `to` from word `at` on, as far as it says something, and takes it. */
+  take(to: Int32Array, at: number): void;
+  /** Takes the next request, of which there is a copy. */
+  skip(): void;
+  /** Writes a response over the slot that is next. `words` hold its request from word `from` on. */
+  respond(words: Int32Array, from: number, operation: number, status: number): void;
   /** Shows the guest all responses so far. @returns whether it asked to be told of them */
   publish(): boolean;
   /**
@@ -37,8 +40,8 @@ export interface SharedRing {
 export function sharedRing(abi: Abi, memory: ArrayBuffer, at = 0): SharedRing {
   const entries = entriesOf(abi, memory.byteLength / PAGE_BYTES);
   const words = new Int32Array(memory);
-  const view = new DataView(memory);
   const entryWords = abi.entryBytes / 4;
+  const id = abi.at.id / 4;
   const slotOf = (index: number): number =>
     RingAt.entries / 4 + (index & (entries - 1)) * entryWords;
   const load = (offset: number): number => Atomics.load(words, offset / 4);
@@ -60,18 +63,23 @@ export function sharedRing(abi: Abi, memory: ArrayBuffer, at = 0): SharedRing {
       const unanswered = (produced - published) | 0;
       return count < 0 || unanswered > entries ? -1 : count;
     },
-    take(entry) {
+    take(to, at) {
       const slot = slotOf(ring.requestsConsumed);
-      for (let i = 0; i < entryWords; i++) entry[i] = words[slot + i] ?? 0;
+      // Of what is copied, not of the guest's word, which may change.
+      to[at] = words[slot] ?? 0;
+      const count = wordsOf(abi, to[at] ?? 0);
+      for (let i = 1; i < count; i++) to[at + i] = words[slot + i] ?? 0;
+      ring.skip();
+    },
+    skip() {
       ring.requestsConsumed = (ring.requestsConsumed + 1) | 0;
     },
-    respond(entry, operation, status) {
+    respond(copy, from, operation, status) {
       const slot = slotOf(ring.responsesProduced);
-      const id = abi.at.id / 4;
-      words[slot] = entry[id] ?? 0;
-      words[slot + 1] = entry[id + 1] ?? 0;
-      view.setUint8(4 * slot + abi.response.operation, operation);
-      view.setInt16(4 * slot + abi.response.status, status, true);
+      words[slot] = copy[from + id] ?? 0;
+      words[slot + 1] = copy[from + id + 1] ?? 0;
+      // u8 operation, a byte of padding, i16 status.
+      words[slot + 2] = operation | (status << 16);
       ring.responsesProduced = (ring.responsesProduced + 1) | 0;
     },
     publish() {

@@ -5,13 +5,17 @@ import type { Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import type { Transfer } from '../image/transfer.ts';
 import { type Abi, abiOf, entriesOf, RING_SECTOR_BYTES } from '../ring/blkif.ts';
+import { createLimiter } from '../ring/limiter.ts';
 import { recordBytes } from '../ring/record.ts';
+import type { RingDisk } from '../ring/request.ts';
+import type { ServedDisk } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
+import { readStatistics, statisticsPage } from '../ring/statistics.ts';
 import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
 import type { DiskSocket, DiskSockets } from './disk-sockets.ts';
 import type { ConnectOrder, DiskName, DiskState, OpenedDisk, OpenOrder } from './orders.ts';
-import { openRecord, removeRecords } from './records.ts';
+import { openRecord, openStatistics, removeRecords, removeStatistics } from './records.ts';
 import type { RingLoop, ServedRing } from './ring-loop.ts';
 
 export interface Disks {
@@ -40,17 +44,20 @@ export interface DisksOptions {
   readonly nbd: DiskSockets;
   readonly asks: Asks;
   readonly recordsFolder: string;
+  readonly statisticsFolder: string;
 }
 
 interface Disk {
   readonly image: Image;
+  readonly served: ServedDisk;
+  readonly statistics: Mapping;
   ring: { readonly served: ServedRing; readonly record: Mapping } | undefined;
   nbd: DiskSocket | undefined;
   fault: string | undefined;
 }
 
 export function createDisks(options: DisksOptions): Disks {
-  const { files, transfer, recordsFolder } = options;
+  const { files, transfer, recordsFolder, statisticsFolder } = options;
   const disks = new Map<DiskName, Disk>();
 
   function find(name: DiskName): Disk {
@@ -67,8 +74,9 @@ export function createDisks(options: DisksOptions): Disks {
   }
 
   function closeImage(name: DiskName): void {
-    const { image } = find(name);
+    const { image, statistics } = find(name);
     disks.delete(name);
+    statistics[Symbol.dispose]();
     transfer.close(image);
   }
 
@@ -79,7 +87,7 @@ export function createDisks(options: DisksOptions): Disks {
     open(name, { path, format, writable, allowPaths, direct }) {
       if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
       const image = openImage(path, { format, writable, allowPaths, direct, files });
-      disks.set(name, { image, ring: undefined, nbd: undefined, fault: undefined });
+      disks.set(name, startDisk(image, openStatistics(statisticsFolder, name)));
       return describe(files, image);
     },
     connect(name, order) {
@@ -94,14 +102,16 @@ export function createDisks(options: DisksOptions): Disks {
       return { socket: disk.nbd.path };
     },
     async resize(name, sizeBytes) {
-      const { image } = find(name);
+      const { image, served } = find(name);
       await resizeImage(options.asks, image, sizeBytes);
+      served.rules = rulesOf(image, served.rules.canDiscard);
       return describe(files, image);
     },
     async close(name) {
       await closeSocket(find(name), false);
       await disconnect(name);
       closeImage(name);
+      removeStatistics(statisticsFolder, name);
     },
     async leave(name) {
       const disk = find(name);
@@ -131,7 +141,8 @@ async function quieten(disk: Disk): Promise<void> {
   ring.record[Symbol.dispose]();
 }
 
-function stateOf(files: FileTable, name: DiskName, { image, ring, nbd, fault }: Disk): DiskState {
+function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
+  const { image, ring, nbd, fault, statistics } = disk;
   return {
     name,
     path: image.path,
@@ -139,7 +150,7 @@ function stateOf(files: FileTable, name: DiskName, { image, ring, nbd, fault }: 
     connected: ring !== undefined && fault === undefined,
     nbdClients: nbd?.clients ?? 0,
     fault,
-    counts: ring === undefined ? undefined : { ...ring.served.server.counts },
+    statistics: readStatistics(statistics.memory),
   };
 }
 
@@ -147,6 +158,25 @@ function stateOf(files: FileTable, name: DiskName, { image, ring, nbd, fault }: 
 async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise<void> {
   const errno = await asks.ask((engine, tag) => engine.resize(image, sizeBytes, tag));
   if (errno !== 0) throw new Failure('io', `${image.path} could not be resized: errno ${errno}`);
+}
+
+function startDisk(image: Image, statistics: Mapping): Disk {
+  const page = statisticsPage(statistics.memory, Date.now());
+  const limiter = createLimiter();
+  limiter.set(page.limits, performance.now());
+  const served = { image, rules: rulesOf(image, true), limiter, statistics: page };
+  return { image, served, statistics, ring: undefined, nbd: undefined, fault: undefined };
+}
+
+function rulesOf(image: Image, discard: boolean): RingDisk {
+  return {
+    sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
+    sectorBytes: RING_SECTOR_BYTES,
+    readOnly: !image.writable,
+    canFlush: true,
+    canDiscard: discard && image.writable,
+    mostIndirectSegments: MOST_INDIRECT_SEGMENTS,
+  };
 }
 
 function describe(files: FileTable, image: Image): OpenedDisk {
@@ -173,23 +203,17 @@ function connectRing(
   order: ConnectOrder,
 ): Disk['ring'] {
   const abi = requireAbi(name, order);
-  const { image } = disk;
+  const { image, served } = disk;
+  served.rules = rulesOf(image, order.discard);
   const entries = entriesOf(abi, order.references.length);
   using stack = new DisposableStack();
   const record = stack.use(openRecord(recordsFolder, name, order, recordBytes(entries)));
-  const served = loop.add({
+  const ring = loop.add({
     domid: order.domid,
     abi,
     references: order.references,
     port: order.port,
-    image,
-    disk: {
-      sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
-      readOnly: !image.writable,
-      canFlush: true,
-      canDiscard: order.discard && image.writable,
-      mostIndirectSegments: MOST_INDIRECT_SEGMENTS,
-    },
+    disk: served,
     record: record.memory,
     takeUp: order.takeUp,
     onHostile() {
@@ -197,7 +221,7 @@ function connectRing(
     },
   });
   stack.move();
-  return { served, record };
+  return { served: ring, record };
 }
 
 function requireAbi(name: DiskName, { protocol, references }: ConnectOrder): Abi {

@@ -1,6 +1,7 @@
 /** What the tap's main thread and its workers say to each other. */
 import type { FailureFacts, FailureKind } from '../base/failure.ts';
 import type { ImageFormat } from '../image/formats.ts';
+import type { DiskStatistics } from '../ring/statistics.ts';
 
 /** A disk is named by whoever attaches it: `vbd-7-51712`. */
 export type DiskName = string;
@@ -44,7 +45,7 @@ export interface DiskState {
   readonly nbdClients: number;
   /** Why the guest's ring is not served any more. */
   readonly fault?: string | undefined;
-  readonly counts?: Readonly<Record<string, number>> | undefined;
+  readonly statistics: DiskStatistics | undefined;
 }
 
 export interface Orders {

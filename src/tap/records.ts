@@ -1,10 +1,11 @@
 /**
- * Rings' records as files in the tap's folder, which outlive it. A record belongs to one ring of one
- * guest: its name says which, so that no other ring is ever taken up from it.
+ * Rings' records and disks' statistics as files in the tap's folder, which outlive it. A record
+ * belongs to one ring of one guest: its name says which, so that no other ring is ever taken up from it.
  */
-import { ftruncateSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
+import { ftruncateSync, mkdirSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
+import { STATISTICS_BYTES } from '../ring/statistics.ts';
 import { O, openFd } from '../sys/fd.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { mapShared, type Mapping } from '../sys/memory.ts';
@@ -46,4 +47,19 @@ export function removeRecords(folder: string, disk: DiskName): void {
   for (const name of readdirSync(folder)) {
     if (name.startsWith(`${disk}.`)) unlinkSync(join(folder, name));
   }
+}
+
+/** In the tap's folder, a file for each disk. */
+export const STATISTICS_FOLDER = 'statistics';
+
+/** The statistics of a disk: new ones, or those that a tap which served it before has left. */
+export function openStatistics(folder: string, disk: DiskName): Mapping {
+  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  using fd = openFd(join(folder, disk), O.RDWR | O.CREAT, 0o644);
+  ftruncateSync(fd.number, STATISTICS_BYTES);
+  return mapShared(fd.number, 0, STATISTICS_BYTES);
+}
+
+export function removeStatistics(folder: string, disk: DiskName): void {
+  rmSync(join(folder, disk), { force: true });
 }

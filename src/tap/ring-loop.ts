@@ -3,11 +3,10 @@
  * its turn, so that a busy guest slows nobody else's.
  */
 import type { Engine } from '../image/engine-contract.ts';
-import type { Image } from '../image/image.ts';
 import { type Abi } from '../ring/blkif.ts';
-import type { FixedMemory, GrantCopier, Hypervisor, MappedGrants } from '../ring/hypervisor.ts';
+import type { GrantCopier, Hypervisor, MappedGrants, WordMemory } from '../ring/hypervisor.ts';
 import { type RingRecord, ringRecord } from '../ring/record.ts';
-import type { RingDisk } from '../ring/request.ts';
+import type { ServedDisk } from '../ring/request-work.ts';
 import { createRingServer, type RingServer } from '../ring/serve.ts';
 import { sharedRing } from '../ring/shared-ring.ts';
 import { createSlots, MOST_INDIRECT_SEGMENTS, type SlotCounts, slotsBytes } from '../ring/slots.ts';
@@ -21,26 +20,28 @@ export interface RingPlace {
   readonly port: number;
 }
 
-export interface RingDiskOptions extends RingPlace {
-  readonly image: Image;
-  readonly disk: RingDisk;
+export interface RingOptions extends RingPlace {
+  readonly disk: ServedDisk;
   /** Shared memory that outlives this process, `recordBytes` of the ring's entries long. */
   readonly record: ArrayBuffer;
   /** The ring was served before, by a backend that is gone. */
   readonly takeUp: boolean;
-  /** Told once when the guest's ring makes no sense; the disk is not served any more. */
+  /** Told once when the guest's ring makes no sense; it is not served any more. */
   readonly onHostile: () => void;
 }
 
 export interface ServedRing {
-  readonly server: RingServer;
   /** Takes no further request; `onQuiet` is told when nothing of it is under way, and it is unmapped. */
   close(onQuiet: () => void): void;
+  /** Begins nothing more until it is resumed; `onQuiet` is told when nothing of it is under way. */
+  pause(onQuiet: () => void): void;
+  /** Goes on, with whatever its disk is now. */
+  resume(): void;
 }
 
 export interface RingLoop extends Disposable {
   /** @throws Failure gone | in-use when the guest's ring cannot be had */
-  add(options: RingDiskOptions): ServedRing;
+  add(options: RingOptions): ServedRing;
   /** What else the worker waits for is added here. */
   readonly poller: Poller;
   /** From now on the engine is used by someone else, too. */
@@ -69,8 +70,6 @@ export interface RingLoopOptions {
 
 /** As much as a few guests with full queues need; what is not used takes no memory. */
 const usualSlots: SlotCounts = [256, 64, 16];
-/** Requests that a ring may begin in its turn. */
-const TURN = 32;
 /** Copies that one call of the hypervisor does. */
 const COPIES = MOST_INDIRECT_SEGMENTS;
 const PORTS_AT_ONCE = 64;
@@ -80,12 +79,19 @@ const PLACES = 1024;
 interface Ring extends ServedRing {
   readonly number: number;
   readonly port: number;
+  readonly server: RingServer;
+  readonly disk: ServedDisk;
   readonly mapped: MappedGrants;
   readonly copier: GrantCopier;
-  /** It is called in the next turn. */
-  ready: boolean;
+  /** In the line of those that have their turn next, and who comes after it there. */
+  inLine: boolean;
+  next: Ring | undefined;
   /** It waits for something that others may give back. */
   starved: boolean;
+  /** It waits until then for what its disk's limits allow; 0: it does not. */
+  slowUntilMs: number;
+  paused: boolean;
+  pausing: (() => void) | undefined;
   closing: (() => void) | undefined;
   readonly onHostile: () => void;
 }
@@ -98,7 +104,10 @@ interface Loop {
   readonly ports: Uint32Array;
   /** By their tags, the highest first. */
   readonly users: EngineUser[];
-  readonly onDone: (tag: number, errno: number) => void;
+  readonly starved: Ring[];
+  readonly slow: Ring[];
+  first: Ring | undefined;
+  last: Ring | undefined;
 }
 
 export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): RingLoop {
@@ -106,7 +115,11 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
   using stack = new DisposableStack();
   const poller = stack.use(createPoller());
   const mapping = stack.use(mapPrivate(slotsBytes(counts)));
-  const memory = { view: new Uint8Array(mapping.memory), address: mapping.address };
+  const memory = {
+    view: new Uint8Array(mapping.memory),
+    words: new Int32Array(mapping.memory),
+    address: mapping.address,
+  };
   const places = createSlots(counts);
   const loop: Loop = {
     hypervisor,
@@ -115,14 +128,18 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
     byPort: new Map(),
     ports: new Uint32Array(PORTS_AT_ONCE),
     users: [],
-    onDone(tag, errno) {
-      for (const user of loop.users) if (tag >= user.firstTag) return user.ended(tag, errno);
-      const ring = loop.rings[Math.floor(tag / PLACES)];
-      if (ring === undefined) return;
-      ring.server.ended(tag, errno);
-      ring.ready = true;
-      for (const other of loop.rings) if (other?.starved === true) other.ready = true;
-    },
+    starved: [],
+    slow: [],
+    first: undefined,
+    last: undefined,
+  };
+  const onDone = (tag: number, errno: number): void => {
+    for (const user of loop.users) if (tag >= user.firstTag) return user.ended(tag, errno);
+    const ring = loop.rings[Math.floor(tag / PLACES)];
+    if (ring === undefined) return;
+    ring.server.ended(tag, errno);
+    feedStarved(loop);
+    queue(loop, ring);
   };
   poller.add(hypervisor.fd, EPOLL.IN, () => takeEvents(loop));
   // It may be signalled for what was reaped already.
@@ -141,11 +158,17 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
       loop.users.push(user);
       loop.users.sort((one, other) => other.firstTag - one.firstTag);
     },
-    reap: () => engine.reap(loop.onDone),
+    reap: () => engine.reap(onDone),
     pass(timeoutMs) {
-      poller.wait(loop.rings.some((ring) => ring?.ready === true) ? 0 : timeoutMs);
-      engine.reap(loop.onDone);
-      for (const ring of loop.rings) if (ring?.ready === true) turn(loop, ring);
+      poller.wait(loop.first === undefined ? timeoutOf(loop, timeoutMs) : 0);
+      engine.reap(onDone);
+      wakeSlow(loop);
+      const { last } = loop;
+      // Those that want another turn come after everyone that waits for one now.
+      for (let ring = takeFirst(loop); ring !== undefined; ring = takeFirst(loop)) {
+        turn(loop, ring);
+        if (ring === last) break;
+      }
       for (const user of loop.users) user.settle();
       engine.submit();
     },
@@ -153,14 +176,66 @@ export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): 
   };
 }
 
+function queue(loop: Loop, ring: Ring): void {
+  if (ring.inLine) return;
+  ring.inLine = true;
+  if (loop.last === undefined) loop.first = ring;
+  else loop.last.next = ring;
+  loop.last = ring;
+}
+
+function takeFirst(loop: Loop): Ring | undefined {
+  const ring = loop.first;
+  if (ring === undefined) return undefined;
+  loop.first = ring.next;
+  if (loop.first === undefined) loop.last = undefined;
+  ring.next = undefined;
+  ring.inLine = false;
+  return ring;
+}
+
+/** Who waited longest for a slot has its turn first. */
+function feedStarved(loop: Loop): void {
+  for (const ring of loop.starved) {
+    ring.starved = false;
+    queue(loop, ring);
+  }
+  loop.starved.length = 0;
+}
+
+/** No longer than until a disk that its limits slow down may go on. */
+function timeoutOf({ slow }: Loop, timeoutMs: number): number {
+  if (slow.length === 0) return timeoutMs;
+  let untilMs = Infinity;
+  for (const ring of slow) untilMs = Math.min(untilMs, ring.slowUntilMs);
+  const leftMs = Math.max(0, Math.ceil(untilMs - performance.now()));
+  return timeoutMs < 0 ? leftMs : Math.min(timeoutMs, leftMs);
+}
+
+function wakeSlow(loop: Loop): void {
+  const { slow } = loop;
+  if (slow.length === 0) return;
+  const nowMs = performance.now();
+  let kept = 0;
+  for (const ring of slow) {
+    if (ring.slowUntilMs > nowMs) {
+      slow[kept++] = ring;
+      continue;
+    }
+    ring.slowUntilMs = 0;
+    queue(loop, ring);
+  }
+  slow.length = kept;
+}
+
 function addRing(
   loop: Loop,
-  options: RingDiskOptions,
-  memory: FixedMemory,
+  options: RingOptions,
+  memory: WordMemory,
   slots: ReturnType<typeof createSlots>,
 ): ServedRing {
   const { hypervisor, engine } = loop;
-  const { domid, image, disk, onHostile } = options;
+  const { domid, disk, onHostile } = options;
   using stack = new DisposableStack();
   const mapped = stack.use(hypervisor.mapGrants(domid, options.references));
   const copier = stack.use(hypervisor.copier(domid, memory, COPIES));
@@ -171,7 +246,6 @@ function addRing(
   const free = loop.rings.indexOf(undefined);
   const number = free < 0 ? loop.rings.length : free;
   const server = createRingServer({
-    image,
     disk,
     engine,
     ring: shared,
@@ -186,25 +260,38 @@ function addRing(
   const ring: Ring = {
     number,
     port,
+    server,
+    disk,
     mapped,
     copier,
-    server,
-    ready: true,
+    inLine: false,
+    next: undefined,
     starved: false,
+    slowUntilMs: 0,
+    paused: false,
+    pausing: undefined,
     closing: undefined,
     onHostile,
     close(onQuiet) {
-      if (loop.rings[number] !== ring) {
-        onQuiet();
-        return;
-      }
+      if (loop.rings[number] !== ring) return onQuiet();
       ring.closing = onQuiet;
-      ring.ready = true;
+      queue(loop, ring);
+    },
+    pause(onQuiet) {
+      if (loop.rings[number] !== ring) return onQuiet();
+      ring.pausing = onQuiet;
+      queue(loop, ring);
+    },
+    resume() {
+      ring.paused = false;
+      server.checkAgain();
+      queue(loop, ring);
     },
   };
   stack.move();
   loop.rings[number] = ring;
   loop.byPort.set(port, ring);
+  queue(loop, ring);
   // An earlier backend may have died between its answers and telling of them.
   if (options.takeUp) notify();
   return ring;
@@ -212,7 +299,7 @@ function addRing(
 
 /** A new ring begins at nothing, one that is taken up at what its guest has been answered. */
 function beginRing(
-  { abi, record, takeUp }: RingDiskOptions,
+  { abi, record, takeUp }: RingOptions,
   memory: ArrayBuffer,
 ): { shared: ReturnType<typeof sharedRing>; record: RingRecord; takenUpTo: number } {
   if (!takeUp) new Uint8Array(record).fill(0);
@@ -220,40 +307,68 @@ function beginRing(
   const answered = takeUp ? Atomics.load(indexes, 2) : 0;
   const takenUpTo = takeUp ? Atomics.load(indexes, 0) : 0;
   const shared = sharedRing(abi, memory, answered);
-  return { shared, record: ringRecord(abi, shared.entries, record), takenUpTo };
+  return { shared, record: ringRecord(shared.entries, record), takenUpTo };
 }
 
 function takeEvents(loop: Loop): void {
   const count = loop.hypervisor.take(loop.ports);
   for (let i = 0; i < count; i++) {
     const ring = loop.byPort.get(loop.ports[i] ?? 0);
-    if (ring !== undefined) ring.ready = true;
+    if (ring !== undefined) queue(loop, ring);
   }
   // Before the rings are looked at: what is pushed from now on comes with another event.
   loop.hypervisor.unmask(loop.ports, count);
 }
 
 function turn(loop: Loop, ring: Ring): void {
-  if (ring.closing !== undefined) {
-    ring.server.answer();
-    ring.ready = false;
-    if (ring.server.begun > 0) return;
-    release(loop, ring);
-    ring.closing();
+  const { server } = ring;
+  if (ring.closing !== undefined || ring.pausing !== undefined || ring.paused) {
+    server.answer();
+    if (server.begun === 0) rest(loop, ring);
     return;
   }
-  const state = ring.server.serve(TURN);
-  ring.starved = state === 'full';
-  // With nothing under way, what it waits for was given back in its own turn.
-  ring.ready = state === 'more' || (ring.starved && loop.engine.pending === 0);
-  if (state !== 'hostile') return;
-  ring.close(() => {});
-  ring.onHostile();
+  // Others have theirs first; it is called when it may go on.
+  if (ring.starved || ring.slowUntilMs > 0) return server.answer();
+  const nowMs = performance.now();
+  switch (server.serve(nowMs)) {
+    case 'idle':
+      return;
+    case 'more':
+      return queue(loop, ring);
+    case 'full':
+      // With nothing under way, what it waits for was given back in its own turn.
+      if (loop.engine.pending === 0) return queue(loop, ring);
+      ring.starved = true;
+      loop.starved.push(ring);
+      return;
+    case 'slow':
+      ring.slowUntilMs = nowMs + ring.disk.limiter.waitMs(nowMs);
+      loop.slow.push(ring);
+      return;
+    case 'hostile':
+      ring.close(() => {});
+      ring.onHostile();
+  }
+}
+
+/** Nothing of the ring is under way, and nothing more is to begin. */
+function rest(loop: Loop, ring: Ring): void {
+  const { closing, pausing } = ring;
+  ring.paused = true;
+  ring.pausing = undefined;
+  pausing?.();
+  if (closing === undefined) return;
+  release(loop, ring);
+  closing();
 }
 
 function release(loop: Loop, ring: Ring): void {
   loop.rings[ring.number] = undefined;
   loop.byPort.delete(ring.port);
+  for (const list of [loop.starved, loop.slow]) {
+    const at = list.indexOf(ring);
+    if (at >= 0) list.splice(at, 1);
+  }
   loop.hypervisor.unbind(ring.port);
   ring.copier[Symbol.dispose]();
   ring.mapped[Symbol.dispose]();

@@ -23,6 +23,7 @@ import { createAsks } from './asks.ts';
 import { createDiskSockets } from './disk-sockets.ts';
 import { createDisks, type Disks } from './disks.ts';
 import type { AnswerMessage, OrderMessage, Orders, WorkerOptions } from './orders.ts';
+import { STATISTICS_FOLDER } from './records.ts';
 import { createRingLoop } from './ring-loop.ts';
 
 const { wakeFd, guestsFolder, runFolder, cacheBytes } = workerData as WorkerOptions;
@@ -76,8 +77,15 @@ async function work(): Promise<void> {
   const transfer = createTransfer(files);
   using nbd = createDiskSockets({ loop, engine, files, folder: join(runFolder, 'nbd') });
   const asks = createAsks(engine, loop);
-  const recordsFolder = join(runFolder, 'rings');
-  const disks = createDisks({ files, transfer, loop, nbd, asks, recordsFolder });
+  const disks = createDisks({
+    files,
+    transfer,
+    loop,
+    nbd,
+    asks,
+    recordsFolder: join(runFolder, 'rings'),
+    statisticsFolder: join(runFolder, STATISTICS_FOLDER),
+  });
   const state = { underWay: 0, stopped: false };
   const begin = async (message: OrderMessage): Promise<void> => {
     const { id, kind } = message;

@@ -10,8 +10,8 @@ export const ringFaults: readonly Fault[] = [
     ...requests,
     name: 'range-unchecked',
     breaks: 'no request reaches past the end of the disk',
-    find: 'return end <= sectors ? Status.ok : Status.error;',
-    plant: 'return end <= sectors + 1 ? Status.ok : Status.error;',
+    find: 'if (end > disk.sectors) return Status.error;',
+    plant: 'if (end > disk.sectors + 1) return Status.error;',
   },
   {
     ...requests,
@@ -24,7 +24,7 @@ export const ringFaults: readonly Fault[] = [
     ...requests,
     name: 'read-only-ring-disk-written',
     breaks: 'what may be read only is not written',
-    find: 'if (isWrite && disk.readOnly) return Status.error;',
+    find: 'if (operation !== Operation.read && disk.readOnly) return Status.error;',
     plant: '',
   },
   {
@@ -61,8 +61,8 @@ export const ringFaults: readonly Fault[] = [
     name: 'answers-out-of-order',
     breaks: 'a response is that of the request whose place it takes',
     file: 'src/ring/request-work.ts',
-    find: '  s.record.recall(s.ring.responsesProduced, s.entryWords);\n',
-    plant: '',
+    find: 'ring.respond(record.words, record.at(place), operation, status);',
+    plant: 'ring.respond(record.words, record.at(0), operation, status);',
     only: 'random legal',
   },
   {

@@ -5,23 +5,27 @@ import fc from 'fast-check';
 import { type Abi, abis, Operation, Status } from '../../src/ring/blkif.ts';
 import {
   checkSegments,
+  grantOf,
+  indirectGrant,
   lengthOf,
   newRequest,
   offsetOf,
   readRequest,
-  readSegments,
   type RingDisk,
+  SEGMENT_WORDS,
 } from '../../src/ring/request.ts';
 import { searching } from '../property.ts';
 
 const disk: RingDisk = {
   sectors: 1000,
+  sectorBytes: 512,
   readOnly: false,
   canFlush: true,
   canDiscard: true,
   mostIndirectSegments: 600,
 };
 const readOnly = { ...disk, readOnly: true };
+const large = { ...disk, sectorBytes: 4096 };
 const plain = { ...disk, canFlush: false, canDiscard: false, mostIndirectSegments: 0 };
 
 interface Wish {
@@ -35,9 +39,13 @@ interface Wish {
   readonly indirectSegments?: number;
 }
 
-function entryOf(abi: Abi, wish: Wish): Uint8Array {
-  const entry = new Uint8Array(abi.entryBytes);
-  const view = new DataView(entry.buffer);
+/** Somewhere in memory of words, as in a record. */
+const FROM = 3;
+
+function entryOf(abi: Abi, wish: Wish): Int32Array {
+  const words = new Int32Array(FROM + abi.entryBytes / 4);
+  const entry = new Uint8Array(words.buffer, FROM * 4);
+  const view = new DataView(words.buffer, FROM * 4);
   const { at } = abi;
   entry[at.operation] = wish.operation;
   entry[at.segments] = wish.second ?? wish.segments?.length ?? 0;
@@ -56,7 +64,7 @@ function entryOf(abi: Abi, wish: Wish): Uint8Array {
     for (let page = 0; page < 8; page++)
       view.setUint32(at.indirectPages + 4 * page, 200 + page, true);
   }
-  return entry;
+  return words;
 }
 
 const { read, write, writeBarrier, flush, discard, indirect } = Operation;
@@ -79,6 +87,11 @@ const rows: [what: string, wish: Wish, status: number, of?: RingDisk][] = [
   ['a segment past its page', { operation: read, segments: [[0, 8]] }, error],
   ['a write to what may be read only', { operation: write, segments: one }, error, readOnly],
   ['a barrier on what may be read only', { operation: writeBarrier }, error, readOnly],
+  ['large sectors', { operation: read, sector: 16, segments: one }, ok, large],
+  ['half a large sector', { operation: read, sector: 16, segments: [[0, 3]] }, error, large],
+  ['a large sector from amidst', { operation: read, sector: 17, segments: one }, error, large],
+  ['a discard from amidst', { operation: discard, sector: 4, discardSectors: 8 }, error, large],
+  ['a discard to amidst', { operation: discard, sector: 8, discardSectors: 4 }, error, large],
   ['a read of what may be read only', { operation: read, segments: one }, ok, readOnly],
   ['a flush', { operation: flush }, ok],
   ['a flush that was not offered', { operation: flush }, notSupported, plain],
@@ -101,7 +114,7 @@ for (const [what, wish, status, of = disk] of rows) {
   test(`${what}: status ${status}`, () => {
     for (const abi of abis) {
       const request = newRequest();
-      assert.equal(readRequest(abi, entryOf(abi, wish), of, request), status, abi.name);
+      assert.equal(readRequest(abi, entryOf(abi, wish), FROM, of, request), status, abi.name);
     }
   });
 }
@@ -114,14 +127,14 @@ test('segments say where their bytes are', () => {
       [2, 2],
       [7, 7],
     ] as const;
-    readRequest(abi, entryOf(abi, { operation: write, sector: 5, segments }), disk, request);
+    const words = entryOf(abi, { operation: write, sector: 5, segments });
+    readRequest(abi, words, FROM, disk, request);
     assert.equal(request.sector, 5);
     assert.equal(request.lengthBytes, 10 * 512);
-    const found = [0, 1, 2].map((i) => [
-      request.grant[i],
-      offsetOf(request, i),
-      lengthOf(request, i),
-    ]);
+    const found = [0, 1, 2].map((i) => {
+      const segment = FROM + abi.at.segment / 4 + SEGMENT_WORDS * i;
+      return [grantOf(words, segment), offsetOf(words, segment), lengthOf(words, segment)];
+    });
     assert.deepEqual(found, [
       [100, 0, 4096],
       [101, 1024, 512],
@@ -130,27 +143,20 @@ test('segments say where their bytes are', () => {
   }
 });
 
-test('indirect segments come from their pages, and are checked as others are', () => {
+test('indirect segments are checked as others are', () => {
   for (const abi of abis) {
     const request = newRequest();
     const wish = { operation: indirect, second: write, sector: 400, indirectSegments: 600 };
-    assert.equal(readRequest(abi, entryOf(abi, wish), disk, request), ok);
+    const words = entryOf(abi, wish);
+    assert.equal(readRequest(abi, words, FROM, disk, request), ok);
     assert.equal(request.operation, write);
-    assert.deepEqual([...request.indirectGrant.subarray(0, request.indirectPages)], [200, 201]);
-    const page = new Uint8Array(4096);
-    const view = new DataView(page.buffer);
-    for (let i = 0; i < 512; i++) view.setUint32(8 * i, 1000 + i, true);
-    readSegments(page, 0, 0, request);
-    for (let i = 0; i < 512; i++) view.setUint32(8 * i, 2000 + i, true);
-    readSegments(page, 0, 1, request);
-    assert.equal(checkSegments(disk, request), ok);
+    const grants = [0, 1].map((page) => indirectGrant(abi, words, FROM, page));
+    assert.deepEqual([request.indirectPages, grants], [2, [200, 201]]);
+    const listed = new Int32Array(600 * SEGMENT_WORDS);
+    assert.equal(checkSegments(listed, 0, disk, request), ok);
     assert.equal(request.lengthBytes, 600 * 512);
-    assert.deepEqual(
-      [511, 512, 599].map((i) => request.grant[i]),
-      [1511, 2000, 2087],
-    );
     request.sector = 401;
-    assert.equal(checkSegments(disk, request), error);
+    assert.equal(checkSegments(listed, 0, disk, request), error);
   }
 });
 
@@ -161,7 +167,7 @@ test('whatever an entry holds, what is let through is within the disk', (t) => {
     operation: fc.constantFrom(0, 1, 2, 3, 5, 6),
     sector: fc.oneof(fc.nat(1010), fc.constant(undefined)),
     pattern: fc.uint8Array({ minLength: 8, maxLength: 64 }),
-    of: fc.constantFrom(disk, readOnly, plain),
+    of: fc.constantFrom(disk, readOnly, plain, large),
   });
   const play = fc.property(entries, ({ abi, bytes, operation, sector, pattern, of }) => {
     const page = Uint8Array.from({ length: 4096 }, (_, i) => pattern[i % pattern.length] ?? 0);
@@ -169,18 +175,25 @@ test('whatever an entry holds, what is let through is within the disk', (t) => {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     if (sector !== undefined) view.setBigUint64(abi.at.sector, BigInt(sector), true);
     const request = newRequest();
-    let status = readRequest(abi, bytes, of, request);
+    const words = new Int32Array(bytes.slice().buffer);
+    const listed = new Int32Array(page.buffer);
+    let [from, at] = [words, abi.at.segment / 4];
+    let status = readRequest(abi, words, 0, of, request);
     if (status === ok && request.indirectPages > 0) {
-      for (let i = 0; i < request.indirectPages; i++) readSegments(page, 0, i, request);
-      status = checkSegments(of, request);
+      [from, at] = [listed, 0];
+      request.segments = Math.min(request.segments, 512);
+      status = checkSegments(listed, 0, of, request);
     }
     if (status !== ok) return;
     assert.ok(request.lengthBytes === 0 || request.sector * 512 + request.lengthBytes <= 512_000);
+    if (request.lengthBytes > 0) assert.equal((request.sector * 512) % of.sectorBytes, 0);
     assert.ok(!of.readOnly || request.operation === read || request.operation === flush);
     let sum = 0;
     for (let i = 0; i < request.segments; i++) {
-      assert.ok(offsetOf(request, i) + lengthOf(request, i) <= 4096);
-      sum += lengthOf(request, i);
+      const segment = at + SEGMENT_WORDS * i;
+      assert.ok(offsetOf(from, segment) + lengthOf(from, segment) <= 4096);
+      assert.equal((offsetOf(from, segment) | lengthOf(from, segment)) % of.sectorBytes, 0);
+      sum += lengthOf(from, segment);
     }
     assert.ok(request.segments === 0 || sum === request.lengthBytes);
   });

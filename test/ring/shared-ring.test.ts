@@ -38,11 +38,12 @@ test('every request is answered once, in order, and whoever sleeps is woken', (t
         assert.ok(waits === 0 || !backendSleeps, 'requests wait and nobody was told');
         for (let i = Math.min(take, waits); i > 0; i--) {
           const entry = new Int32Array(abi.entryBytes / 4);
-          ring.take(entry);
+          ring.take(entry, 0);
           taken.push(entry);
         }
         if (ring.waiting() === 0 && !ring.sleep()) backendSleeps = true;
-        for (const entry of taken.splice(0, answer)) ring.respond(entry, Operation.read, Status.ok);
+        for (const entry of taken.splice(0, answer))
+          ring.respond(entry, 0, Operation.read, Status.ok);
         if (ring.publish()) guestSleeps = false;
         for (let i = reap; i > 0; i--) {
           const response = guest.response();
@@ -72,8 +73,8 @@ test('indexes go around past 2^31 and 2^32', () => {
     for (let i = 1; i <= 64; i++) {
       words[RingAt.requestsProduced / 4] = (start + i) | 0;
       assert.equal(ring.waiting(), 1);
-      ring.take(entry);
-      ring.respond(entry, Operation.write, Status.error);
+      ring.take(entry, 0);
+      ring.respond(entry, 0, Operation.write, Status.error);
       ring.publish();
       assert.equal(words[RingAt.responsesProduced / 4], (start + i) | 0);
     }
@@ -104,7 +105,7 @@ test('a request that was taken and not answered yet still has its slot', () => {
   const words = new Int32Array(memory);
   words[RingAt.requestsProduced / 4] = 32;
   const entry = new Int32Array(abi.entryBytes / 4);
-  for (let i = 0; i < 32; i++) ring.take(entry);
+  for (let i = 0; i < 32; i++) ring.take(entry, 0);
   words[RingAt.requestsProduced / 4] = 33;
   assert.equal(ring.waiting(), -1);
 });

@@ -7,16 +7,23 @@ import { createRingFrontend, type RingFrontend } from '../../src/host/ring-front
 import { createEngine } from '../../src/image/engine.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
-import type { Image } from '../../src/image/image.ts';
 import { openImage } from '../../src/image/open.ts';
 import { type Abi, abis, entriesOf } from '../../src/ring/blkif.ts';
+import { createLimiter } from '../../src/ring/limiter.ts';
 import { recordBytes } from '../../src/ring/record.ts';
 import type { RingDisk } from '../../src/ring/request.ts';
+import type { ServedDisk } from '../../src/ring/request-work.ts';
 import type { SlotCounts } from '../../src/ring/slots.ts';
 import {
+  type DiskStatistics,
+  readStatistics,
+  STATISTICS_BYTES,
+  statisticsPage,
+} from '../../src/ring/statistics.ts';
+import {
   createRingLoop,
-  type RingDiskOptions,
   type RingLoop,
+  type RingOptions,
   type ServedRing,
 } from '../../src/tap/ring-loop.ts';
 
@@ -35,9 +42,10 @@ export interface RigOptions {
 export interface RingGuest {
   readonly frontend: RingFrontend;
   readonly served: ServedRing;
-  readonly image: Image;
+  readonly disk: ServedDisk;
+  readonly statistics: () => DiskStatistics;
   readonly path: string;
-  readonly place: RingDiskOptions;
+  readonly place: RingOptions;
   /** What was told of a ring that makes no sense. */
   readonly hostile: () => boolean;
 }
@@ -72,8 +80,9 @@ export function startRingRig(options: RigOptions = {}): RingRig {
       writeFileSync(path, '');
       truncateSync(path, all.diskBytes);
       const image = openImage(path, { format: 'raw', writable: true, files });
-      const disk: RingDisk = {
+      const rules: RingDisk = {
         sectors: all.diskBytes / 512,
+        sectorBytes: 512,
         readOnly: false,
         canFlush: true,
         canDiscard: true,
@@ -89,16 +98,18 @@ export function startRingRig(options: RigOptions = {}): RingRig {
           ringPages: all.ringPages,
           firstPage: 0,
           dataPages: DATA_PAGES,
-          indirectSegments: disk.mostIndirectSegments,
+          indirectSegments: rules.mostIndirectSegments,
         }),
       );
+      const page = new ArrayBuffer(STATISTICS_BYTES);
+      const statistics = statisticsPage(page, Date.now());
+      const disk: ServedDisk = { image, rules, limiter: createLimiter(), statistics };
       let isHostile = false;
-      const place: RingDiskOptions = {
+      const place: RingOptions = {
         domid,
         abi,
         references: frontend.ringReferences,
         port: frontend.port,
-        image,
         disk,
         record: new ArrayBuffer(recordBytes(entriesOf(abi, all.ringPages))),
         takeUp: false,
@@ -107,7 +118,12 @@ export function startRingRig(options: RigOptions = {}): RingRig {
         },
       };
       const served = loop.add(place);
-      return { frontend, served, image, path, place, hostile: () => isHostile };
+      const read = (): DiskStatistics => {
+        const found = readStatistics(page);
+        if (found === undefined) throw new Error('nothing was counted');
+        return found;
+      };
+      return { frontend, served, disk, statistics: read, path, place, hostile: () => isHostile };
     },
     replace({ served, place }) {
       const state = { isQuiet: false };

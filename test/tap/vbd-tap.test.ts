@@ -18,6 +18,7 @@ import { promisify } from 'node:util';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
+import type { DiskStatistics } from '../../src/ring/statistics.ts';
 import { startTapProcess, tapProgram, type TapProcess } from './tap-process.ts';
 
 const SECTORS = 4096;
@@ -76,11 +77,15 @@ test('a disk is served from its image, and all is given back', async () => {
   assert.deepEqual(readFileSync(path).subarray(4096, 12_288), Buffer.from(data));
 
   interface Status {
-    readonly disks: { name: string; connected: boolean; counts: { writes: number } }[];
+    readonly disks: { name: string; connected: boolean; statistics: DiskStatistics }[];
   }
   const { disks } = await tap.client.call<Status>('GET', '/v1/status');
   assert.deepEqual(
-    disks.map(({ name, connected, counts }) => [name, connected, counts.writes]),
+    disks.map(({ name, connected, statistics }) => [
+      name,
+      connected,
+      statistics.kinds.write.requests,
+    ]),
     [['vbd-1-51712', true, 1]],
   );
   const openCount = (): number => readdirSync(`/proc/${tap.pid}/fd`).length;
