@@ -1,7 +1,7 @@
 /** qcow2 images that qemu-img made are read and written here, and ours there; its check finds nothing. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -83,6 +83,11 @@ const shapes: readonly Readonly<Record<string, string>>[] = [
   { refcount_bits: '1' },
   { refcount_bits: '64', lazy_refcounts: 'on' },
   { extended_l2: 'on' },
+  { data_file: 'a.data' },
+  { data_file: 'a.data', data_file_raw: 'on', cluster_size: '4k' },
+  { preallocation: 'metadata', refcount_bits: '8' },
+  { preallocation: 'falloc', extended_l2: 'on' },
+  { preallocation: 'full', cluster_size: '512' },
 ];
 
 for (const options of shapes) {
@@ -111,7 +116,7 @@ for (const options of shapes) {
     bench(({ path, qemuImg }) => {
       const given = Object.entries(options).map(([name, value]) => `${name}=${value}`);
       const args = given.length === 0 ? [] : ['-o', given.join(',')];
-      qemuImg('create', '-q', '-f', 'qcow2', ...args, 'a', '1G');
+      qemuImg('create', '-q', '-f', 'qcow2', ...args, 'a', '16M');
       using files = createFileTable();
       using image = openImage(path('a'), { format: 'qcow2', writable: false, files });
       const theirs = JSON.parse(qemuImg('info', '--output=json', 'a'));
@@ -121,6 +126,40 @@ for (const options of shapes) {
     });
   });
 }
+
+test('a raw data file is the disk as it is, and what both of them write', qemu, () => {
+  bench(({ path, change, qemuReads, qemuIo }) => {
+    using files = createFileTable();
+    const options = { data_file: 'b', data_file_raw: 'on' };
+    createImage(path('a'), { format: 'qcow2', sizeBytes, options, files });
+    assert.ok(readFileSync(path('b')).equals(Buffer.alloc(sizeBytes)));
+    change('a', (image, transfer) => transfer.write(image, pattern(2), 0));
+    qemuIo('a', 'write -P 5 1M 128k');
+    change('a', (image, transfer) => transfer.zero(image, 0, 66_000, true));
+    const expected = pattern(2)
+      .fill(5, 2 ** 20, 2 ** 20 + 131_072)
+      .fill(0, 0, 66_000);
+    assert.ok(readFileSync(path('b')).equals(expected));
+    assert.ok(qemuReads('a').equals(expected));
+  });
+});
+
+test('space that is taken beforehand is as much as qemu-img takes', qemu, () => {
+  for (const preallocation of ['metadata', 'falloc', 'full']) {
+    bench(({ path, read, qemuImg, qemuReads }) => {
+      using files = createFileTable();
+      const options = { preallocation };
+      createImage(path('a'), { format: 'qcow2', sizeBytes, options, files });
+      const preallocated = `preallocation=${preallocation}`;
+      qemuImg('create', '-q', '-f', 'qcow2', '-o', preallocated, 'b', String(sizeBytes));
+      const stored = (name: string): number => statSync(path(name)).blocks * 512;
+      const takes = ['a', 'b'].map((name) => stored(name) > sizeBytes);
+      assert.deepEqual(takes, Array(2).fill(preallocation !== 'metadata'));
+      assert.ok(read('a').equals(Buffer.alloc(sizeBytes)));
+      assert.ok(qemuReads('a').equals(Buffer.alloc(sizeBytes)));
+    });
+  }
+});
 
 for (const compression of ['zlib', 'zstd']) {
   test(`clusters that are packed by ${compression} are read, and written over`, qemu, () => {

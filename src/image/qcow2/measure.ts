@@ -1,6 +1,6 @@
 /** How large a qcow2 image is when so many of its clusters are stored. */
 import type { CreateContext } from '../formats.ts';
-import { shapeOf } from './create.ts';
+import { shapeOf } from './options.ts';
 
 /** As `Format.measure`. */
 export function measureQcow2({ options, sizeBytes }: CreateContext, stored: number): number {

@@ -7,10 +7,11 @@ import type { BitmapInfo, Image, ImageInfo, Snapshots } from '../image.ts';
 import { isDevice } from '../vhd/device.ts';
 import { bitmapsOf, distrustStored, storedBitmaps } from './bitmaps.ts';
 import { checkQcow2, recover } from './check.ts';
-import { createQcow2, qcow2Options } from './create.ts';
+import { createQcow2 } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
 import { mapDisk } from './map.ts';
 import { measureQcow2 } from './measure.ts';
+import { qcow2Options } from './options.ts';
 import { planResize } from './resize.ts';
 import { planEnd } from './session.ts';
 import {
