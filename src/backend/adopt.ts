@@ -5,7 +5,7 @@ import { deviceIdentity } from '../disk/identity.ts';
 import { LOOP_MAJOR } from '../sys/loop.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
 import type { LoopClaim } from './loop-pool.ts';
-import { rawPathOf } from './look.ts';
+import { imageOfVbd } from './look.ts';
 import { deviceMember, type OpenTarget, openTarget } from './target.ts';
 
 /**
@@ -41,7 +41,7 @@ export function adoptDevice(
 /** The path may be gone by now: then the device alone says what it is. */
 function tryOpen(nodes: BackendNodes): OpenTarget | undefined {
   try {
-    return openTarget(rawPathOf(nodes), nodes.mode);
+    return openTarget(imageOfVbd(nodes).path, nodes.mode);
   } catch (thrown) {
     if (thrown instanceof Failure) return undefined;
     throw thrown;
@@ -79,5 +79,5 @@ function adoptBlock(
   });
   const { diskSequence } = claim;
   const facts = { kind: 'device', device, devicePath: member.path, diskSequence, member } as const;
-  return { facts, loop: undefined, [Symbol.dispose]: () => claim[Symbol.dispose]() };
+  return { facts, [Symbol.dispose]: () => claim[Symbol.dispose]() };
 }

@@ -1,13 +1,16 @@
 /** Does one step of a plan and notes in the disk's record what has changed by it. */
 import type { Failure } from '../base/failure.ts';
-import { parseDiskSequence, XenbusState } from '../disk/backend-nodes.ts';
+import { parseDiskSequence, parsePhysicalDevice, XenbusState } from '../disk/backend-nodes.ts';
 import type { Step } from '../disk/plan.ts';
 import type { Begun } from '../xenstore/store.ts';
+import { NBD_MAJOR } from '../sys/nbd.ts';
 import { adoptDevice } from './adopt.ts';
 import type { DiskRecord, DiskWorld, Held } from './disk-record.ts';
 import { logFields, noteHolder } from './disk-record.ts';
-import type { Look } from './look.ts';
+import { imageOfVbd, type Look } from './look.ts';
+import { adoptImage, closeImage, holdImage, reconnectImage, severImage } from './nbd-disk.ts';
 import { closeByForce, removeDiskNodes } from './toolstack.ts';
+import type { VmBook } from './vm-book.ts';
 
 /**
  * Carries out `step`. `changed` means that the store is no longer what the plan was made from.
@@ -19,25 +22,41 @@ export async function carryOut(
   record: DiskRecord,
   step: Exclude<Step, { do: 'report' }>,
   look: Look | undefined,
+  vms: VmBook,
   begun?: Begun,
 ): Promise<'done' | 'changed'> {
   switch (step.do) {
     case 'hold': {
-      const held = hold(world, step, look);
+      const { target } = step;
+      const held =
+        target.format === 'raw'
+          ? hold(world, step, look)
+          : await holdImage(world, record, target, vms);
       record.holdMs = performance.now() - (look?.beganMs ?? NaN);
       take(world, record, held);
       return 'done';
     }
     case 'adopt': {
       const { nodes, physicalDevice } = step;
-      const sequence = parseDiskSequence(await world.store.read(`${record.path}/diskseq`));
-      take(world, record, adoptDevice(world, record, nodes, physicalDevice, sequence));
+      const device = parsePhysicalDevice(physicalDevice);
+      if (device?.major === NBD_MAJOR && imageOfVbd(nodes).format !== 'raw') {
+        take(world, record, await adoptImage(world, record, nodes, device));
+      } else {
+        const sequence = parseDiskSequence(await world.store.read(`${record.path}/diskseq`));
+        take(world, record, adoptDevice(world, record, nodes, physicalDevice, sequence));
+      }
       record.published = nodes.hotplugStatus === 'connected';
       if (record.published) record.outcome = { refusal: undefined };
       return 'done';
     }
+    case 'reconnect':
+      await reconnectImage(world, record, vms);
+      return 'done';
+    case 'sever':
+      await severImage(record);
+      return 'done';
     case 'release':
-      release(world, record);
+      await release(world, record);
       return 'done';
     case 'publish':
       return publish(world, record, step.values, begun);
@@ -98,18 +117,21 @@ function hold(world: DiskWorld, step: Step & { do: 'hold' }, look: Look | undefi
     diskSequence,
     member: target.member,
   } as const;
-  return { facts, loop: undefined, [Symbol.dispose]: () => claim[Symbol.dispose]() };
+  return { facts, [Symbol.dispose]: () => claim[Symbol.dispose]() };
 }
 
+/** Whoever holds an image has noted its parents as well. */
 function take(world: DiskWorld, record: DiskRecord, held: Held): void {
   record.held = held;
-  noteHolder(world, record, [held.facts.member]);
+  if (held.nbd === undefined) noteHolder(world, record, [held.facts.member]);
 }
 
 /** Gives back what is held; a record without a hold is left as it is. */
-export function release(world: DiskWorld, record: DiskRecord): void {
+async function release(world: DiskWorld, record: DiskRecord): Promise<void> {
+  const { held } = record;
+  held?.[Symbol.dispose]();
+  if (held?.nbd !== undefined) await closeImage(world, record);
   world.holdings.remove(record.path);
-  record.held?.[Symbol.dispose]();
   record.held = undefined;
   record.published = false;
   record.outcome = undefined;

@@ -5,10 +5,12 @@ import { type BackendNodes, backendPath, type DiskKey } from '../disk/backend-no
 import type { Holdings } from '../disk/holdings.ts';
 import type { Member } from '../disk/identity.ts';
 import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
+import type { ImagePlace } from '../disk/spec.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Store } from '../xenstore/store.ts';
 import type { DevicePool } from './device-pool.ts';
 import type { LoopClaim, LoopPool } from './loop-pool.ts';
+import type { NbdDevice, NbdKernel } from './nbd-kernel.ts';
 import type { OpenedImage, Tap } from './tap.ts';
 
 /** Everything outside the disk itself, passed in. */
@@ -38,6 +40,8 @@ export interface DiskWorld {
    * two, for a xenstored stops working for who does not read.
    */
   readonly turn: () => Promise<void>;
+  /** The kernel's nbd devices, for images that blkback cannot read; undefined where there are none. */
+  readonly nbd?: NbdKernel | undefined;
   /** Undefined where no tap is to be used: then only the kernel's backend serves guests. */
   readonly tap?: Tap | undefined;
   /** Who serves images that blkback cannot read: blkback on an nbd device, or the tap on the ring. */
@@ -50,7 +54,15 @@ export interface DiskWorld {
 /** What is held for a disk; disposing it gives that back. */
 export interface Held extends Disposable {
   readonly facts: HeldFacts;
-  readonly loop: LoopClaim | undefined;
+  readonly loop?: LoopClaim | undefined;
+  readonly nbd?: NbdHold | undefined;
+}
+
+/** An nbd device that the tap serves from an image. */
+export interface NbdHold {
+  readonly device: NbdDevice;
+  readonly image: ImagePlace;
+  link: 'up' | 'down' | 'severed';
 }
 
 /** What the toolstack was told of a disk; each telling is another object. */

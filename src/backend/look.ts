@@ -1,7 +1,7 @@
 /** Looks at what a disk wants to hold: opens it, and asks who holds it already and whether they may share. */
 import { Failure } from '../base/failure.ts';
 import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
-import { imageOf, isVbdScript, vbdScript } from '../disk/spec.ts';
+import { imageOf, type ImagePlace, isVbdScript, vbdScript } from '../disk/spec.ts';
 import type { TargetFacts } from '../disk/plan.ts';
 import type { Member } from '../disk/identity.ts';
 import { type Holder, judge } from '../disk/sharing.ts';
@@ -40,13 +40,13 @@ export function lookAtTarget(
   world: DiskWorld,
   record: DiskRecord,
   vms: VmBook,
-  pathOf: (nodes: BackendNodes) => string = rawPathOf,
+  imageOfNodes: (nodes: BackendNodes) => ImagePlace = (nodes) => servedImage(world, nodes),
 ): Look {
   const { nodes } = record;
   if (nodes === undefined) throw new Error(`${record.path} has no nodes to look at`);
   let opened: OpenTarget | undefined;
   try {
-    const path = pathOf(nodes);
+    const { path, format } = imageOfNodes(nodes);
     const beganMs = performance.now();
     opened = openTarget(path, nodes.mode);
     world.refreshHostUses();
@@ -58,7 +58,7 @@ export function lookAtTarget(
     // Of a file nobody asks.
     const hostShares =
       kind === 'block' && (mappings.length > 0 || world.holdings.hostUsers(member).length > 0);
-    const target = { path: member.path, kind, member, hostShares } as const;
+    const target = { path: member.path, kind, format, member, hostShares } as const;
     return { opened, target, conflict, unknownDomids, beganMs };
   } catch (thrown) {
     opened?.[Symbol.dispose]();
@@ -108,17 +108,21 @@ function namesInOurWords({ params, script }: Pick<BackendNodes, 'params' | 'scri
 }
 
 /**
- * The raw file or device that a disk's nodes name. `block-vbd` takes other formats too, by prefix.
- * @throws Failure unsupported for a format that blkback cannot read; invalid for no format at all
+ * The image that the nodes of a disk of kind vbd name: under a script of others a raw file or device,
+ * and with `block-vbd` of whatever format the target says.
+ * @throws Failure invalid | unsupported
  */
-export function rawPathOf(nodes: Pick<BackendNodes, 'params' | 'script'>): string {
+export function imageOfVbd(nodes: Pick<BackendNodes, 'params' | 'script'>): ImagePlace {
   const { target, script } = namesInOurWords(nodes);
-  if (!isVbdScript(script)) return nodes.params;
-  const image = imageOf({ format: 'raw', target, script });
-  if (image === undefined || image.format === 'raw') return image?.path ?? nodes.params;
-  throw new Failure(
-    'unsupported',
-    `${image.path} is ${image.format}, which blkback cannot read — convert it to raw first`,
-    { ...image },
-  );
+  const raw = { path: nodes.params, format: 'raw' } as const;
+  return isVbdScript(script) ? (imageOf({ format: 'raw', target, script }) ?? raw) : raw;
+}
+
+function servedImage({ tap, nbd }: DiskWorld, nodes: BackendNodes): ImagePlace {
+  const image = imageOfVbd(nodes);
+  const { path, format } = image;
+  if (format === 'raw' || (tap !== undefined && nbd !== undefined)) return image;
+  const advice = 'name the socket of vbd-tap as tap in /etc/xen/vbdkit.conf, or convert it to raw';
+  const sentence = `${path} is ${format}, which blkback cannot read by itself — ${advice}`;
+  throw new Failure('unsupported', sentence, { path, format });
 }

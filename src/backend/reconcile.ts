@@ -89,7 +89,9 @@ async function nextStep(
     return undefined;
   }
   try {
-    return (await carryOut(world, record, step, look, begun)) === 'changed' ? 'look again' : step;
+    return (await carryOut(world, record, step, look, vms, begun)) === 'changed'
+      ? 'look again'
+      : step;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     if (step.do === 'adopt') {
@@ -97,9 +99,21 @@ async function nextStep(
       // Not ours to hold, but its guest may use it all the same.
       if (world.backendOf(record.key) === 'there') observeForeign(world, record);
     } else if (step.do === 'hold') record.refusal = thrown;
+    else if (step.do === 'reconnect' || step.do === 'sever')
+      return waitForTap(world, record, thrown);
     else throw thrown;
     return step;
   }
+}
+
+/** Its guest waits, and the sweep and the tap's return ask again; so does a moment, for what passes. */
+const TRY_AGAIN_MS = 1000;
+
+function waitForTap(world: DiskWorld, record: DiskRecord, failure: Failure): undefined {
+  const sentence = `its guest waits for its image: ${failure.message}`;
+  if (record.reported !== sentence) world.log('warning', sentence, logFields(record));
+  record.reported = sentence;
+  setTimeout(() => world.callAgain(record.key), TRY_AGAIN_MS).unref();
 }
 
 /** The facts that the plan is made from. */
@@ -112,7 +126,7 @@ export function factsOf(world: DiskWorld, record: DiskRecord, look: Look | undef
     driverDomain: world.driverDomain,
     guest: goneSinceMs === undefined ? record.guest : 'gone',
     backend: mattersWhoHasItOpen(record, goneSinceMs) ? world.backendOf(record.key) : 'unknown',
-    held: record.held?.facts,
+    held: record.held && { ...record.held.facts, link: record.held.nbd?.link },
     published: record.published,
     closingSeen: record.closingSeen,
     refusal: record.refusal,

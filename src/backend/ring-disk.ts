@@ -10,6 +10,7 @@ import type { Member } from '../disk/identity.ts';
 import { diskPaths } from '../disk/libxl-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
 import { judge } from '../disk/sharing.ts';
+import type { ImagePlace } from '../disk/spec.ts';
 import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
@@ -211,7 +212,7 @@ async function openImage(
   const name = tapName(record);
   try {
     const place = imageOfParams(nodes.params);
-    const member = await lookAndHold(world, record, vms, place.path);
+    const member = await lookAndHold(world, record, vms, place);
     const known = await findOpened(world.tap, record);
     const writable = nodes.mode !== 'r';
     const wanted = { path: member.path, format: place.format, writable };
@@ -263,10 +264,10 @@ async function lookAndHold(
   world: DiskWorld,
   record: DiskRecord,
   vms: VmBook,
-  path: string,
+  place: ImagePlace,
 ): Promise<Member> {
   for (;;) {
-    const look = lookAtTarget(world, record, vms, () => path);
+    const look = lookAtTarget(world, record, vms, () => place);
     using _opened = look.opened;
     if (look.unknownDomids.length > 0) {
       await vms.learn(look.unknownDomids);
@@ -279,8 +280,8 @@ async function lookAndHold(
   }
 }
 
-/** Parents are read: nobody may write them meanwhile. */
-function holdParents(
+/** Parents are read: nobody may write them meanwhile. @throws Failure in-use */
+export function holdParents(
   world: DiskWorld,
   record: DiskRecord,
   own: Member,
@@ -323,10 +324,7 @@ const libxlFormats: Readonly<Record<string, ImageFormat>> = {
  * ours before the path.
  * @throws Failure invalid | unsupported
  */
-export function imageOfParams(params: BackendNodes['params']): {
-  readonly path: string;
-  readonly format: ImageFormat;
-} {
+export function imageOfParams(params: BackendNodes['params']): ImagePlace {
   const [, prefix = '', target = ''] = /^([a-z0-9]+):(.*)$/s.exec(params) ?? [];
   const [, own, path] = /^([a-z0-9]+):(\/.*)$/s.exec(target) ?? [];
   const format = imageFormats.find((each) => each === own);

@@ -19,6 +19,15 @@ export interface RingOrder extends OfferedRing {
   readonly takeUp: boolean;
 }
 
+/** What the tap has of a disk. */
+export interface FoundImage {
+  readonly image: OpenedImage;
+  /** Its ring is served. */
+  readonly connected: boolean;
+  /** How many use it by NBD. */
+  readonly nbdClients: number;
+}
+
 /** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable without a tap. */
 export interface Tap {
   /** @throws Failure of opening the image; exists */
@@ -30,10 +39,13 @@ export interface Tap {
   connect(name: string, ring: RingOrder): Promise<void>;
   /** Returns when nothing of the ring is under way any more. */
   disconnect(name: string): Promise<void>;
+  /** Serves it by NBD, too. @returns the path of the disk's own socket */
+  export(name: string): Promise<string>;
+  /** Gives the image another size, while it is served. @throws Failure invalid | unsupported | io */
+  resize(name: string, sizeBytes: number): Promise<OpenedImage>;
   /** Closes the image in order; with a ring, disconnects it first. */
   close(name: string): Promise<void>;
   /** What it has of a disk now. */
-  find(
-    name: string,
-  ): Promise<{ readonly image: OpenedImage; readonly connected: boolean } | undefined>;
+  find(name: string): Promise<FoundImage | undefined>;
+  list(): Promise<(Omit<FoundImage, 'image'> & { readonly name: string })[]>;
 }

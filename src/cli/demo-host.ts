@@ -53,6 +53,7 @@ export async function startDemoHost(dir: string): Promise<DemoHost> {
       driverDomain: false,
       tap,
       images: 'nbd',
+      nbd: stack.use(host.machine.openNbd()),
       graceMs: 1000,
       sweepMs: 60_000,
     }),

@@ -14,6 +14,7 @@ import { createHoldings } from '../disk/holdings.ts';
 import type { Store } from '../xenstore/store.ts';
 import { type Deaths, watchDeaths } from './deaths.ts';
 import { createDiskTable, type DiskTable } from './disk-table.ts';
+import { forgetStrays } from './strays.ts';
 import { turnQueue } from './turns.ts';
 import type { WatchedTap } from './tap-client.ts';
 
@@ -29,6 +30,7 @@ export interface DaemonOptions {
   /** Serves guests' rings from images; undefined where none is to be used. */
   readonly tap?: WatchedTap | undefined;
   readonly images: DiskWorld['images'];
+  readonly nbd?: DiskWorld['nbd'];
   /** How long a dead guest's toolstack has to clean up. */
   readonly graceMs: number;
   /** Every disk is looked at again this often, for events that were lost. */
@@ -82,25 +84,23 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     await disks.settled();
     await deaths.look(first);
     await disks.settled();
-    if (takenOver) return;
-    takenOver = true;
-    disks.callAll((record) => record.held === undefined);
-    await disks.settled();
+    if (!takenOver) {
+      takenOver = true;
+      disks.callAll((record) => record.held === undefined);
+      await disks.settled();
+    }
+    void forgetStrays(world, disks).catch(logLoss);
   };
 
   const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
   const scanLater = (): void => void scan().catch(logLoss);
   stack.use(deaths);
   stack.use(keepSpareLoops(loops, disks, log));
-  stack.use(
-    store.onConnection((connected) => {
-      if (!connected) {
-        deaths.forget();
-        takenOver = false;
-      }
-      tellConnection(log, connected);
-    }),
-  );
+  const onLost = (): void => {
+    deaths.forget();
+    takenOver = false;
+  };
+  stack.use(followConnection(store, log, onLost));
   stack.use(followLostDisks(disks));
   if (options.tap !== undefined) followTap(options.tap, disks, log);
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
@@ -149,13 +149,16 @@ function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable
 /** Disks of a tap that has ended wait for its successor, which opens them anew. */
 function followTap(tap: WatchedTap, disks: DiskTable, log: Log): void {
   const isServed = (record: DiskRecord): boolean => record.key.kind === 'vbd3' && record.ours;
+  const onNbd = (record: DiskRecord): boolean => record.held?.nbd !== undefined;
   tap.onChange((there) => {
     log(there ? 'notice' : 'warning', there ? 'vbd-tap is there' : 'vbd-tap has ended');
-    if (there) return disks.callAll(isServed);
-    for (const record of disks.records.values()) {
-      void record.ring?.watch[Symbol.asyncDispose]();
-      record.ring = undefined;
+    if (there) return disks.callAll((record) => isServed(record) || onNbd(record));
+    for (const { ring, held } of disks.records.values()) {
+      if (held?.nbd?.link === 'up') held.nbd.link = 'down';
+      void ring?.watch[Symbol.asyncDispose]();
     }
+    for (const record of disks.records.values()) record.ring = undefined;
+    disks.callAll(onNbd);
   });
 }
 
@@ -199,9 +202,12 @@ async function reconcileAndTell(
   }
 }
 
-function tellConnection(log: Log, connected: boolean): void {
-  if (connected) log('notice', 'xenstored is back');
-  else log('warning', 'xenstored went away; guests go on, attaches wait for it');
+function followConnection(store: Store, log: Log, onLost: () => void): Disposable {
+  return store.onConnection((connected) => {
+    if (connected) return log('notice', 'xenstored is back');
+    onLost();
+    log('warning', 'xenstored went away; guests go on, attaches wait for it');
+  });
 }
 
 /** A change of these calls a disk into question; of disks that others attach, also their device. */

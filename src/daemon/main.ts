@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { createDevicePool } from '../backend/device-pool.ts';
 import { loopKernel } from '../backend/loop-kernel.ts';
 import { createLoopPool } from '../backend/loop-pool.ts';
+import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
 import { peerPid, serveControl } from '../tap/control-server.ts';
@@ -101,6 +102,7 @@ async function main(): Promise<void> {
   loops.replenish();
   const devices = stack.use(createDevicePool());
   const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap));
+  const nbd = stack.use(nbdKernel(join(config.sysfs, 'block')));
   const daemon = stack.use(
     await startDaemon({
       store,
@@ -112,6 +114,7 @@ async function main(): Promise<void> {
       driverDomain: ownDomid !== 0,
       tap,
       images: config.images,
+      nbd,
       graceMs: config.grace_seconds * 1000,
       sweepMs: config.sweep_seconds * 1000,
     }),

@@ -15,6 +15,9 @@ const LOOK_MS = 1000;
 
 type OpenedView = Omit<OpenedImage, 'clusterBytes'> & { readonly cluster_bytes: number };
 
+type FoundView = OpenedView & { readonly connected: boolean; readonly nbd_clients: number };
+type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name: string };
+
 /** The vbd-tap at `socketPath`, looked for until this is disposed. */
 export function openTap(socketPath: string): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
@@ -51,15 +54,30 @@ export function openTap(socketPath: string): WatchedTap {
       await client.call('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
     },
     disconnect: (name) => client.call('DELETE', `${disk(name)}/ring`),
+    async export(name) {
+      return (await client.call<{ socket: string }>('PUT', `${disk(name)}/nbd`)).socket;
+    },
+    async resize(name, size) {
+      return imageOf(await client.call<OpenedView>('PUT', `${disk(name)}/size`, { size }));
+    },
     close: (name) => client.call('DELETE', disk(name)),
     async find(name) {
       try {
-        const found = await client.call<OpenedView & { connected: boolean }>('GET', disk(name));
-        return { image: imageOf(found), connected: found.connected };
+        const found = await client.call<FoundView>('GET', disk(name));
+        const { connected, nbd_clients: nbdClients, ...image } = found;
+        return { image: imageOf(image), connected, nbdClients };
       } catch (thrown) {
         if (thrown instanceof Failure && thrown.kind === 'not-found') return undefined;
         throw thrown;
       }
+    },
+    async list() {
+      const { disks } = await client.call<{ disks: ListedView[] }>('GET', '/v1/status');
+      return disks.map(({ name, connected, nbd_clients: nbdClients }) => ({
+        name,
+        connected,
+        nbdClients,
+      }));
     },
     [Symbol.dispose]: () => stopped.abort(),
   };

@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import type { DiskRecord, DiskWorld } from '../backend/disk-record.ts';
 import { newRecord } from '../backend/disk-record.ts';
 import { lookAtTarget } from '../backend/look.ts';
+import { resizeImage } from '../backend/nbd-disk.ts';
 import { factsOf } from '../backend/reconcile.ts';
 import { openTarget } from '../backend/target.ts';
 import { attachDisk, detachDisk } from '../backend/toolstack.ts';
@@ -173,13 +174,18 @@ export async function resize(
   vdev: string,
   sizeBytes: number | undefined,
 ): Promise<number> {
-  const { held, key, path, ring } = await findDisk(daemon, guest, vdev);
+  const record = await findDisk(daemon, guest, vdev);
+  const { held, key, path, ring } = record;
   if (ring !== undefined) {
     const advice = 'detach it, resize the image, attach it again';
     throw new Failure('unsupported', `${vdev} of ${guest} is served by vbd-tap — ${advice}`);
   }
   if (held === undefined)
     throw new Failure('gone', `${vdev} of ${guest} has no device — vbd why says why`);
+  if (held.nbd !== undefined) {
+    if (sizeBytes !== undefined) return resizeImage(daemon.world, record, sizeBytes);
+    throw new Failure('invalid', `${vdev} of ${guest} is an image — say how large it is to be`);
+  }
   const { member } = held.facts;
   if (held.loop === undefined) {
     const advice = 'resize it where it is made (lvextend), the guest sees it at its next request';

@@ -3,6 +3,7 @@
  * that close the gap. The same function answers a watch, a start, a sweep, `--dry-run` and `vbd why`.
  */
 import { Failure } from '../base/failure.ts';
+import type { ImageFormat } from '../image/formats.ts';
 import {
   type BackendNodes,
   type DiskKey,
@@ -16,6 +17,8 @@ import type { Member } from './identity.ts';
 export interface TargetFacts {
   readonly path: string;
   readonly kind: 'file' | 'block';
+  /** What blkback can read is raw; anything else is served to it on an nbd device. */
+  readonly format: ImageFormat;
   readonly member: Member;
   /** Someone in this host uses the device and the rules allow it: it cannot be held exclusively. */
   readonly hostShares: boolean;
@@ -23,12 +26,14 @@ export interface TargetFacts {
 
 /** What vbdkit holds for a disk. */
 export interface HeldFacts {
-  readonly kind: 'loop' | 'device';
+  readonly kind: 'loop' | 'device' | 'nbd';
   readonly device: { readonly major: number; readonly minor: number };
-  /** `/dev/loop7`, or the device's path as the guest's config names it. */
+  /** `/dev/loop7`, `/dev/nbd0`, or the device's path as the guest's config names it. */
   readonly devicePath: string;
   readonly diskSequence: number | undefined;
   readonly member: Member;
+  /** Of an nbd device: whether the tap serves it; `severed`: nobody will any more. */
+  readonly link?: 'up' | 'down' | 'severed' | undefined;
 }
 
 export interface DiskFacts {
@@ -65,6 +70,8 @@ export interface DiskFacts {
 export type Step =
   | { readonly do: 'hold'; readonly target: TargetFacts; readonly directIo: boolean }
   | { readonly do: 'adopt'; readonly physicalDevice: string; readonly nodes: BackendNodes }
+  | { readonly do: 'reconnect' }
+  | { readonly do: 'sever' }
   | { readonly do: 'publish'; readonly values: Readonly<Record<string, string>> }
   | { readonly do: 'refuse'; readonly failure: Failure; readonly status: 'busy' | 'error' }
   | { readonly do: 'release' }
@@ -80,6 +87,18 @@ export interface Plan {
 
 /** What to do for one disk, given all that is known of it. Total: every combination has an answer. */
 export function planDisk(facts: DiskFacts): Plan {
+  const plan = planNodes(facts);
+  const step = plan.steps[0]?.do;
+  const rests = step === undefined || step === 'report' || step === 'close backend';
+  if (!rests || facts.held?.link !== 'down') return plan;
+  // What a dead guest has asked for would keep its backend from closing.
+  const gone = facts.guest === 'gone';
+  const because = [...plan.because, 'its image is not served'];
+  return { because, steps: [{ do: gone ? 'sever' : 'reconnect' }, ...plan.steps] };
+}
+
+/** What the disk's nodes and its guest ask for. */
+function planNodes(facts: DiskFacts): Plan {
   const { nodes, held } = facts;
   if (nodes === undefined) return planAbsent(facts);
   if (!facts.ours) {
@@ -213,11 +232,18 @@ function publishedNodes(held: HeldFacts): Record<string, string> {
 export function describeStep(step: Step): string {
   switch (step.do) {
     case 'hold':
+      if (step.target.format !== 'raw') {
+        return `have vbd-tap serve ${step.target.path} on an nbd device`;
+      }
       return step.target.kind === 'file'
         ? `bind a loop device to ${step.target.path}, or share the one it has`
         : `hold ${step.target.path} open`;
     case 'adopt':
       return `take hold of device ${step.physicalDevice}, after checking what it is`;
+    case 'reconnect':
+      return 'have vbd-tap serve its nbd device again';
+    case 'sever':
+      return 'disconnect its nbd device: what is under way on it fails';
     case 'publish':
       return `write ${Object.entries(step.values)
         .map(([name, value]) => `${name}=${value}`)

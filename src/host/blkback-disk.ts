@@ -6,6 +6,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import type { DeviceNumber } from '../sys/device-number.ts';
 import { type BlockDevice, type BlockFeatures, openBlockDevice } from './block-device.ts';
 import type { BackendSysfs } from './backend-sysfs.ts';
+import type { NbdDevices } from './nbd-devices.ts';
 import type { DiskRequest, DiskResponse } from './rings.ts';
 
 export interface ServedDiskOptions {
@@ -13,6 +14,8 @@ export interface ServedDiskOptions {
   /** As the backend's `mode` node has it: writable with a `w` in it. */
   readonly mode: string;
   readonly sysfs: BackendSysfs;
+  /** This kernel's nbd devices. */
+  readonly nbd: Pick<NbdDevices, 'open'>;
 }
 
 export interface ServedDisk {
@@ -36,7 +39,8 @@ export interface ServedDisk {
 export function openServedDisk(options: ServedDiskOptions): ServedDisk {
   const readOnly = !options.mode.includes('w');
   using opened = new DisposableStack();
-  const device = opened.use(openBlockDevice(options.number, !readOnly));
+  const { number, nbd } = options;
+  const device = opened.use(nbd.open(number) ?? openBlockDevice(number, !readOnly));
   const features = device.features();
   let sectors = device.sectors();
   options.sysfs.publish(options.number, options.mode);
@@ -97,7 +101,7 @@ async function carryOut(device: BlockDevice, request: DiskRequest): Promise<Disk
       await device.flush();
       return { status: 'ok' };
     case 'discard':
-      device.discard(request.sector, request.sectors);
+      await device.discard(request.sector, request.sectors);
       return { status: 'ok' };
   }
 }

@@ -9,6 +9,7 @@ import { isErrno } from '../sys/ffi.ts';
 import type { Store, StoreOps, Watch } from '../xenstore/store.ts';
 import { type BackendSysfs, createBackendSysfs, createBackendsDir } from './backend-sysfs.ts';
 import { openServedDisk, type ServedDisk } from './blkback-disk.ts';
+import type { NbdDevices } from './nbd-devices.ts';
 import type { Ring, Rings } from './rings.ts';
 import { type DriverDevice, startXenbus, type Xenbus, type XenbusDevice } from './xenbus.ts';
 
@@ -18,6 +19,7 @@ export interface BlkbackOptions {
   readonly rings: Rings;
   /** Stands for /sys: `bus/xen-backend/devices/vbd-DOMID-DEVID/` appears below it. */
   readonly sysfsDir: string;
+  readonly nbd: Pick<NbdDevices, 'open'>;
   readonly log?: Log | undefined;
 }
 
@@ -93,7 +95,7 @@ async function physicalDeviceChanged(vbd: Vbd): Promise<void> {
   if (mode === undefined) return device.fail('ENOENT', 'reading mode');
   vbd.cdrom = type === 'cdrom';
   try {
-    vbd.disk = openServedDisk({ number, mode, sysfs: vbd.sysfs });
+    vbd.disk = openServedDisk({ number, mode, sysfs: vbd.sysfs, nbd: options.nbd });
   } catch (thrown) {
     log('warning', `${device.path}: ${sentenceOf(thrown)}`);
     return device.fail(isErrno(thrown) ? thrown.code : 'ENODEV', 'creating vbd structure');

@@ -37,7 +37,7 @@ export interface BlockDevice extends Disposable {
   write(sector: number, data: Uint8Array): Promise<void>;
   /** Makes every completed write durable. */
   flush(): Promise<void>;
-  discard(sector: number, sectors: number): void;
+  discard(sector: number, sectors: number): Promise<void>;
 }
 
 /**
@@ -71,7 +71,7 @@ export function openBlockDevice(number: DeviceNumber, writable: boolean): BlockD
       if (bytesWritten !== view.length) throw shortOf('written', bytesWritten, view.length);
     },
     flush: () => syncFd(fd.number),
-    discard: (sector, sectors) =>
+    discard: async (sector, sectors) =>
       discardRange(fd.number, sector * SECTOR_BYTES, sectors * SECTOR_BYTES),
     [Symbol.dispose]: () => fd.close(),
   };

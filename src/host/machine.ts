@@ -3,6 +3,7 @@
  * kernel each, around one store. Toolstacks act on it from embedded-host.ts, or from other
  * processes through the store's socket.
  */
+import type { NbdKernel } from '../backend/nbd-kernel.ts';
 import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import type { StoreServer } from '../xenstore/embedded/server.ts';
@@ -11,6 +12,7 @@ import { createGuestMemory, removeGuestMemory } from '../ring/guest-memory.ts';
 import { startBlkback } from './blkback.ts';
 import { SHARED_PAGES } from './blkfront.ts';
 import { type GuestKernel, startGuestKernel } from './guest-kernel.ts';
+import { createNbdDevices } from './nbd-devices.ts';
 import { createRings } from './rings.ts';
 
 export interface MachineOptions {
@@ -26,6 +28,8 @@ export interface MachineOptions {
 
 /** Disposing it is a power cut: kernels do nothing more, and every device is let go of. */
 export interface Machine extends AsyncDisposable {
+  /** dom0's nbd devices, as one vbdd uses them; disposing it lets go of all that it holds. */
+  openNbd(): NbdKernel;
   /** Resolves when dom0's block backend has dealt with all that was written until now. */
   settled(): Promise<void>;
   /** Makes the domain known to the store; it does nothing until it is booted. */
@@ -65,13 +69,15 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     dom0.write('/local/domain/0/domid', '0'),
     dom0.write('/local/domain/0/name', 'Domain-0'),
   ]);
-  const blkback = await startBlkback({ store: dom0, rings, sysfsDir, log });
+  const nbd = createNbdDevices();
+  const blkback = await startBlkback({ store: dom0, rings, sysfsDir, nbd, log });
   const find = (domid: number): Domain => {
     const domain = domains.get(domid);
     if (domain !== undefined) return domain;
     throw new Failure('gone', `there is no domain ${domid}`, { domid });
   };
   return {
+    openNbd: () => nbd.kernel(),
     settled: () => blkback.settled(),
     introduce(domid) {
       server.introduce(domid);
@@ -105,6 +111,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     async [Symbol.asyncDispose]() {
       for (const { kernel } of domains.values()) kernel?.kill();
       await blkback[Symbol.asyncDispose]();
+      nbd[Symbol.dispose]();
       await dom0[Symbol.asyncDispose]();
     },
   };

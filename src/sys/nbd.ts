@@ -1,5 +1,4 @@
 /** The kernel's nbd devices, by generic netlink: linux/nbd-netlink.h. Each command is one function. */
-import { type Fd, O, openFd } from './fd.ts';
 import {
   nestedAttribute,
   type NetlinkFamily,
@@ -123,9 +122,4 @@ export function disconnectNbd(family: NetlinkFamily, index: number): void {
 /** The path of nbd device `index`. */
 export function nbdPath(index: number): string {
   return `/dev/nbd${index}`;
-}
-
-/** Opens the device so that nobody else in this host can mount it or open it so. */
-export function openNbdExclusive(index: number, readOnly: boolean): Fd {
-  return openFd(nbdPath(index), (readOnly ? O.RDONLY : O.RDWR) | O.EXCL);
 }

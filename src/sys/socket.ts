@@ -110,12 +110,23 @@ function listening(fd: Fd, address: Uint8Array): Fd {
   }
 }
 
+/** A connection to the unix socket at `path`, non-blocking. @throws ErrnoError */
+export function connectUnix(path: string): Fd {
+  const fd = ownFd(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  try {
+    const address = unixAddress(path);
+    connect(fd.number, address, address.length);
+    return fd;
+  } catch (thrown) {
+    fd.close();
+    throw thrown;
+  }
+}
+
 /** True when somebody answers on the unix socket: it is not one that a dead server left. */
 export function answersOn(path: string): boolean {
-  using fd = ownFd(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  const address = unixAddress(path);
   try {
-    connect(fd.number, address, address.length);
+    connectUnix(path).close();
     return true;
   } catch (thrown) {
     if (isErrno(thrown, 'ECONNREFUSED', 'ENOENT')) return false;

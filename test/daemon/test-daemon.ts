@@ -34,6 +34,7 @@ export async function startTestDaemon(
       backendOf: kernelBackends(host.sysfsDir),
       driverDomain: false,
       images: 'nbd',
+      nbd: stack.use(host.machine.openNbd()),
       graceMs: 20,
       sweepMs: 60_000,
       ...changes,

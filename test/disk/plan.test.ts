@@ -25,7 +25,13 @@ const member = {
   mode: 'w',
   path: '/a.img',
 } as const;
-const target: TargetFacts = { path: '/a.img', kind: 'file', member, hostShares: false };
+const target: TargetFacts = {
+  path: '/a.img',
+  kind: 'file',
+  format: 'raw',
+  member,
+  hostShares: false,
+};
 const held: HeldFacts = {
   kind: 'loop',
   device: { major: 7, minor: 10 },

@@ -17,6 +17,7 @@ import { parseSpec } from '../../src/disk/spec-parse.ts';
 import { startBlkback } from '../../src/host/blkback.ts';
 import { removeDomain, writeDomain } from '../../src/host/domain-life.ts';
 import { startGuestKernel } from '../../src/host/guest-kernel.ts';
+import { createNbdDevices } from '../../src/host/nbd-devices.ts';
 import { createRings } from '../../src/host/rings.ts';
 import { createStore } from '../../src/xenstore/client.ts';
 import { socketTransport } from '../../src/xenstore/socket-transport.ts';
@@ -49,7 +50,8 @@ for (const kind of ['xenstored', 'oxenstored'] as const) {
       await using xenstored = await startXenstored(kind);
       await using dom0 = await createStore(socketTransport(xenstored.socket));
       const rings = createRings();
-      await using blkback = await startBlkback({ store: dom0, rings, sysfsDir: dir });
+      using nbd = createNbdDevices();
+      await using blkback = await startBlkback({ store: dom0, rings, sysfsDir: dir, nbd });
       await dom0.write('/local/domain/0/name', 'Domain-0');
       await xenstored.introduce(4);
       await writeDomain(dom0, { domid: 4, name: 'web', uuid: randomUUID() });

@@ -1,0 +1,219 @@
+/**
+ * The kernel's nbd devices as vbdkit uses them. A device is connected for one disk and disconnected
+ * by its last close, vbdkit's own or blkback's: so what a crash leaves behind goes with its guest.
+ */
+import { execFile } from 'node:child_process';
+import { open } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { Failure } from '../base/failure.ts';
+import type { ChosenExport } from '../nbd/client.ts';
+import type { DeviceNumber } from '../sys/device-number.ts';
+import { type Fd, O, ownFd } from '../sys/fd.ts';
+import { isErrno } from '../sys/ffi.ts';
+import { connectNbd, disconnectNbd, nbdPath, openNbdFamily, reconfigureNbd } from '../sys/nbd.ts';
+import type { NetlinkFamily } from '../sys/netlink.ts';
+import { deviceIn, namesIn, textOf } from '../sys/sysfs.ts';
+
+/** What a device is connected for. */
+export interface NbdUse {
+  /** The disk's name with the tap: who connects a device of that name again must say the same. */
+  readonly name: string;
+  readonly readOnly: boolean;
+}
+
+/** One device, held open. Disposing it lets go of it: with nobody else having it open, it is free. */
+export interface NbdDevice extends Disposable {
+  readonly device: DeviceNumber;
+  /** `/dev/nbd0` */
+  readonly devicePath: string;
+  readonly sizeBytes: number;
+  /** Has another connection take the place of one that is dead; what was under way is asked there. */
+  reconnect(served: ChosenExport): Promise<void>;
+  /** The device is so large from now on. */
+  resize(sizeBytes: number): Promise<void>;
+  /** What is under way fails, and whatever is asked from now on. */
+  sever(): Promise<void>;
+}
+
+export interface NbdKernel extends Disposable {
+  /** Connects a device that nobody uses. @throws Failure unavailable | denied | in-use | io */
+  connect(served: ChosenExport, use: NbdUse): Promise<NbdDevice>;
+  /** Takes hold of a device that an earlier vbdd connected. @throws Failure gone | in-use */
+  adopt(device: DeviceNumber, use: NbdUse): Promise<NbdDevice>;
+  /** The names of those that some vbdd connected, and that are connected still. */
+  names(): Promise<string[]>;
+  /** Disconnects those of that name. */
+  forget(name: string): Promise<void>;
+}
+
+/** Marks the devices that are ours. */
+const PREFIX = 'vbdkit:';
+const BLOCK_BYTES = 512;
+/** A guest waits for a tap that is away, for as long as anybody might take to bring it back. */
+const DEAD_CONNECTION_SECONDS = 7 * 86_400;
+/** A request whose connection died is asked again on the next one after this time. */
+const ASKED_AGAIN_MS = 5000;
+
+/** The kernel's own, whose module is loaded when it is first needed. */
+export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
+  let family: NetlinkFamily | undefined;
+  const opened = async (): Promise<NetlinkFamily> => {
+    family ??= tryOpenFamily() ?? (await loadModule());
+    return family;
+  };
+  const named = (): { index: number; name: string }[] => namedDevices(sysBlock);
+  return {
+    async connect(served, use) {
+      const to = await opened();
+      const index = withSentence('connect', () => connectNbd(to, setupOf(served, use)));
+      try {
+        await writeFile(`${sysBlock}/nbd${index}/queue/io_timeout`, String(ASKED_AGAIN_MS));
+        return await holdDevice(to, sysBlock, index, use);
+      } catch (thrown) {
+        disconnectNbd(to, index);
+        throw thrown;
+      }
+    },
+    async adopt(device, use) {
+      const index = indexOf(sysBlock, device);
+      if (index === undefined || !isConnectedFor(sysBlock, index, use.name)) {
+        const sentence = `no nbd device ${device.major}:${device.minor} is connected for ${use.name}`;
+        throw new Failure('gone', sentence, { ...device });
+      }
+      return holdDevice(await opened(), sysBlock, index, use);
+    },
+    names: async () => named().map(({ name }) => name),
+    async forget(name) {
+      for (const each of named()) {
+        if (each.name === name) disconnectNbd(await opened(), each.index);
+      }
+    },
+    [Symbol.dispose]: () => family?.[Symbol.dispose](),
+  };
+}
+
+function tryOpenFamily(): NetlinkFamily | undefined {
+  try {
+    return openNbdFamily();
+  } catch (thrown) {
+    if (isErrno(thrown, 'ENOENT')) return undefined;
+    throw thrown;
+  }
+}
+
+/** Without partitions: what a guest writes to its disk is not for this host's kernel to read. */
+async function loadModule(): Promise<NetlinkFamily> {
+  const why = await promisify(execFile)('modprobe', ['nbd', 'max_part=0']).then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  const family = tryOpenFamily();
+  if (family !== undefined) return family;
+  const advice = 'load the module with: modprobe nbd';
+  throw new Failure('unavailable', `the kernel has no nbd devices — ${advice}`, {}, why);
+}
+
+function namedDevices(sysBlock: string): { index: number; name: string }[] {
+  return namesIn(sysBlock).flatMap((folder) => {
+    const index = /^nbd(\d+)$/.exec(folder)?.[1];
+    const backend = index === undefined ? undefined : textOf(`${sysBlock}/${folder}/backend`);
+    if (backend?.startsWith(PREFIX) !== true) return [];
+    return [{ index: Number(index), name: backend.slice(PREFIX.length) }];
+  });
+}
+
+function indexOf(sysBlock: string, { major, minor }: DeviceNumber): number | undefined {
+  const folder = namesIn(sysBlock).find((name) => {
+    const there = /^nbd\d+$/.test(name) ? deviceIn(`${sysBlock}/${name}`) : undefined;
+    return there?.major === major && there.minor === minor;
+  });
+  return folder === undefined ? undefined : Number(folder.slice('nbd'.length));
+}
+
+/** Kernels before 5.14 keep no names: there whatever is connected is taken for what the store says. */
+function isConnectedFor(sysBlock: string, index: number, name: string): boolean {
+  const folder = `${sysBlock}/nbd${index}`;
+  if (textOf(`${folder}/pid`) === undefined) return false;
+  const backend = textOf(`${folder}/backend`);
+  return backend === undefined || backend === PREFIX + name;
+}
+
+function setupOf({ socket, sizeBytes, flags }: ChosenExport, { name }: NbdUse) {
+  return {
+    socketFd: socket.number,
+    sizeBytes,
+    blockSizeBytes: BLOCK_BYTES,
+    serverFlags: flags,
+    deadConnSeconds: DEAD_CONNECTION_SECONDS,
+    identifier: PREFIX + name,
+  };
+}
+
+/** Opens a connected device; from then on its last close disconnects it. */
+async function holdDevice(
+  family: NetlinkFamily,
+  sysBlock: string,
+  index: number,
+  { name, readOnly }: NbdUse,
+): Promise<NbdDevice> {
+  const devicePath = nbdPath(index);
+  const fd = await openExclusive(devicePath, readOnly);
+  using opened = new DisposableStack();
+  opened.use(fd);
+  const identifier = PREFIX + name;
+  const change = (what: object): void =>
+    withSentence('change', () => reconfigureNbd(family, { index, identifier, ...what }));
+  change({ disconnectOnClose: true });
+  const device = deviceIn(`${sysBlock}/nbd${index}`);
+  if (device === undefined) throw new Failure('gone', `${devicePath} is gone`);
+  opened.move();
+  return {
+    device,
+    devicePath,
+    get sizeBytes() {
+      return Number(textOf(`${sysBlock}/nbd${index}/size`) ?? 0) * BLOCK_BYTES;
+    },
+    async reconnect({ socket, sizeBytes }) {
+      change({ socketFd: socket.number, sizeBytes });
+    },
+    async resize(sizeBytes) {
+      change({ sizeBytes });
+    },
+    async sever() {
+      withSentence('disconnect', () => disconnectNbd(family, index));
+    },
+    [Symbol.dispose]: () => fd.close(),
+  };
+}
+
+/** Not on this thread: the kernel may read from the device before it lets anybody open it. */
+async function openExclusive(path: string, readOnly: boolean): Promise<Fd> {
+  try {
+    const flags = (readOnly ? O.RDONLY : O.RDWR) | O.EXCL | O.CLOEXEC;
+    return ownFd(await promisify(open)(path, flags));
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code === 'EBUSY') {
+      throw new Failure('in-use', `${path} is held exclusively by someone else`, {}, thrown);
+    }
+    throw new Failure('io', `${path} cannot be opened: ${code}`, {}, thrown);
+  }
+}
+
+const sentences: Readonly<Record<string, readonly [Failure['kind'], string]>> = {
+  EPERM: ['denied', 'is allowed to root alone'],
+  ENOMEM: ['exhausted', 'needs memory that the kernel does not have'],
+  EINVAL: ['gone', 'is refused: it is not connected for this disk any more'],
+  ENODEV: ['gone', 'is refused: there is no such device'],
+};
+
+function withSentence<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    if (!isErrno(thrown)) throw thrown;
+    const [kind, why] = sentences[thrown.code] ?? ['io', `fails: ${thrown.code}`];
+    throw new Failure(kind, `to ${what} an nbd device ${why}`, {}, thrown);
+  }
+}
