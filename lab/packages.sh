@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the lab needs on the machine that it runs on; all of it comes from Debian.
 set -eu
-packages='qemu-system-x86 mmdebstrap uidmap fakeroot e2fsprogs kmod cpio util-linux gcc libc6-dev xz-utils zstd'
+packages='qemu-system-x86 mmdebstrap uidmap fakeroot e2fsprogs kmod cpio util-linux qemu-utils gcc libc6-dev xz-utils zstd'
 missing=''
 for package in $packages; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||

@@ -1,41 +1,65 @@
-/** vbdkit at work on a booted host: its helper in the place of Xen's block script, and vbdd running. */
+/** vbdkit at work on a booted host: its helper in the place of Xen's block script, vbdd and its tap running. */
 import type { Lab, ServedBy } from './step.ts';
 
-/** Kept with the logs of Xen, which are the evidence of a failed step. */
-const log = '/var/log/xen/vbdd.log';
-const pidFile = '/run/vbdd.pid';
+type Program = 'vbdd' | 'vbd-tap';
 
-/** Starts vbdd and waits until it serves, in one line: a driver domain's console takes one at a time. */
-export const startScript = [
-  `: > ${log}; setsid vbdd < /dev/null >> ${log} 2>&1 & echo $! > ${pidFile}`,
-  `until grep -q 'is ready' ${log}; do kill -0 $! || { cat ${log}; exit 1; }; sleep 0.1; done`,
-].join('; ');
-
-/** Starts vbdd in dom0 and waits until it serves. */
-export async function startVbdd({ dom0 }: Lab): Promise<void> {
-  await dom0.run(startScript, { timeoutMs: 300_000 });
+function pidFileOf(program: Program): string {
+  return `/run/lab-${program}.pid`;
 }
 
-/** Ends vbdd as a crash would, or as systemd does. */
-export async function stopVbdd({ dom0 }: Lab, signal: 'KILL' | 'TERM'): Promise<void> {
+/** Starts a program and waits until it serves, in one line: a driver domain's console takes one at a time. */
+export function startScript(program: Program): string {
+  // Kept with the logs of Xen, which are the evidence of a failed step.
+  const log = `/var/log/xen/${program}.log`;
+  return [
+    `: > ${log}; setsid ${program} < /dev/null >> ${log} 2>&1 & echo $! > ${pidFileOf(program)}`,
+    `until grep -q 'is ready' ${log}; do kill -0 $! || { cat ${log}; exit 1; }; sleep 0.1; done`,
+  ].join('; ');
+}
+
+async function start({ dom0 }: Lab, program: Program): Promise<void> {
+  await dom0.run(startScript(program), { timeoutMs: 300_000 });
+}
+
+async function stop({ dom0 }: Lab, program: Program, signal: 'KILL' | 'TERM'): Promise<void> {
   await dom0.run(`
-    pid=$(< ${pidFile}); kill -${signal} $pid
+    pid=$(< ${pidFileOf(program)}); kill -${signal} $pid
     while kill -0 $pid 2> /dev/null; do sleep 0.02; done`);
 }
+
+async function isRunning({ dom0 }: Lab, program: Program): Promise<boolean> {
+  return (await dom0.attempt(`kill -0 $(< ${pidFileOf(program)})`)).code === 0;
+}
+
+/** Starts vbdd in dom0 and waits until it serves. */
+export const startVbdd = (lab: Lab): Promise<void> => start(lab, 'vbdd');
+
+/** Ends vbdd as a crash would, or as systemd does. */
+export const stopVbdd = (lab: Lab, signal: 'KILL' | 'TERM'): Promise<void> =>
+  stop(lab, 'vbdd', signal);
+
+/** Makes the tap run in dom0, as it does until Xen's own script is to serve again. */
+export async function startTap(lab: Lab): Promise<void> {
+  if (!(await isRunning(lab, 'vbd-tap'))) await start(lab, 'vbd-tap');
+}
+
+export const stopTap = (lab: Lab, signal: 'KILL' | 'TERM'): Promise<void> =>
+  stop(lab, 'vbd-tap', signal);
 
 /**
  * Makes vbdkit serve this host's disks, or Xen's own script again. Starting Node is dear under
  * emulation, so a vbdd that runs is left running from step to step.
  */
 export async function serveBy(lab: Lab, by: ServedBy): Promise<void> {
-  const running = (await lab.dom0.attempt(`kill -0 $(< ${pidFile})`)).code === 0;
+  const running = await isRunning(lab, 'vbdd');
   if (by === 'vbdkit' && !running) {
     await lab.dom0.run('vbd setup', { timeoutMs: 300_000 });
     await startVbdd(lab);
   }
   if (by === 'xen') {
     if (running) await stopVbdd(lab, 'TERM');
-    const undo = `rm -f ${pidFile} /etc/xen/vbdkit.conf; vbd setup --undo`;
+    if (await isRunning(lab, 'vbd-tap')) await stopTap(lab, 'TERM');
+    const undo = `rm -f ${pidFileOf('vbdd')} /etc/xen/vbdkit.conf; vbd setup --undo`;
     const isSetUp = '[ -L /etc/xen/scripts/block-vbd ]';
     await lab.dom0.run(`! ${isSetUp} || { ${undo}; }`, { timeoutMs: 300_000 });
   }

@@ -5,6 +5,7 @@ import { type BackendNodes, backendPath, type DiskKey } from '../disk/backend-no
 import type { Holdings } from '../disk/holdings.ts';
 import type { Member } from '../disk/identity.ts';
 import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
+import type { RingFacts } from '../disk/ring-plan.ts';
 import type { ImagePlace } from '../disk/spec.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Store } from '../xenstore/store.ts';
@@ -96,6 +97,12 @@ export interface DiskRecord {
   guest: DiskFacts['guest'];
   /** Set while vbdkit is the disk's backend itself. */
   ring: RingHold | undefined;
+  /** The tap on the guest's ring is its backend, not the kernel. */
+  onRing: boolean;
+  /** What the tap has of it is not known: it did not answer, or has it from before this vbdd. */
+  tapDoubted: boolean;
+  /** What the last plan of a disk on a ring was made from. */
+  ringFacts: RingFacts | undefined;
   /** Why the last plan was what it was. */
   because: readonly string[];
   /** The last fault reported, so that it is said once. */
@@ -120,6 +127,9 @@ export function newRecord(key: DiskKey): DiskRecord {
     unadoptable: undefined,
     guest: 'not asked',
     ring: undefined,
+    onRing: false,
+    tapDoubted: true,
+    ringFacts: undefined,
     because: [],
     reported: undefined,
     holdMs: undefined,

@@ -3,7 +3,7 @@
  * host's kernel, connected to it, is what blkback is given.
  */
 import { Failure } from '../base/failure.ts';
-import type { BackendNodes } from '../disk/backend-nodes.ts';
+import { type BackendNodes, diskName } from '../disk/backend-nodes.ts';
 import { deviceIdentity, type Member } from '../disk/identity.ts';
 import type { HeldFacts, TargetFacts } from '../disk/plan.ts';
 import type { ImagePlace } from '../disk/spec.ts';
@@ -19,7 +19,7 @@ import {
 } from './disk-record.ts';
 import { imageOfVbd } from './look.ts';
 import type { NbdDevice, NbdKernel, NbdUse } from './nbd-kernel.ts';
-import { holdParents, tapName } from './ring-disk.ts';
+import { holdOpened } from './ring-image.ts';
 import type { OpenedImage, Tap } from './tap.ts';
 import { deviceMember, openTarget } from './target.ts';
 import type { VmBook } from './vm-book.ts';
@@ -44,11 +44,11 @@ export async function holdImage(
     if ((await tap.find(use.name)) !== undefined) await tap.close(use.name);
     const place = { path: member.path, format };
     const opened = await tap.open(use.name, { ...place, writable: !use.readOnly });
-    holdParents(world, record, member, opened.files.slice(1), vms);
+    holdOpened(world, record, member, opened.members, vms);
     using served = await chooseExport(await tap.export(use.name));
     const device = await nbd.connect(served, use);
     const own = onDevice(member, device);
-    holdParents(world, record, own, opened.files.slice(1), vms);
+    holdOpened(world, record, own, opened.members, vms);
     return heldBy(device, own, place, 'up');
   } catch (thrown) {
     await tap.close(use.name).catch(() => {});
@@ -112,7 +112,7 @@ export async function severImage(record: DiskRecord): Promise<void> {
 
 /** The tap lets go of the image; one that is away has none open. */
 export async function closeImage({ tap }: DiskWorld, record: DiskRecord): Promise<void> {
-  await tap?.close(tapName(record)).catch((thrown: unknown) => {
+  await tap?.close(diskName(record.key)).catch((thrown: unknown) => {
     if (!(thrown instanceof Failure)) throw thrown;
   });
 }
@@ -128,7 +128,7 @@ export async function resizeImage(
     const advice = 'a disk can only grow while it is attached';
     throw new Failure('invalid', `the disk has ${device.sizeBytes} bytes — ${advice}`);
   }
-  const { sectors } = await servers(world).tap.resize(tapName(record), sizeBytes);
+  const { sectors } = await servers(world).tap.resize(diskName(record.key), sizeBytes);
   await device.resize(sectors * 512);
   return sectors * 512;
 }
@@ -139,7 +139,7 @@ function servers({ tap, nbd }: DiskWorld): { tap: Tap; nbd: NbdKernel } {
 }
 
 function useOf(record: DiskRecord, mode: Member['mode']): NbdUse {
-  return { name: tapName(record), readOnly: mode === 'r' };
+  return { name: diskName(record.key), readOnly: mode === 'r' };
 }
 
 function heldImage({ path, held }: DiskRecord): { facts: HeldFacts; nbd: NbdHold } {
@@ -182,13 +182,14 @@ function holdAgain(
   world: DiskWorld,
   record: DiskRecord,
   { member }: HeldFacts,
-  { files }: OpenedImage,
+  { members }: OpenedImage,
   vms: VmBook,
 ): void {
   try {
-    holdParents(world, record, member, files.slice(1), vms);
+    holdOpened(world, record, member, members, vms);
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     world.log('warning', `its guest goes on, though ${thrown.message}`, logFields(record));
+    noteHolder(world, record, [member, ...members]);
   }
 }

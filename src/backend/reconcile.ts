@@ -16,7 +16,7 @@ import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
 import { type Look, lookAtTarget, wantsTarget } from './look.ts';
-import { isRingDisk, reconcileRing } from './ring-disk.ts';
+import { reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
 /** A plan has at most a handful of steps; more passes than this would mean two sides undoing each other. */
@@ -38,7 +38,7 @@ export async function reconcileDisk(
   await askGuest(world, record);
   const vms = vmBook(world.store);
   const { tap } = world;
-  if (tap !== undefined && isRingDisk(record)) {
+  if (tap !== undefined && record.onRing) {
     return reconcileRing({ ...world, tap }, record, vms, () => readNodes(world, record, onRead));
   }
   if (!record.ours) observeForeign(world, record);
@@ -56,11 +56,11 @@ export async function reconcileDisk(
 
 /**
  * True of a disk that is new here: it most likely is to be given a device, and the transaction that
- * says so is asked for with the first reading.
+ * says so is asked for with the first reading. A driver domain may have only a few at a time.
  */
 function mayBeGiven(world: DiskWorld, { key, nodes, held }: DiskRecord): boolean {
   const isNew = key.kind === 'vbd' && nodes === undefined && held === undefined;
-  return isNew && world.mayHold();
+  return isNew && world.mayHold() && !world.driverDomain;
 }
 
 /** Plans and does one step. Between looking at the target and holding it nothing is awaited. */
@@ -172,6 +172,7 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
     const held = record.held !== undefined;
     const isServed = record.key.kind === 'vbd' || (record.key.kind === 'vbd3' && world.tap);
     record.ours = Boolean(isServed) && (held || world.isOurs(nodes.script));
+    record.onRing = record.ours && record.key.kind !== 'vbd';
     noteTold(record, nodes);
   }
   record.nodes = nodes;

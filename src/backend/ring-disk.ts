@@ -4,46 +4,66 @@
  */
 import { Failure } from '../base/failure.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { type BackendNodes, XenbusState } from '../disk/backend-nodes.ts';
-import { frontendNames, MOST_RING_ORDER, parseFrontendNodes } from '../disk/frontend-nodes.ts';
-import type { Member } from '../disk/identity.ts';
-import { diskPaths } from '../disk/libxl-nodes.ts';
+import { diskName, wasRefused, XenbusState } from '../disk/backend-nodes.ts';
+import { frontendNames, parseFrontendNodes } from '../disk/frontend-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
-import { judge } from '../disk/sharing.ts';
-import type { ImagePlace } from '../disk/spec.ts';
-import { imageFormats, type ImageFormat } from '../image/formats.ts';
+import { MOST_RING_ORDER } from '../ring/blkif.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
-import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
-import { lookAtTarget } from './look.ts';
-import { openTarget } from './target.ts';
-import type { OpenedImage, Tap } from './tap.ts';
+import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
+import {
+  follow,
+  forget,
+  isAway,
+  openRingImage,
+  pathsOf,
+  type RingWorld,
+  unfollow,
+  wasOffered,
+} from './ring-image.ts';
+import { removeDiskNodes } from './toolstack.ts';
 import type { VmBook } from './vm-book.ts';
 
 /** More steps than any disk needs from nothing to connected, or back. */
 const MOST_STEPS = 16;
 const INFO_READ_ONLY = 4;
 
-/** True of disks whose backend is the tap on the ring: kinds that no kernel serves, through our script. */
-export function isRingDisk({ key, ours, ring }: DiskRecord): boolean {
-  return ring !== undefined || (key.kind === 'vbd3' && ours);
-}
+/** When a tap that did not answer in time is asked again. */
+const ASK_AGAIN_MS = 1000;
 
 /**
  * Brings one disk a step nearer to what the store and the guest want of it, again and again.
  * @param readNodes reads the record's nodes anew
- * @throws Failure unavailable | timeout of the store; unavailable of the tap
+ * @throws Failure unavailable | timeout of the store; the same of the tap
  */
 export async function reconcileRing(
-  world: DiskWorld & { readonly tap: Tap },
+  world: RingWorld,
+  record: DiskRecord,
+  vms: VmBook,
+  readNodes: () => Promise<void>,
+): Promise<void> {
+  try {
+    await reconcileSteps(world, record, vms, readNodes);
+  } catch (thrown) {
+    if (thrown instanceof Failure && thrown.kind === 'timeout') {
+      setTimeout(() => world.callAgain(record.key), ASK_AGAIN_MS).unref();
+    }
+    throw thrown;
+  }
+}
+
+async function reconcileSteps(
+  world: RingWorld,
   record: DiskRecord,
   vms: VmBook,
   readNodes: () => Promise<void>,
 ): Promise<void> {
   for (let steps = 0; steps < MOST_STEPS; steps++) {
+    await settleDoubt(world, record);
     const facts = await factsOfRing(world, record);
+    record.ringFacts = facts;
     const { because, step } = planRing(facts);
     record.because = [because];
-    if (step === undefined) return;
+    if (step === undefined || step.do === 'report') return report(world, record, step);
     if (step.do === 'open' && !world.mayHold() && !wasOffered(record)) {
       record.because = ['those who hold something already are looked at first'];
       return;
@@ -52,6 +72,7 @@ export async function reconcileRing(
       await carryOutRing(world, record, vms, step);
     } catch (thrown) {
       if (!(thrown instanceof Failure) || step.do === 'refuse') throw thrown;
+      if (isAway(thrown)) record.tapDoubted = true;
       if (wasOffered(record) && isAway(thrown)) throw thrown;
       const { params } = record.nodes ?? {};
       // A store that was lost is no reason to refuse: then this throws, too.
@@ -64,53 +85,73 @@ export async function reconcileRing(
   world.log('error', `${record.path} does not come to rest: ${record.because.join(', ')}`);
 }
 
-/**
- * True of a disk whose image some vbdd had opened and offered to the guest: it is held before new
- * ones are, and waits for a tap that is away. One that is new is told.
- */
-function wasOffered({ nodes }: DiskRecord): boolean {
-  return nodes?.hotplugStatus === 'connected';
+function report(
+  { log }: DiskWorld,
+  record: DiskRecord,
+  fault: { sentence: string } | undefined,
+): void {
+  const sentence = fault?.sentence;
+  if (sentence !== undefined && record.reported !== sentence) {
+    log('warning', sentence, logFields(record));
+  }
+  record.reported = sentence;
 }
 
-function isAway({ kind }: Failure): boolean {
-  return kind === 'unavailable' || kind === 'timeout';
+/**
+ * Asks the tap what it has of a disk, where an order was not answered or an earlier vbdd gave it.
+ * One that is to be opened is asked about then; of a refusal the toolstack is told first.
+ */
+async function settleDoubt(world: RingWorld, record: DiskRecord): Promise<void> {
+  const { nodes, ring, refusal } = record;
+  if (!record.tapDoubted) return;
+  if (nodes?.online === true && (refusal === undefined ? ring === undefined : !wasRefused(nodes))) {
+    return;
+  }
+  const known = await world.tap.find(diskName(record.key)).catch(nothingWithoutTap);
+  if (known === undefined) await unfollow(record);
+  else if (ring !== undefined) ring.connected = known.connected;
+  else await follow(world, record, known.image, known.connected);
+  record.tapDoubted = false;
+}
+
+/** A tap that has ended has nothing open. */
+function nothingWithoutTap(thrown: unknown): undefined {
+  if (!(thrown instanceof Failure) || thrown.kind !== 'unavailable') throw thrown;
+  return undefined;
 }
 
 async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFacts> {
+  const { store } = world;
   const { frontend } = pathsOf(record);
-  const { values } = await world.store.readAll(frontendNames.map((name) => `${frontend}/${name}`));
+  const { values } = await store.readAll(frontendNames.map((name) => `${frontend}/${name}`));
   const named = frontendNames.map((name, index) => [name, values[index]] as const);
-  const { ring, nodes, refusal, key } = record;
+  const { ring, nodes, refusal, key, closingSeen } = record;
+  const goneSinceMs = world.goneSinceMs(key.domid);
+  // Who lives matters only when the store has no such disk any more.
+  const isKnown = nodes !== undefined || (await store.isIntroduced(key.domid));
   return {
     nodes,
     frontend: parseFrontendNodes(Object.fromEntries(named)),
-    guest: world.goneSinceMs(key.domid) === undefined ? 'alive' : 'gone',
+    guest: goneSinceMs !== undefined ? 'gone' : isKnown ? 'alive' : 'unknown',
     tap: ring === undefined ? 'nothing' : ring.connected ? 'connected' : 'open',
     refusal,
+    closingSeen,
+    driverDomain: world.driverDomain,
+    graceOver: goneSinceMs !== undefined && world.now() - goneSinceMs >= world.graceMs,
   };
 }
 
-function pathsOf({ key }: DiskRecord): ReturnType<typeof diskPaths> {
-  const { domid, devid } = key;
-  return diskPaths({ domid, devid, backendDomid: 0, kind: 'vbd3' });
-}
-
-/** What the tap calls the disk. */
-export function tapName({ key }: Pick<DiskRecord, 'key'>): string {
-  return `${key.kind}-${key.domid}-${key.devid}`;
-}
-
 async function carryOutRing(
-  world: DiskWorld & { readonly tap: Tap },
+  world: RingWorld,
   record: DiskRecord,
   vms: VmBook,
-  step: RingStep,
+  step: Exclude<RingStep, { do: 'report' }>,
 ): Promise<void> {
   const { tap } = world;
-  const name = tapName(record);
+  const name = diskName(record.key);
   switch (step.do) {
     case 'open':
-      return openImage(world, record, vms);
+      return openRingImage(world, record, vms);
     case 'offer':
       await write(world, record, { ...offered, state: String(XenbusState.initWait) });
       record.published = true;
@@ -143,6 +184,11 @@ async function carryOutRing(
       return write(world, record, { state: String(step.state) });
     case 'refuse':
       return refuse(world, record, step.failure);
+    case 'remove nodes':
+      if (world.driverDomain) await world.store.remove(record.path);
+      else await removeDiskNodes(world.store, record.key);
+      world.log('notice', `removed its nodes: ${record.because.join(', ')}`, logFields(record));
+      return;
   }
 }
 
@@ -199,138 +245,4 @@ async function refuse(world: DiskWorld, record: DiskRecord, failure: Failure): P
   const values = { 'hotplug-error': failure.message, 'hotplug-status': status, ...state };
   await write(world, record, values);
   record.outcome = { refusal: failure };
-}
-
-/** Looks at the image, holds it against others, has the tap open it, and holds its parents too. */
-async function openImage(
-  world: DiskWorld & { readonly tap: Tap },
-  record: DiskRecord,
-  vms: VmBook,
-): Promise<void> {
-  const { nodes } = record;
-  if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
-  const name = tapName(record);
-  try {
-    const place = imageOfParams(nodes.params);
-    const member = await lookAndHold(world, record, vms, place);
-    const known = await findOpened(world.tap, record);
-    const writable = nodes.mode !== 'r';
-    const wanted = { path: member.path, format: place.format, writable };
-    const image = known?.image ?? (await world.tap.open(name, wanted));
-    holdParents(world, record, member, image.files.slice(1), vms);
-    await follow(world, record, image, known?.connected === true);
-  } catch (thrown) {
-    if (!(thrown instanceof Failure)) throw thrown;
-    if (wasOffered(record)) {
-      if (isAway(thrown)) throw thrown;
-      const known = await world.tap.find(name);
-      if (known?.connected === true) {
-        const sentence = `its guest goes on, though ${thrown.message}`;
-        world.log('warning', sentence, logFields(record));
-        return follow(world, record, known.image, true);
-      }
-    }
-    world.holdings.remove(record.path);
-    await world.tap.close(name).catch(() => {});
-    throw thrown;
-  }
-}
-
-/** What an earlier vbdd had the tap open for this disk: its guest goes on. */
-async function findOpened(tap: Tap, record: DiskRecord): ReturnType<Tap['find']> {
-  const name = tapName(record);
-  const known = await tap.find(name);
-  if (known === undefined || wasOffered(record)) return known;
-  // It is of a disk that had this one's name before.
-  await tap.close(name);
-  return undefined;
-}
-
-/** From now on the guest is listened to. */
-async function follow(
-  world: DiskWorld,
-  record: DiskRecord,
-  image: OpenedImage,
-  connected: boolean,
-): Promise<void> {
-  const { frontend } = pathsOf(record);
-  const again = (): void => world.callAgain(record.key);
-  const watch = await world.store.observe(`${frontend}/state`, again);
-  record.ring = { image, connected, watch };
-}
-
-/** Between looking at the file and holding it nothing is awaited. */
-async function lookAndHold(
-  world: DiskWorld,
-  record: DiskRecord,
-  vms: VmBook,
-  place: ImagePlace,
-): Promise<Member> {
-  for (;;) {
-    const look = lookAtTarget(world, record, vms, () => place);
-    using _opened = look.opened;
-    if (look.unknownDomids.length > 0) {
-      await vms.learn(look.unknownDomids);
-      continue;
-    }
-    if (look.target instanceof Failure) throw look.target;
-    if (look.conflict !== undefined) throw look.conflict;
-    noteHolder(world, record, [look.target.member]);
-    return look.target.member;
-  }
-}
-
-/** Parents are read: nobody may write them meanwhile. @throws Failure in-use */
-export function holdParents(
-  world: DiskWorld,
-  record: DiskRecord,
-  own: Member,
-  files: readonly { readonly path: string; readonly writable: boolean }[],
-  vms: VmBook,
-): void {
-  const members = files.map(({ path, writable }) => {
-    using target = openTarget(path, writable ? 'w' : 'r');
-    return target.member;
-  });
-  const vm = vms.of(record.key.domid);
-  for (const member of members) {
-    const rivals = world.holdings.rivals(member).filter(({ key }) => key !== record.path);
-    const asked = { members: [member], vm };
-    const conflict = judge(asked, rivals, (domid) => vms.of(domid) ?? { domid });
-    if (conflict !== undefined) throw conflict;
-  }
-  noteHolder(world, record, [own, ...members]);
-}
-
-async function forget(world: DiskWorld, record: DiskRecord): Promise<void> {
-  const { ring } = record;
-  record.ring = undefined;
-  record.published = false;
-  record.outcome = undefined;
-  world.holdings.remove(record.path);
-  await ring?.watch[Symbol.asyncDispose]();
-}
-
-/** libxl's names of formats in the params of disks that are not blkback's. */
-const libxlFormats: Readonly<Record<string, ImageFormat>> = {
-  aio: 'raw',
-  vhd: 'vhd',
-  qcow: 'qcow1',
-  qcow2: 'qcow2',
-};
-
-/**
- * The image that a disk's params name: libxl's `FORMAT:TARGET`, whose target may name a format of
- * ours before the path.
- * @throws Failure invalid | unsupported
- */
-export function imageOfParams(params: BackendNodes['params']): ImagePlace {
-  const [, prefix = '', target = ''] = /^([a-z0-9]+):(.*)$/s.exec(params) ?? [];
-  const [, own, path] = /^([a-z0-9]+):(\/.*)$/s.exec(target) ?? [];
-  const format = imageFormats.find((each) => each === own);
-  if (format !== undefined && path !== undefined) return { path, format };
-  const libxls = libxlFormats[prefix];
-  if (libxls !== undefined) return { path: target, format: libxls };
-  const advice = `name one of ${imageFormats.join(', ')}`;
-  throw new Failure('unsupported', `${params} is of no format that vbdkit serves — ${advice}`);
 }

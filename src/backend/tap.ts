@@ -1,5 +1,6 @@
 /** The data plane as the control plane asks it: images are opened, guests' rings are served from them. */
 import type { OfferedRing } from '../disk/frontend-nodes.ts';
+import type { Member } from '../disk/identity.ts';
 import type { ImageFormat } from '../image/formats.ts';
 
 export interface OpenedImage {
@@ -8,8 +9,8 @@ export interface OpenedImage {
   readonly writable: boolean;
   /** Space is given back in units of this. */
   readonly clusterBytes: number;
-  /** Every file of it and of its parents. */
-  readonly files: readonly { readonly path: string; readonly writable: boolean }[];
+  /** Every file of it, its own first, then those of its parents. */
+  readonly members: readonly Member[];
 }
 
 export interface RingOrder extends OfferedRing {
@@ -28,7 +29,8 @@ export interface FoundImage {
   readonly nbdClients: number;
 }
 
-/** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable without a tap. */
+/** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable
+ * without a tap, and timeout when it does not answer: what it has done then only `find` tells. */
 export interface Tap {
   /** @throws Failure of opening the image; exists */
   open(

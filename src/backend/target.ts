@@ -70,7 +70,8 @@ function readOnly(path: string): Failure {
   );
 }
 
-function memberOf(path: string, facts: FileFacts, mode: Mode): Member {
+/** The identity and stack of an open file or block device. */
+export function memberOf(path: string, facts: FileFacts, mode: Mode): Member {
   if (facts.kind === 'file') {
     const identity = fileIdentity(facts.device, facts.inode);
     return { identity, stack: [identity], mode, path };

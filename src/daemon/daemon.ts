@@ -9,7 +9,13 @@ import { type DiskRecord, type DiskWorld, logFields } from '../backend/disk-reco
 import { hostUses } from '../backend/host-uses.ts';
 import type { LoopPool } from '../backend/loop-pool.ts';
 import { reconcileDisk } from '../backend/reconcile.ts';
-import { backendPath, type DiskKey, diskKinds, parseBackendPath } from '../disk/backend-nodes.ts';
+import {
+  backendPath,
+  type DiskKey,
+  diskKinds,
+  parseBackendPath,
+  parseDiskName,
+} from '../disk/backend-nodes.ts';
 import { createHoldings } from '../disk/holdings.ts';
 import type { Store } from '../xenstore/store.ts';
 import { type Deaths, watchDeaths } from './deaths.ts';
@@ -72,9 +78,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     onForget: (record) => holdings.remove(record.path),
   });
   const deaths: Deaths = watchDeaths({
-    store,
+    ...options,
     now,
-    graceMs: options.graceMs,
     domids: () => new Set([...disks.records.values()].map((record) => record.key.domid)),
     onDeath: (domid) => disks.callAll((record) => record.key.domid === domid),
   });
@@ -82,6 +87,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     for (const key of await listDisks(store)) void disks.call(key);
     disks.callAll(() => true);
     await disks.settled();
+    await callServed(options.tap, disks);
     await deaths.look(first);
     await disks.settled();
     if (!takenOver) {
@@ -91,7 +97,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }
     void forgetStrays(world, disks).catch(logLoss);
   };
-
   const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
   const scanLater = (): void => void scan().catch(logLoss);
   stack.use(deaths);
@@ -102,7 +107,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
   stack.use(followConnection(store, log, onLost));
   stack.use(followLostDisks(disks));
-  if (options.tap !== undefined) followTap(options.tap, disks, log);
+  followTap(options.tap, disks, log);
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
   let started = false;
   stack.use(
@@ -147,12 +152,14 @@ function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable
 }
 
 /** Disks of a tap that has ended wait for its successor, which opens them anew. */
-function followTap(tap: WatchedTap, disks: DiskTable, log: Log): void {
-  const isServed = (record: DiskRecord): boolean => record.key.kind === 'vbd3' && record.ours;
+function followTap(tap: WatchedTap | undefined, disks: DiskTable, log: Log): void {
   const onNbd = (record: DiskRecord): boolean => record.held?.nbd !== undefined;
-  tap.onChange((there) => {
+  tap?.onChange((there) => {
     log(there ? 'notice' : 'warning', there ? 'vbd-tap is there' : 'vbd-tap has ended');
-    if (there) return disks.callAll((record) => isServed(record) || onNbd(record));
+    if (there) {
+      void callServed(tap, disks);
+      return disks.callAll((record) => record.onRing || onNbd(record));
+    }
     for (const { ring, held } of disks.records.values()) {
       if (held?.nbd?.link === 'up') held.nbd.link = 'down';
       void ring?.watch[Symbol.asyncDispose]();
@@ -160,6 +167,20 @@ function followTap(tap: WatchedTap, disks: DiskTable, log: Log): void {
     for (const record of disks.records.values()) record.ring = undefined;
     disks.callAll(onNbd);
   });
+}
+
+/** Rings that the tap serves and we do not know of are called into question: the store may have lost them. */
+async function callServed(tap: WatchedTap | undefined, disks: DiskTable): Promise<void> {
+  // One that does not answer now is asked again.
+  const served = (await tap?.list().catch(() => [])) ?? [];
+  for (const { name, connected } of served) {
+    const key = parseDiskName(name);
+    if (key === undefined || !connected) continue;
+    const record = disks.meet(key);
+    if (record.nodes !== undefined || record.held !== undefined) continue;
+    record.onRing = true;
+    void disks.call(key);
+  }
 }
 
 /** sysfs tells nobody when a backend lets go of a device: a disk without nodes is asked about again. */

@@ -13,6 +13,8 @@ export interface DiskTable {
    * event); resolves when the disk was reconciled at least once since.
    */
   call(key: DiskKey, at?: number): Promise<DiskRecord>;
+  /** The disk's record, a new one where it has none; call it, too. */
+  meet(key: DiskKey): DiskRecord;
   callAll(which: (record: DiskRecord) => boolean): void;
   /** Resolves when nothing is being reconciled. */
   settled(): Promise<void>;
@@ -85,6 +87,7 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
 
   return {
     records,
+    meet: (key) => slotOf(key).record,
     async call(key, at = 1) {
       const slot = slotOf(key);
       await callSlot(slot, at);

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { DiskRecord, Outcome } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
 import { type Log, oneLine } from '../base/log.ts';
+import { diskName } from '../disk/backend-nodes.ts';
 import { O, openFd, type Fd } from '../sys/fd.ts';
 import { lockRange } from '../sys/file.ts';
 import { isErrno, mkfifo } from '../sys/ffi.ts';
@@ -59,7 +60,7 @@ function followOutcomes(folder: string, disks: DiskTable, log: Log): Disposable 
   const tell = (record: DiskRecord): void => {
     const { path, outcome } = record;
     if (told.get(path) === outcome) return;
-    const file = join(folder, fileNameOf(record));
+    const file = join(folder, diskName(record.key));
     if (outcome === undefined) {
       told.delete(path);
       rmSync(file, { force: true });
@@ -89,10 +90,6 @@ function followOutcomes(folder: string, disks: DiskTable, log: Log): Disposable 
       clearTimeout(timer);
     },
   };
-}
-
-function fileNameOf({ key }: DiskRecord): string {
-  return `${key.kind}-${key.domid}-${key.devid}`;
 }
 
 function lineOf({ refusal }: Outcome): string {

@@ -1,7 +1,7 @@
 /** What is left of disks whose guest went while no vbdd was there to see it: images and nbd devices. */
 import type { DiskWorld } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
-import { backendPath, type DiskKey } from '../disk/backend-nodes.ts';
+import { backendPath, parseDiskName } from '../disk/backend-nodes.ts';
 import type { DiskTable } from './disk-table.ts';
 
 /**
@@ -14,12 +14,12 @@ export async function forgetStrays(
 ): Promise<void> {
   const { tap, nbd, log } = world;
   const isKnown = (name: string): boolean => {
-    const key = keyOf(name);
+    const key = parseDiskName(name);
     return key === undefined || disks.records.has(backendPath(key));
   };
   try {
     for (const name of (await nbd?.names()) ?? []) {
-      const key = keyOf(name);
+      const key = parseDiskName(name);
       if (key === undefined || isKnown(name) || world.backendOf(key) === 'there') continue;
       await nbd?.forget(name);
       log('notice', `disconnected the nbd device that ${name} has left`);
@@ -33,10 +33,4 @@ export async function forgetStrays(
     // Without a tap there is nothing of it to be found; the next look is at the next sweep.
     if (!(thrown instanceof Failure)) throw thrown;
   }
-}
-
-/** The disk that has this name with the tap. */
-function keyOf(name: string): DiskKey | undefined {
-  const [, kind = '', domid, devid] = /^([a-z0-9]+)-(\d+)-(\d+)$/.exec(name) ?? [];
-  return domid === undefined ? undefined : { kind, domid: Number(domid), devid: Number(devid) };
 }

@@ -1,6 +1,6 @@
 /** vbdd's side of the tap: its orders, and word of its end and of its successor. */
 import type { OpenedImage, Tap } from '../backend/tap.ts';
-import { sleep } from '../base/deadline.ts';
+import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import { openUnixClient } from '../tap/unix-client.ts';
 
@@ -13,13 +13,19 @@ export interface WatchedTap extends Tap, Disposable {
 /** How often a tap that is not there is looked for. */
 const LOOK_MS = 1000;
 
+/** libxl waits ten seconds for a backend: what takes longer is told in time. */
+const ANSWER_MS = 8000;
+
 type OpenedView = Omit<OpenedImage, 'clusterBytes'> & { readonly cluster_bytes: number };
 
 type FoundView = OpenedView & { readonly connected: boolean; readonly nbd_clients: number };
 type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name: string };
 
-/** The vbd-tap at `socketPath`, looked for until this is disposed. */
-export function openTap(socketPath: string): WatchedTap {
+/**
+ * The vbd-tap at `socketPath`, looked for until this is disposed.
+ * @param answerMs how long it may take over an order
+ */
+export function openTap(socketPath: string, answerMs = ANSWER_MS): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
@@ -45,25 +51,27 @@ export function openTap(socketPath: string): WatchedTap {
   };
   void follow();
   const disk = (name: string): string => `/v1/disks/${encodeURIComponent(name)}`;
+  const order: typeof client.call = (method, path, body) =>
+    within(answerMs, 'the answer of vbd-tap', (signal) => client.call(method, path, body, signal));
   return {
     onChange: (listener) => void listeners.add(listener),
     async open(name, image) {
-      return imageOf(await client.call<OpenedView>('PUT', disk(name), image));
+      return imageOf(await order<OpenedView>('PUT', disk(name), image));
     },
     async connect(name, { takeUp, ...ring }) {
-      await client.call('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
+      await order('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
     },
-    disconnect: (name) => client.call('DELETE', `${disk(name)}/ring`),
+    disconnect: (name) => order('DELETE', `${disk(name)}/ring`),
     async export(name) {
-      return (await client.call<{ socket: string }>('PUT', `${disk(name)}/nbd`)).socket;
+      return (await order<{ socket: string }>('PUT', `${disk(name)}/nbd`)).socket;
     },
     async resize(name, size) {
-      return imageOf(await client.call<OpenedView>('PUT', `${disk(name)}/size`, { size }));
+      return imageOf(await order<OpenedView>('PUT', `${disk(name)}/size`, { size }));
     },
-    close: (name) => client.call('DELETE', disk(name)),
+    close: (name) => order('DELETE', disk(name)),
     async find(name) {
       try {
-        const found = await client.call<FoundView>('GET', disk(name));
+        const found = await order<FoundView>('GET', disk(name));
         const { connected, nbd_clients: nbdClients, ...image } = found;
         return { image: imageOf(image), connected, nbdClients };
       } catch (thrown) {
@@ -72,7 +80,7 @@ export function openTap(socketPath: string): WatchedTap {
       }
     },
     async list() {
-      const { disks } = await client.call<{ disks: ListedView[] }>('GET', '/v1/status');
+      const { disks } = await order<{ disks: ListedView[] }>('GET', '/v1/status');
       return disks.map(({ name, connected, nbd_clients: nbdClients }) => ({
         name,
         connected,

@@ -1,9 +1,10 @@
 /** What the API and the command line show of a disk: a stable shape, sizes in bytes. */
-import type { Failure } from '../base/failure.ts';
+import { Failure } from '../base/failure.ts';
 import { type DiskRecord, type DiskWorld } from '../backend/disk-record.ts';
 import { factsOf } from '../backend/reconcile.ts';
 import { XenbusState } from '../disk/backend-nodes.ts';
 import { describeStep, planDisk } from '../disk/plan.ts';
+import { describeRingStep, planRing, type RingFacts } from '../disk/ring-plan.ts';
 import { vdevName } from '../disk/vdev.ts';
 
 export interface DiskView {
@@ -18,7 +19,7 @@ export interface DiskView {
   /** r, w or w! */
   readonly mode: string;
   readonly path: string;
-  /** The device handed to the backend; null when there is none. */
+  /** The device handed to the backend, `ring` where vbd-tap is the backend; null when there is none. */
   readonly device: string | null;
   /** How many disks of guests hold the same file or device, this one included. */
   readonly sharers: number;
@@ -35,8 +36,8 @@ export interface WhyView {
 }
 
 export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): DiskView {
-  const { key, nodes, held } = record;
-  const member = held?.facts.member;
+  const { key, nodes, held, ring } = record;
+  const member = held?.facts.member ?? ring?.image.members[0];
   const sharers =
     member === undefined ? 0 : world.holdings.overlapping(member).filter(isGuest).length;
   return {
@@ -48,7 +49,7 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     state: stateOf(record),
     mode: nodes?.mode ?? member?.mode ?? 'r',
     path: member?.path ?? nodes?.params ?? '',
-    device: held?.facts.devicePath ?? null,
+    device: held?.facts.devicePath ?? (ring === undefined ? null : 'ring'),
     sharers,
     error: refusalOf(record)?.message ?? record.reported ?? null,
     holdMs: record.holdMs ?? null,
@@ -74,6 +75,7 @@ function stateOf(record: DiskRecord): DiskView['state'] {
 
 /** Why a disk is as it is: the facts, what follows from them, and what would be done now. */
 export function whyOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): WhyView {
+  if (record.ringFacts !== undefined) return whyOfRing(world, record, record.ringFacts, guest);
   const facts = factsOf(world, record, undefined);
   const plan = planDisk(facts);
   return {
@@ -90,5 +92,31 @@ export function whyOf(world: DiskWorld, record: DiskRecord, guest: string | unde
     },
     because: record.because.length > 0 ? record.because : plan.because,
     steps: plan.steps.map(describeStep),
+  };
+}
+
+function whyOfRing(
+  world: DiskWorld,
+  record: DiskRecord,
+  facts: RingFacts,
+  guest: string | undefined,
+): WhyView {
+  const { because, step } = planRing(facts);
+  const { frontend } = facts;
+  return {
+    disk: viewOf(world, record, guest),
+    facts: {
+      nodes: facts.nodes ?? null,
+      script: 'vbdkit',
+      guest: facts.guest,
+      frontend: frontend.state,
+      ring: frontend.ring instanceof Failure ? null : frontend.ring,
+      tap: facts.tap,
+      files: record.ring?.image.members.map(({ path, mode }) => ({ path, mode })) ?? [],
+      closing_seen: facts.closingSeen,
+      refusal: facts.refusal?.message ?? null,
+    },
+    because: [because],
+    steps: step === undefined ? [] : [describeRingStep(step)],
   };
 }

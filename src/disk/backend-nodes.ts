@@ -32,6 +32,18 @@ export function backendPath(key: DiskKey): string {
   return `backend/${key.kind}/${key.domid}/${key.devid}`;
 }
 
+/** The disk in one word, as its files and the tap have it: `vbd3-7-51712`. */
+export function diskName({ kind, domid, devid }: DiskKey): string {
+  return `${kind}-${domid}-${devid}`;
+}
+
+/** The disk of a name; undefined when it is no disk's. */
+export function parseDiskName(name: string): DiskKey | undefined {
+  const [, kind = '', domid, devid] = /^(\w+)-(\d+)-(\d+)$/.exec(name) ?? [];
+  if (!diskKinds.includes(kind)) return undefined;
+  return { kind, domid: Number(domid), devid: Number(devid) };
+}
+
 /** The disk that a path belongs to and what is left of the path, or undefined. */
 export function parseBackendPath(path: string): { key: DiskKey; leaf: string } | undefined {
   const match = /^backend\/([^/]+)\/(\d+)\/(\d+)(?:\/(.*))?$/.exec(path);

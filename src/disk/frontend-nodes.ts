@@ -3,11 +3,9 @@
  * io/blkif.h, «Frontend XenBus Nodes»).
  */
 import { Failure } from '../base/failure.ts';
+import { MOST_RING_ORDER, MOST_RING_PAGES } from '../ring/blkif.ts';
 
-/** `max-ring-page-order`: sixteen pages. */
-export const MOST_RING_ORDER = 4;
-
-const references = Array.from({ length: 2 ** MOST_RING_ORDER }, (_, i) => `ring-ref${i}`);
+const references = Array.from({ length: MOST_RING_PAGES }, (_, i) => `ring-ref${i}`);
 
 /** The nodes that are read of each frontend; all in one round trip. */
 export const frontendNames: readonly string[] = [

@@ -11,11 +11,18 @@ export interface RingFacts {
   /** Undefined: the store has no such disk (any more). */
   readonly nodes: BackendNodes | undefined;
   readonly frontend: FrontendNodes;
-  readonly guest: 'alive' | 'gone';
+  /** Unknown: the store knows no such guest, and did not say that it died. */
+  readonly guest: 'alive' | 'gone' | 'unknown';
   /** What the tap has of it: nothing, its image, or its ring too. */
   readonly tap: 'nothing' | 'open' | 'connected';
   /** Why the last try failed; it stands until the disk or its nodes change. */
   readonly refusal: Failure | undefined;
+  /** `online` 0 or a closing state was seen at some time. */
+  readonly closingSeen: boolean;
+  /** This is not the toolstack's domain: nobody else cleans up here. */
+  readonly driverDomain: boolean;
+  /** The guest is gone and its toolstack had its time to clean up after it. */
+  readonly graceOver: boolean;
 }
 
 export type RingStep =
@@ -26,7 +33,9 @@ export type RingStep =
   | { readonly do: 'disconnect' }
   | { readonly do: 'close' }
   | { readonly do: 'move'; readonly state: number }
-  | { readonly do: 'refuse'; readonly failure: Failure };
+  | { readonly do: 'refuse'; readonly failure: Failure }
+  | { readonly do: 'report'; readonly sentence: string }
+  | { readonly do: 'remove nodes' };
 
 export interface RingPlan {
   readonly because: string;
@@ -38,9 +47,7 @@ const { initialising, initWait, initialised, connected, closing, closed } = Xenb
 /** What to do next for one disk. Total: every combination has an answer. */
 export function planRing(facts: RingFacts): RingPlan {
   const { nodes, tap, frontend } = facts;
-  if (nodes === undefined) {
-    return letGo(facts, 'the store has no such disk', undefined);
-  }
+  if (nodes === undefined) return planAbsent(facts);
   if (facts.guest === 'gone') return letGo(facts, 'its guest is gone', nodes);
   const leaving = [0, closing, closed].some((state) => state === frontend.state);
   if (!nodes.online && (leaving || tap !== 'connected')) {
@@ -57,12 +64,31 @@ export function planRing(facts: RingFacts): RingPlan {
   return planOpen(facts, nodes);
 }
 
+/** A store that has less in it than before is a fault to report while a guest uses the disk. */
+function planAbsent(facts: RingFacts): RingPlan {
+  const { guest, frontend, tap } = facts;
+  const because = 'the store has no such disk';
+  // Toolstacks take both ends away; a store that was lost knows no guest either.
+  const bothEnds = guest === 'alive' && frontend.state === 0;
+  if (tap !== 'connected' || facts.closingSeen || guest === 'gone' || bothEnds) {
+    return letGo(facts, because, undefined);
+  }
+  const sentence =
+    'its nodes vanished from the store while it is in use; it is served until its guest is gone — stop the guest to release it';
+  return { because: sentence, step: { do: 'report', sentence } };
+}
+
 /** Nothing of it is served any more; the backend's state says so last. */
 function letGo(facts: RingFacts, because: string, nodes: BackendNodes | undefined): RingPlan {
   if (facts.tap === 'connected') return { because, step: { do: 'disconnect' } };
   if (facts.tap === 'open') return { because, step: { do: 'close' } };
-  if (nodes === undefined || nodes.state === closed) return { because, step: undefined };
-  return { because, step: { do: 'move', state: closed } };
+  if (nodes === undefined) return { because, step: undefined };
+  if (nodes.state !== closed) return { because, step: { do: 'move', state: closed } };
+  // A toolstack in another domain waits for the backend's own domain to remove the directory; and
+  // of a dead guest's it had its time.
+  const remove =
+    (facts.driverDomain && !nodes.online) || (facts.guest === 'gone' && facts.graceOver);
+  return { because, step: remove ? { do: 'remove nodes' } : undefined };
 }
 
 function planRefused(facts: RingFacts, failure: Failure, nodes: BackendNodes): RingPlan {
@@ -113,4 +139,30 @@ function planConnect({ frontend, tap }: RingFacts, nodes: BackendNodes): RingPla
 
 function moveTo(nodes: BackendNodes, state: number, because: string): RingPlan {
   return { because, step: nodes.state === state ? undefined : { do: 'move', state } };
+}
+
+/** A step as a person reads it, in `vbd why`. */
+export function describeRingStep(step: RingStep): string {
+  switch (step.do) {
+    case 'open':
+      return 'have the tap open its image';
+    case 'offer':
+      return 'offer the guest a ring: state=2';
+    case 'connect':
+      return step.takeUp ? 'have the tap take up its ring' : 'have the tap serve its ring';
+    case 'announce':
+      return 'write what the disk is: state=4';
+    case 'disconnect':
+      return 'have the tap end its ring';
+    case 'close':
+      return 'have the tap close its image';
+    case 'move':
+      return `write state=${step.state}`;
+    case 'refuse':
+      return `write hotplug-error: ${step.failure.message}`;
+    case 'report':
+      return `report: ${step.sentence}`;
+    case 'remove nodes':
+      return 'remove its nodes';
+  }
 }

@@ -20,6 +20,9 @@ export const SECTORS_PER_PAGE = PAGE_BYTES / RING_SECTOR_BYTES;
 export const MOST_SEGMENTS = 11;
 export const SEGMENTS_PER_PAGE = 512;
 export const MOST_INDIRECT_PAGES = 8;
+/** Of a ring, as a power of two: `max-ring-page-order`. */
+export const MOST_RING_ORDER = 4;
+export const MOST_RING_PAGES = 2 ** MOST_RING_ORDER;
 
 export const Operation = {
   read: 0,

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
+import { MOST_RING_PAGES } from '../ring/blkif.ts';
 import type { DiskState, OpenedDisk } from './orders.ts';
 import type { Workers } from './workers.ts';
 
@@ -19,7 +20,7 @@ const OpenRequest = z.strictObject({
 const word = z.int().min(0).max(0xffff_ffff);
 const ConnectRequest = z.strictObject({
   domid: z.int().min(0).max(0x7fff),
-  references: z.array(word).min(1).max(16),
+  references: z.array(word).min(1).max(MOST_RING_PAGES),
   port: word,
   protocol: z.string().optional(),
   discard: z.boolean().default(true),

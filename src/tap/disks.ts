@@ -1,16 +1,20 @@
 /** The disks of a worker: images that are open, and the rings that are served from them. */
+import { memberOf } from '../backend/target.ts';
 import { Failure } from '../base/failure.ts';
+import type { Bytes } from '../bytes/bytes.ts';
+import type { Member } from '../disk/identity.ts';
 import type { FileTable } from '../image/file-table.ts';
 import type { Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import type { Transfer } from '../image/transfer.ts';
-import { type Abi, abiOf, entriesOf, RING_SECTOR_BYTES } from '../ring/blkif.ts';
+import { type Abi, abiOf, entriesOf, MOST_RING_PAGES, RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { createLimiter } from '../ring/limiter.ts';
 import { recordBytes } from '../ring/record.ts';
 import type { RingDisk } from '../ring/request.ts';
 import type { ServedDisk } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { readStatistics, statisticsPage } from '../ring/statistics.ts';
+import { fileFacts } from '../sys/file.ts';
 import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
 import type { DiskSocket, DiskSockets } from './disk-sockets.ts';
@@ -184,16 +188,20 @@ function describe(files: FileTable, image: Image): OpenedDisk {
     sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
     writable: image.writable,
     clusterBytes: image.clusterBytes,
-    files: filesOf(files, image),
+    members: membersOf(files, image),
   };
 }
 
-function filesOf(files: FileTable, image: Image | undefined): OpenedDisk['files'] {
+function membersOf(files: FileTable, image: Image | undefined): Member[] {
   if (image === undefined) return [];
-  const own = image.files
-    .map((file) => files.get(file))
-    .map(({ path, writable }) => ({ path, writable }));
-  return [...own, ...filesOf(files, image.parent)];
+  const own = image.files.map((file) => memberOfBytes(files.get(file)));
+  return [...own, ...membersOf(files, image.parent)];
+}
+
+/** What is open, whatever its path leads to by now. */
+function memberOfBytes({ path, fd, writable }: Bytes): Member {
+  if (fd === undefined) throw new Error(`${path} is no open file`);
+  return memberOf(path, fileFacts(fd), writable ? 'w' : 'r');
 }
 
 function connectRing(
@@ -234,6 +242,3 @@ function requireAbi(name: DiskName, { protocol, references }: ConnectOrder): Abi
   const most = `a power of two, ${MOST_RING_PAGES} at most`;
   throw new Failure('invalid', `the ring of ${name} has ${pages} pages — ${most}`);
 }
-
-/** `max-ring-page-order` 4. */
-const MOST_RING_PAGES = 16;

@@ -7,27 +7,37 @@ import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog } from '../base/log.ts';
 import { parseSize } from '../base/units.ts';
 import { tapApi } from './control.ts';
-import { makeRunFolder, serveControl } from './control-server.ts';
+import { serveControl } from './control-server.ts';
+import { startInBackground, takeFolder, tellStarter } from './life.ts';
 import { startWorkers } from './workers.ts';
 
 const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--cache SIZE] [--guests DIR]
-               [--version]
+               [--background] [--version]
 
   --socket PATH  where vbdd speaks to it (/run/vbdkit/tap.sock); what a successor needs is kept beside
   --workers N    threads that serve disks; one for each processor, four at most, unless said
   --cache SIZE   what cached metadata of images may take, for each of them; 32M unless said
   --guests DIR   serves guests of an embedded host instead of Xen's
+  --background   returns once it serves, in a session of its own; tap.pid beside the socket names it
 `;
 
 const MOST_WORKERS = 4;
 const string = { type: 'string' } as const;
-const commandLine = { socket: string, workers: string, cache: string, guests: string } as const;
+const boolean = { type: 'boolean', default: false } as const;
+const commandLine = {
+  socket: string,
+  workers: string,
+  cache: string,
+  guests: string,
+  background: boolean,
+} as const;
 
 interface Words {
   readonly socket: string;
   readonly workers: number;
   readonly cacheBytes: number | undefined;
   readonly guests: string | undefined;
+  readonly background: boolean;
 }
 
 function words(args: string[]): Words {
@@ -37,9 +47,9 @@ function words(args: string[]): Words {
     if (!Number.isInteger(workers) || workers < 1 || workers > 64) {
       throw new Failure('invalid', `--workers ${values.workers} is not a number from 1 to 64`);
     }
-    const { socket = '/run/vbdkit/tap.sock', cache, guests } = values;
+    const { socket = '/run/vbdkit/tap.sock', cache, guests, background } = values;
     const cacheBytes = cache === undefined ? undefined : parseSize(cache);
-    return { socket, workers, cacheBytes, guests };
+    return { socket, workers, cacheBytes, guests, background };
   } catch (thrown) {
     if (thrown instanceof Failure) throw thrown;
     const said = thrown instanceof Error ? thrown.message : String(thrown);
@@ -53,16 +63,22 @@ async function main(): Promise<void> {
   const { version } = JSON.parse(readFileSync(packagePath, 'utf8')) as { version: string };
   if (args.includes('--help')) return void process.stdout.write(usage);
   if (args.includes('--version')) return void process.stdout.write(`vbd-tap ${version}\n`);
-  const { socket, workers: count, cacheBytes, guests } = words(args);
+  const { socket, workers: count, cacheBytes, guests, background } = words(args);
+  if (background) {
+    process.exitCode = await startInBackground(args.filter((word) => word !== '--background'));
+    return;
+  }
   const journal = process.env['JOURNAL_STREAM'] !== undefined;
   const log = lineLog((line) => process.stderr.write(line), journal, 'info');
 
   const runFolder = dirname(socket);
-  makeRunFolder(runFolder);
+  using _folder = takeFolder(runFolder);
   await using workers = startWorkers(count, { guestsFolder: guests, runFolder, cacheBytes });
+  await Promise.race([workers.ready, workers.failed]);
   const app = tapApi(workers, version);
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
+  tellStarter();
 
   const stopped = Promise.withResolvers<void>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)

@@ -1,5 +1,6 @@
 /** What the tap's main thread and its workers say to each other. */
 import type { FailureFacts, FailureKind } from '../base/failure.ts';
+import type { Member } from '../disk/identity.ts';
 import type { ImageFormat } from '../image/formats.ts';
 import type { DiskStatistics } from '../ring/statistics.ts';
 
@@ -21,8 +22,8 @@ export interface OpenedDisk {
   readonly writable: boolean;
   /** `discard-granularity`: space is given back in units of this. */
   readonly clusterBytes: number;
-  /** Every file of it and of its parents. */
-  readonly files: readonly { readonly path: string; readonly writable: boolean }[];
+  /** Every file of it, then every one of its parents. */
+  readonly members: readonly Member[];
 }
 
 export interface ConnectOrder {

@@ -10,7 +10,12 @@ export interface Server {
 
 export interface Client {
   /** @throws Failure: vbdd's own, or unavailable when nobody answers */
-  call<T>(method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: object): Promise<T>;
+  call<T>(
+    method: 'GET' | 'POST' | 'PUT' | 'DELETE',
+    path: string,
+    body?: object,
+    signal?: AbortSignal,
+  ): Promise<T>;
   /**
    * A POST whose answer stays open: resolves with its first line; closing ends the request.
    */
@@ -27,8 +32,8 @@ export interface Held<T> extends Disposable {
 /** A client of the daemon at `socketPath`. */
 export function openUnixClient(socketPath: string, server: Server): Client {
   return {
-    async call<T>(method: string, path: string, body?: object) {
-      const answer = await send(socketPath, server, method, path, body, 'whole');
+    async call<T>(method: string, path: string, body?: object, signal?: AbortSignal) {
+      const answer = await send(socketPath, server, method, path, body, 'whole', signal);
       return answer.value as T;
     },
     async hold<T>(path: string, body: object) {
@@ -52,12 +57,13 @@ async function send(
   path: string,
   body: object | undefined,
   until: 'whole' | 'first line',
+  signal?: AbortSignal,
 ): Promise<Answer> {
   // Loading it takes longer than starting Node does; a verb on images has no use for it.
   const { request } = await import('node:http');
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const outgoing = request(
-    { socketPath, method, path, headers: { host: server.name } },
+    { socketPath, method, path, headers: { host: server.name }, signal },
     (incoming) => {
       let text = '';
       const close = (): void => void outgoing.destroy();

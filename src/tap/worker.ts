@@ -106,6 +106,7 @@ async function work(): Promise<void> {
       void begin(received.message as OrderMessage);
     }
   });
+  parent.postMessage('ready', []);
   while (!state.stopped) {
     loop.pass(-1);
     // Orders go on only here; requests need none of it.

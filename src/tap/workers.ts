@@ -21,6 +21,8 @@ export interface Workers extends AsyncDisposable {
   /** Opens a disk on the worker that has fewest. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
   list(): Promise<DiskState[]>;
+  /** Resolves when every worker has opened what it needs, Xen's devices among it. */
+  readonly ready: Promise<unknown>;
   /** Rejects when a worker has failed: nothing of the tap may go on then. */
   readonly failed: Promise<never>;
 }
@@ -28,6 +30,7 @@ export interface Workers extends AsyncDisposable {
 interface Hand {
   readonly disks: Set<DiskName>;
   ask<K extends OrderKind>(kind: K, order: Orders[K]['order']): Promise<Orders[K]['answer']>;
+  readonly ready: Promise<void>;
   readonly failed: Promise<never>;
   readonly ended: Promise<void>;
 }
@@ -64,6 +67,7 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
       return lists.flat();
     },
+    ready: Promise.all(hands.map(({ ready }) => ready)),
     failed: Promise.race(hands.map(({ failed }) => failed)),
     async [Symbol.asyncDispose]() {
       // One that has failed is told of by `failed`, and has nothing to stop any more.
@@ -79,7 +83,11 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
   const worker = new Worker(new URL('worker.ts', import.meta.url), { workerData });
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   let lastId = 0;
-  worker.on('message', ({ id, answer, failure }: AnswerMessage) => {
+  const ready = Promise.withResolvers<void>();
+  worker.once('message', () => ready.resolve());
+  worker.on('message', (message: 'ready' | AnswerMessage) => {
+    if (message === 'ready') return;
+    const { id, answer, failure } = message;
     const asked = waiting.get(id);
     waiting.delete(id);
     if (failure === undefined) asked?.resolve(answer);
@@ -91,6 +99,7 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
   worker.on('exit', () => ended.resolve());
   return {
     disks: new Set(),
+    ready: ready.promise,
     failed: failed.promise,
     ended: ended.promise,
     async ask(kind, order) {

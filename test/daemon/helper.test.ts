@@ -190,18 +190,24 @@ test('the helper is one program, and starts no other', needsProgram('strace'), a
   }
 });
 
-test('a disk of another kind goes to the script that was moved aside', options, async () => {
-  const link = join(kit.dir, 'block-tap');
-  symlinkSync(helperPath, link);
-  writeFileSync(`${link}.xen`, '#!/bin/sh\necho "official $1"; exit 7\n', { mode: 0o755 });
-  const ran = await run(link, ['add'], environment('backend/vbd3/1/51712'));
-  assert.deepEqual([ran.stdout, ran.code], ['official add\n', 7]);
-  assert.equal((await run(link, ['remove'], environment(xvda))).code, 0);
-});
+test(
+  'where no tap serves, a disk of kind vbd3 goes to the script that was moved aside',
+  options,
+  async () => {
+    writeFileSync(join(kit.dir, 'vbdkit.conf'), 'tap = ""\n');
+    const link = join(kit.dir, 'block-tap');
+    symlinkSync(helperPath, link);
+    writeFileSync(`${link}.xen`, '#!/bin/sh\necho "official $1"; exit 7\n', { mode: 0o755 });
+    const ran = await run(link, ['add'], environment('backend/vbd3/1/51712'));
+    assert.deepEqual([ran.stdout, ran.code], ['official add\n', 7]);
+    assert.equal((await run(link, ['remove'], environment(xvda))).code, 0);
+  },
+);
 
 test('without one it is refused in one sentence', options, async () => {
+  writeFileSync(join(kit.dir, 'vbdkit.conf'), "tap = ''\n");
   const ran = await helper('add', 'backend/vbd3/1/51712');
-  assert.match(ran.stderr, /vbdkit attaches disks of the kind vbd, not backend\/vbd3\/1\/51712/);
+  assert.match(ran.stderr, /no tap serves backend\/vbd3\/1\/51712 here — leave backendtype out/);
   assert.equal(ran.code, 1);
   assert.equal(boundLoops(kit.dir).size, 0);
 });

@@ -5,70 +5,16 @@ import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
+import { openTap } from '../../src/daemon/tap-client.ts';
 import { detach, resize } from '../../src/daemon/verbs.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
-import type { ImageFormat } from '../../src/image/formats.ts';
-import { startTestHost, type TestHost } from '../host/test-host.ts';
+import { startTestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
-import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
-import { startTestDaemon, type TestDaemon, XVDA } from './test-daemon.ts';
+import { SIZE_BYTES, spec, startRingKit } from './ring-kit.ts';
+import { startTestDaemon, XVDA } from './test-daemon.ts';
 
 const options = needsLoop();
-const SIZE_BYTES = 8 << 20;
-
-interface Kit extends AsyncDisposable {
-  readonly tap: TapProcess;
-  readonly host: TestHost;
-  readonly vbdd: TestDaemon;
-  image(name: string, format: ImageFormat): string;
-  /** Ends vbdd, and starts another in its place, after what happens meanwhile. */
-  restart(meanwhile?: () => Promise<void>): Promise<void>;
-  /** What the tap has open. */
-  opened(): Promise<object[]>;
-}
-
-async function startKit(): Promise<Kit> {
-  await using stack = new AsyncDisposableStack();
-  const tap = stack.use(await startTapProcess());
-  const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  let client: WatchedTap = openTap(tap.socket);
-  let vbdd = await startTestDaemon(host, { tap: client });
-  const stop = async (): Promise<void> => {
-    await vbdd[Symbol.asyncDispose]();
-    client[Symbol.dispose]();
-  };
-  stack.defer(stop);
-  const owned = stack.move();
-  return {
-    tap,
-    host,
-    get vbdd() {
-      return vbdd;
-    },
-    image(name, format) {
-      using files = createFileTable();
-      const path = join(host.dir, name);
-      createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
-      return path;
-    },
-    async restart(meanwhile) {
-      await stop();
-      await meanwhile?.();
-      client = openTap(tap.socket);
-      vbdd = await startTestDaemon(host, { tap: client });
-    },
-    async opened() {
-      return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;
-    },
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
-}
-
-const spec = (format: string, path: string, more = ''): string =>
-  `backendtype=tap,format=vhd,vdev=xvda,script=block-vbd${more},target=${format}:${path}`;
-
 for (const [format, qemus] of [
   ['raw', 'raw'],
   ['vhd', 'vpc'],
@@ -79,7 +25,7 @@ for (const [format, qemus] of [
     `a ${format} image reaches a guest over a ring, and qemu reads it afterwards`,
     peers,
     async () => {
-      await using kit = await startKit();
+      await using kit = await startRingKit();
       const path = kit.image(`a.${format}`, format);
       const guest = await kit.host.createGuest({ name: 'web', disks: [spec(format, path)] });
       const disk = await guest.disk('xvda');
@@ -107,7 +53,7 @@ for (const [format, qemus] of [
 }
 
 test('an image that a guest writes is refused to another, with one sentence', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startRingKit();
   const path = kit.image('a.vhd', 'vhd');
   const web = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   await web.disk('xvda');
@@ -126,7 +72,7 @@ test(
   'what a child’s parent is read from may not be written by another guest',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startRingKit();
     mkdirSync(join(kit.host.dir, 'chain'));
     const parent = kit.image('chain/parent.vhd', 'vhd');
     const child = join(kit.host.dir, 'chain/child.vhd');
@@ -146,7 +92,7 @@ test(
 
 for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
   test(`a guest goes on when ${who} is replaced under it`, options, async () => {
-    await using kit = await startKit();
+    await using kit = await startRingKit();
     const path = kit.image('a.vmdk', 'vmdk');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
     const disk = await guest.disk('xvda');
@@ -166,7 +112,7 @@ for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
 for (const tapIsAway of [false, true]) {
   const when = tapIsAway ? 'and the tap is away' : 'before anything is given';
   test(`what a guest is served from is held when vbdd starts anew, ${when}`, options, async () => {
-    await using kit = await startKit();
+    await using kit = await startRingKit();
     const path = kit.image('a.img', 'raw');
     const web = await kit.host.createGuest({ name: 'web', disks: [spec('raw', path)] });
     const disk = await web.disk('xvda');
@@ -192,13 +138,18 @@ for (const tapIsAway of [false, true]) {
 }
 
 test('a guest goes on when its image was renamed before vbdd starts anew', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startRingKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   const disk = await guest.disk('xvda');
   await kit.restart(async () => renameSync(path, `${path}.old`));
   await disk.write(0, new Uint8Array(512).fill(7));
   assert.match(kit.vbdd.lines.join('\n'), /its guest goes on, though .*a\.vhd does not exist/);
+  const asked = kit.host.createGuest({ name: 'db', disks: [spec('vhd', `${path}.old`)] });
+  await assert.rejects(
+    asked,
+    /a\.vhd\.old is in use by guest web \(domid 1\) as xvda for writing, as /,
+  );
   await guest.shutdown();
   await kit.vbdd.disks.settled();
   assert.deepEqual(await kit.opened(), []);
@@ -208,7 +159,7 @@ test(
   'an image that an earlier disk of that name left open is not taken for its own',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startRingKit();
     const [left, wanted] = [kit.image('left.vhd', 'vhd'), kit.image('wanted.vhd', 'vhd')];
     const image = { path: left, format: 'vhd', writable: true };
     await kit.tap.client.call('PUT', `/v1/disks/vbd3-1-${XVDA}`, image);
@@ -224,7 +175,7 @@ test(
   'vbd detach lets the guest close a disk on a ring, and leaves nothing of it',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startRingKit();
     const path = kit.image('a.vhd', 'vhd');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
     await guest.disk('xvda');
@@ -254,7 +205,7 @@ test('a disk without a tap is refused at once', options, async () => {
 });
 
 test('a disk that is removed while it is attached leaves nothing', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startRingKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web' });
   const refused = assert.rejects(guest.attach(spec('vhd', path)));

@@ -25,6 +25,9 @@ function facts(changes: Partial<RingFacts> & { readonly state?: number }): RingF
     guest: 'alive',
     tap: 'open',
     refusal: undefined,
+    closingSeen: false,
+    driverDomain: false,
+    graceOver: false,
     ...rest,
   };
 }
@@ -63,6 +66,41 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
       'disconnect',
     ],
     ['nodes that are gone', facts({ nodes: undefined, state: 0, tap: 'connected' }), 'disconnect'],
+    [
+      'nodes that are gone, frontend and guest there',
+      facts({ nodes: undefined, state: 4, tap: 'connected' }),
+      'report',
+    ],
+    [
+      'a store that knows neither disk nor guest',
+      facts({ nodes: undefined, state: 0, guest: 'unknown', tap: 'connected' }),
+      'report',
+    ],
+    [
+      'the same after its closing was seen',
+      facts({ nodes: undefined, state: 4, tap: 'connected', closingSeen: true }),
+      'disconnect',
+    ],
+    [
+      'the same in a tap that serves no ring of it',
+      facts({ nodes: undefined, state: 4, guest: 'unknown' }),
+      'close',
+    ],
+    [
+      'a dead guest’s nodes, while its toolstack has time',
+      facts({ nodes: nodes(6), state: 0, guest: 'gone', tap: 'nothing' }),
+      undefined,
+    ],
+    [
+      'a dead guest’s nodes afterwards',
+      facts({ nodes: nodes(6), state: 0, guest: 'gone', tap: 'nothing', graceOver: true }),
+      'remove nodes',
+    ],
+    [
+      'a detach in a driver domain, image closed',
+      facts({ nodes: nodes(6, false), state: 6, tap: 'nothing', driverDomain: true }),
+      'remove nodes',
+    ],
     ['nothing at all', facts({ nodes: undefined, state: 0, tap: 'nothing' }), undefined],
     ['a refusal', facts({ tap: 'nothing', refusal: busy }), 'refuse'],
     [
@@ -140,27 +178,32 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
   const any = fc.record({
     be: fc.option(fc.tuple(fc.integer({ min: 1, max: 6 }), fc.boolean()), { nil: undefined }),
     fe: fc.nat(6),
-    guest: fc.constantFrom('alive' as const, 'gone' as const),
+    guest: fc.constantFrom('alive' as const, 'gone' as const, 'unknown' as const),
+    flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
     tap: fc.constantFrom('nothing' as const, 'open' as const, 'connected' as const),
     refused: fc.boolean(),
   });
-  const play = fc.property(any, ({ be, fe, guest, tap, refused }) => {
+  const play = fc.property(any, ({ be, fe, guest, tap, refused, flags }) => {
+    const [closingSeen, driverDomain, graceOver] = flags;
     let given = facts({
       nodes: be === undefined ? undefined : nodes(...be),
       state: fe,
       guest,
       tap,
       refusal: refused ? busy : undefined,
+      closingSeen,
+      driverDomain,
+      graceOver,
     });
     const told = new Set<string>();
     for (;;) {
       const { step } = planRing(given);
-      if (step === undefined) return;
+      if (step === undefined || step.do === 'report') return;
       assert.ok(!told.has(step.do + JSON.stringify(step)), `${step.do} is done twice`);
       told.add(step.do + JSON.stringify(step));
       if (step.do === 'announce') assert.equal(given.tap, 'connected');
       if (step.do === 'open' || step.do === 'connect') {
-        assert.ok(given.nodes?.online === true && guest === 'alive' && !refused);
+        assert.ok(given.nodes?.online === true && guest !== 'gone' && !refused);
       }
       given = done(given, step);
     }
@@ -189,5 +232,9 @@ function done(given: RingFacts, step: RingStep): RingFacts {
       return at(step.state);
     case 'refuse':
       return { ...at(2, 'error'), refusal: step.failure };
+    case 'remove nodes':
+      return { ...given, nodes: undefined };
+    case 'report':
+      return given;
   }
 }

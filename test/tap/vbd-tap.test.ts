@@ -1,6 +1,6 @@
 /** vbd-tap as a process: disks are opened, connected and let go of; it may be killed under load. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import {
   existsSync,
   mkdtempSync,
@@ -9,12 +9,14 @@ import {
   rmSync,
   truncateSync,
   writeFileSync,
+  statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { openClient } from '../../src/cli/client.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
@@ -48,8 +50,10 @@ async function attach(
 ): Promise<void> {
   const image = { path, format: 'raw', writable: true };
   const opened = await tap.client.call('PUT', `/v1/disks/${name}`, image);
-  const files = [{ path, writable: true }];
-  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512, files });
+  const { dev, ino } = statSync(path);
+  const identity = `file:${dev >> 8}:${dev & 0xff}/${ino}`;
+  const members = [{ identity, stack: [identity], mode: 'w', path }];
+  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512, members });
   const { ringReferences: references, port } = frontend;
   const ring = { domid, references, port, take_up: takeUp };
   await tap.client.call('PUT', `/v1/disks/${name}/ring`, ring);
@@ -191,8 +195,32 @@ test('without Xen it ends, and says why in one line', { skip: xen }, async () =>
   const sentence = '/dev/xen/gntdev cannot be opened — run it as root on a Xen host';
   await assert.rejects(ended, ({ code, stderr }: { code: number; stderr: string }) => {
     assert.equal(code, 1);
-    assert.match(stderr, new RegExp(`\\nvbd-tap: ${sentence}[^\\n]*\\n$`));
+    assert.match(stderr, new RegExp(`^vbd-tap: ${sentence}[^\\n]*\\n$`));
     return true;
   });
+  rmSync(folder, { recursive: true });
+});
+
+test('a tap in the background lives on in a session of its own, one to a folder', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-tap-'));
+  const socket = join(folder, 'tap.sock');
+  const args = ['--socket', socket, '--guests', folder, '--workers', '1'];
+  execFileSync(tapProgram, [...args, '--background'], { stdio: 'ignore', timeout: 20_000 });
+  const pid = Number(readFileSync(join(folder, 'tap.pid'), 'utf8'));
+  try {
+    // In proc_pid_stat(5): its parent, its process group, its session.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
+    assert.equal(Number(stat[3]), pid);
+    const { pid: answers } = await openClient(socket).call<{ pid: number }>('GET', '/v1/status');
+    assert.equal(answers, pid);
+    const second = promisify(execFile)(tapProgram, args, { timeout: 20_000 });
+    await assert.rejects(second, new RegExp(`another vbd-tap, process ${pid}, works in ${folder}`));
+  } finally {
+    process.kill(pid, 'SIGTERM');
+  }
+  while (existsSync(`/proc/${pid}`))
+    await sleep(20, undefined, { signal: AbortSignal.timeout(15_000) });
   rmSync(folder, { recursive: true });
 });

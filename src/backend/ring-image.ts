@@ -1,0 +1,181 @@
+/** The image of a disk on its ring: held against others, opened in the tap, listened to, closed. */
+import { Failure } from '../base/failure.ts';
+import { type BackendNodes, diskName } from '../disk/backend-nodes.ts';
+import type { Member } from '../disk/identity.ts';
+import { diskPaths } from '../disk/libxl-nodes.ts';
+import { judge } from '../disk/sharing.ts';
+import type { ImagePlace } from '../disk/spec.ts';
+import { imageFormats, type ImageFormat } from '../image/formats.ts';
+import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
+import { lookAtTarget } from './look.ts';
+import type { OpenedImage, Tap } from './tap.ts';
+import type { VmBook } from './vm-book.ts';
+
+/** The world of a disk that the tap serves. */
+export type RingWorld = DiskWorld & { readonly tap: Tap };
+
+/** Looks at the image, holds it against others, has the tap open it, and holds all that it opened. */
+export async function openRingImage(
+  world: RingWorld,
+  record: DiskRecord,
+  vms: VmBook,
+): Promise<void> {
+  const { nodes } = record;
+  if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
+  const name = diskName(record.key);
+  try {
+    const place = imageOfParams(nodes.params);
+    const member = await lookAndHold(world, record, vms, place);
+    const known = await findOpened(world.tap, record);
+    const writable = nodes.mode !== 'r';
+    const wanted = { path: member.path, format: place.format, writable };
+    const image = known?.image ?? (await world.tap.open(name, wanted));
+    holdOpened(world, record, member, image.members, vms);
+    await follow(world, record, image, known?.connected === true);
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    if (wasOffered(record)) {
+      if (isAway(thrown)) throw thrown;
+      const known = await world.tap.find(name);
+      if (known?.connected === true) {
+        const sentence = `its guest goes on, though ${thrown.message}`;
+        world.log('warning', sentence, logFields(record));
+        // Its files may have other names by now: they are still its guest's.
+        noteHolder(world, record, known.image.members);
+        return follow(world, record, known.image, true);
+      }
+    }
+    world.holdings.remove(record.path);
+    // What the tap keeps all the same is asked for later.
+    if (!isAway(thrown)) await world.tap.close(name).catch(() => {});
+    throw thrown;
+  }
+}
+
+/** The tap has nothing of the disk any more, and so have we. */
+export async function forget(world: DiskWorld, record: DiskRecord): Promise<void> {
+  record.published = false;
+  record.outcome = undefined;
+  record.closingSeen = false;
+  world.holdings.remove(record.path);
+  await unfollow(record);
+}
+
+/** From now on the guest is listened to. */
+export async function follow(
+  world: DiskWorld,
+  record: DiskRecord,
+  image: OpenedImage,
+  connected: boolean,
+): Promise<void> {
+  const { frontend } = pathsOf(record);
+  const again = (): void => world.callAgain(record.key);
+  const watch = await world.store.observe(`${frontend}/state`, again);
+  record.ring = { image, connected, watch };
+  record.tapDoubted = false;
+}
+
+/** Listens to the guest no more. */
+export async function unfollow(record: DiskRecord): Promise<void> {
+  const { ring } = record;
+  record.ring = undefined;
+  await ring?.watch[Symbol.asyncDispose]();
+}
+
+/**
+ * True of a disk whose image some vbdd had opened and offered to the guest: it is held before new
+ * ones are, and waits for a tap that is away. One that is new is told.
+ */
+export function wasOffered({ nodes }: DiskRecord): boolean {
+  return nodes?.hotplugStatus === 'connected';
+}
+
+export function isAway({ kind }: Failure): boolean {
+  return kind === 'unavailable' || kind === 'timeout';
+}
+
+export function pathsOf({ key }: DiskRecord): ReturnType<typeof diskPaths> {
+  const { domid, devid } = key;
+  return diskPaths({ domid, devid, backendDomid: 0, kind: 'vbd3' });
+}
+
+/** What an earlier vbdd had the tap open for this disk: its guest goes on. */
+async function findOpened(tap: Tap, record: DiskRecord): ReturnType<Tap['find']> {
+  const name = diskName(record.key);
+  const known = await tap.find(name);
+  if (known === undefined || wasOffered(record)) return known;
+  // It is of a disk that had this one's name before.
+  await tap.close(name);
+  return undefined;
+}
+
+/** Between looking at the file and holding it nothing is awaited. */
+async function lookAndHold(
+  world: DiskWorld,
+  record: DiskRecord,
+  vms: VmBook,
+  place: ImagePlace,
+): Promise<Member> {
+  for (;;) {
+    const look = lookAtTarget(world, record, vms, () => place);
+    using _opened = look.opened;
+    if (look.unknownDomids.length > 0) {
+      await vms.learn(look.unknownDomids);
+      continue;
+    }
+    if (look.target instanceof Failure) throw look.target;
+    if (look.conflict !== undefined) throw look.conflict;
+    noteHolder(world, record, [look.target.member]);
+    return look.target.member;
+  }
+}
+
+/**
+ * What the tap has opened is what is held. Of parents nothing was known before: they are read, and
+ * nobody may write them meanwhile.
+ * @throws Failure in-use; gone
+ */
+export function holdOpened(
+  world: DiskWorld,
+  record: DiskRecord,
+  own: Member,
+  opened: readonly Member[],
+  vms: VmBook,
+): void {
+  if (!opened.some(({ identity }) => identity === own.identity)) {
+    throw new Failure('gone', `${own.path} became another file meanwhile — attach it again`);
+  }
+  const members = opened.filter(({ identity }) => identity !== own.identity);
+  const vm = vms.of(record.key.domid);
+  for (const member of members) {
+    const rivals = world.holdings.rivals(member).filter(({ key }) => key !== record.path);
+    const asked = { members: [member], vm };
+    const conflict = judge(asked, rivals, (domid) => vms.of(domid) ?? { domid });
+    if (conflict !== undefined) throw conflict;
+  }
+  noteHolder(world, record, [own, ...members]);
+}
+
+/** libxl's names of formats in the params of disks that are not blkback's. */
+const libxlFormats: Readonly<Record<string, ImageFormat>> = {
+  aio: 'raw',
+  vhd: 'vhd',
+  qcow: 'qcow1',
+  qcow2: 'qcow2',
+};
+
+/**
+ * The image that a disk's params name: libxl's `FORMAT:TARGET`, whose target may name a format of
+ * ours before the path.
+ * @throws Failure invalid | unsupported
+ */
+export function imageOfParams(params: BackendNodes['params']): ImagePlace {
+  const [, prefix = '', target = ''] = /^([a-z0-9]+):(.*)$/s.exec(params) ?? [];
+  const [, own, path] = /^([a-z0-9]+):(\/.*)$/s.exec(target) ?? [];
+  const format = imageFormats.find((each) => each === own);
+  if (format !== undefined && path !== undefined) return { path, format };
+  const libxls = libxlFormats[prefix];
+  if (libxls !== undefined) return { path: target, format: libxls };
+  const advice = `name one of ${imageFormats.join(', ')}`;
+  throw new Failure('unsupported', `${params} is of no format that vbdkit serves — ${advice}`);
+}

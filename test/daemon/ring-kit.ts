@@ -1,0 +1,64 @@
+/** vbdd and vbd-tap beside an embedded host, whose guests' disks they serve over rings. */
+import { join } from 'node:path';
+import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import type { ImageFormat } from '../../src/image/formats.ts';
+import { createImage } from '../../src/image/open.ts';
+import { startTestHost, type TestHost } from '../host/test-host.ts';
+import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
+import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
+
+export const SIZE_BYTES = 8 << 20;
+
+export interface RingKit extends AsyncDisposable {
+  readonly tap: TapProcess;
+  readonly host: TestHost;
+  readonly vbdd: TestDaemon;
+  image(name: string, format: ImageFormat): string;
+  /** Ends vbdd, and starts another in its place, after what happens meanwhile. */
+  restart(meanwhile?: () => Promise<void>): Promise<void>;
+  /** What the tap has open. */
+  opened(): Promise<object[]>;
+}
+
+/** @param answerMs how long the tap may take over an order */
+export async function startRingKit(answerMs?: number): Promise<RingKit> {
+  await using stack = new AsyncDisposableStack();
+  const tap = stack.use(await startTapProcess());
+  const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
+  let client: WatchedTap = openTap(tap.socket, answerMs);
+  let vbdd = await startTestDaemon(host, { tap: client });
+  const stop = async (): Promise<void> => {
+    await vbdd[Symbol.asyncDispose]();
+    client[Symbol.dispose]();
+  };
+  stack.defer(stop);
+  const owned = stack.move();
+  return {
+    tap,
+    host,
+    get vbdd() {
+      return vbdd;
+    },
+    image(name, format) {
+      using files = createFileTable();
+      const path = join(host.dir, name);
+      createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
+      return path;
+    },
+    async restart(meanwhile) {
+      await stop();
+      await meanwhile?.();
+      client = openTap(tap.socket, answerMs);
+      vbdd = await startTestDaemon(host, { tap: client });
+    },
+    async opened() {
+      return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** A disk that Xen's own toolstack hands to vbdkit as kind vbd3. */
+export const spec = (format: string, path: string, more = ''): string =>
+  `backendtype=tap,format=vhd,vdev=xvda,script=block-vbd${more},target=${format}:${path}`;
