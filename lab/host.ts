@@ -63,6 +63,9 @@ export async function leftOvers(machine: Machine): Promise<string[]> {
 export async function tidyUp(machine: Machine): Promise<void> {
   await dom0Of(machine).run(
     `for name in $(xl list | sed -e 1,2d -e 's/ .*//'); do xl destroy "$name"; done
+    for vdev in $(xenstore-list /local/domain/0/backend/vbd/0 2> /dev/null); do
+      xl block-detach --force 0 "$vdev"
+    done
     losetup --detach-all; rm -rf /d /root/g*.cfg; mkdir /d`,
   );
 }

@@ -98,6 +98,8 @@ export const steps = [
     door(`pygrub finds the kernel on a disk given as raw${more}`, async (lab) => {
       const menu = `menuentry 'lab' {\n${boot}}\n`;
       await makeGrubDisk(lab, '/d/grub.img', menu, bootFiles);
+      // With a script xl lends the disk to dom0 first, where udev would load its frontend.
+      await lab.dom0.run('modprobe xen-blkfront');
       const guest = await lab.guests.create({
         bootloader: 'pygrub',
         lines: ["bootloader_args = ['--quiet']"],
@@ -108,6 +110,20 @@ export const steps = [
       await guest.destroy();
     }),
   ),
+
+  door("an HVM guest's device model opens the device that vbdkit holds", async (lab) => {
+    await image(lab);
+    // Without a word about a script xl tells the device model the file's own path.
+    const disks = [`${disk},script=block-vbd`];
+    const guest = await lab.guests.create({ type: 'hvm', disks, paused: true });
+    const backend = `/local/domain/0/backend/vbd/${guest.domid}/51712`;
+    const path = (await lab.xenstore.read(`${backend}/physical-device-path`)) ?? '';
+    const model = await lab.xenstore.read(`/local/domain/${guest.domid}/image/device-model-pid`);
+    const words = await lab.dom0.run(`tr '\\0' ' ' < /proc/${model}/cmdline`);
+    assert.match(words, new RegExp(`file=${path},`));
+    await lab.dom0.run(`ls -l /proc/${model}/fd | grep -q '${path}$' && disk verify ${path} 1`);
+    await guest.destroy();
+  }),
 
   door('xl block-attach 0 gives a disk to dom0 itself', async (lab) => {
     await image(lab);

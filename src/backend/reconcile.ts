@@ -56,11 +56,11 @@ export async function reconcileDisk(
 
 /**
  * True of a disk that is new here: it most likely is to be given a device, and the transaction that
- * says so is asked for with the first reading. A driver domain may have only a few at a time.
+ * says so is asked for with the first reading.
  */
 function mayBeGiven(world: DiskWorld, { key, nodes, held }: DiskRecord): boolean {
   const isNew = key.kind === 'vbd' && nodes === undefined && held === undefined;
-  return isNew && world.mayHold() && !world.driverDomain;
+  return isNew && world.mayHold();
 }
 
 /** Plans and does one step. Between looking at the target and holding it nothing is awaited. */

@@ -7,7 +7,13 @@ import {
 } from 'node:worker_threads';
 import { isErrno, read, write } from '../sys/ffi.ts';
 import { clearEventFd, POLL, pollFds } from '../sys/wait.ts';
-import { Header, PAYLOAD_MAX_BYTES } from './wire.ts';
+import {
+  createMessageParser,
+  Header,
+  MessageType,
+  PAYLOAD_MAX_BYTES,
+  REPLY_MAX_BYTES,
+} from './wire.ts';
 import type { FromXenbusWorker, XenbusWorkerData } from './xenbus-transport.ts';
 
 const { device, wake } = workerData as XenbusWorkerData;
@@ -23,12 +29,31 @@ function parentOrThrow(): MessagePort {
   return parentPort;
 }
 
+/**
+ * Requests not written yet. The kernel (seen with 6.1) sends a request later, and from the buffer
+ * into which the next one is written: that waits until the reply says that the request was sent.
+ */
+const waiting: Buffer[] = [];
+let unanswered = false;
+const replies = createMessageParser((type) => {
+  if (type !== MessageType.watchEvent) unanswered = false;
+}, REPLY_MAX_BYTES);
+
 /** The device takes one message a write, and forgets what follows it. */
-function writeEach(batch: Buffer): void {
+function enqueue(batch: Buffer): void {
   for (let at = 0; at < batch.length;) {
     const size = Header.size + batch.readUInt32LE(at + Header.at.lengthBytes);
-    write(device, batch.subarray(at, at + size), size);
+    waiting.push(batch.subarray(at, at + size));
     at += size;
+  }
+}
+
+function writeNext(): void {
+  while (!unanswered) {
+    const next = waiting.shift();
+    if (next === undefined) return;
+    unanswered = true;
+    write(device, next, next.length);
   }
 }
 
@@ -40,14 +65,17 @@ function takeOrders(): boolean {
     if (order === undefined) return true;
     const message: Uint8Array | 'close' = order.message;
     if (message === 'close') return false;
-    writeEach(Buffer.from(message.buffer, message.byteOffset, message.length));
+    enqueue(Buffer.from(message.buffer, message.byteOffset, message.length));
   }
 }
 
 function takeReplies(): boolean {
   const got = read(device, buffer, buffer.length);
-  if (got > 0) tell({ bytes: new Uint8Array(buffer.subarray(0, got)) });
-  return got > 0;
+  if (got === 0) return false;
+  const bytes = new Uint8Array(buffer.subarray(0, got));
+  replies.feed(bytes);
+  tell({ bytes });
+  return true;
 }
 
 tell({ ready: true });
@@ -63,6 +91,7 @@ try {
     // Replies first: events that came before a request was sent are then known before its reply.
     if (fromDevice !== 0) going = takeReplies();
     if (going && fromParent !== 0) going = takeOrders();
+    if (going) writeNext();
   }
 } catch (thrown) {
   if (!isErrno(thrown)) throw thrown;

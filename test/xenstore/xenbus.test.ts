@@ -25,7 +25,10 @@ const AF_UNIX = 1;
 const SOCK_SEQPACKET = 5;
 const F_SETFL = 4;
 
-/** Packets keep the bounds of writes, so that a write of more or less than a message is seen. */
+/**
+ * Packets keep the bounds of writes, so that a write of more or less than a message is seen, and one
+ * that the kernel would put over another, which it has not sent yet.
+ */
 function standIn(server: StoreServer, domid: number): Device {
   let far: Fd | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -47,12 +50,12 @@ function standIn(server: StoreServer, domid: number): Device {
         onClose: () => {},
       });
       timer = setInterval(() => {
-        for (;;) {
-          const got = takePacket(farNumber, packet);
-          if (got === 0) return;
-          assert.equal(Header.size + packet.readUInt32LE(Header.at.lengthBytes), got);
-          transport.send(Buffer.from(packet.subarray(0, got)));
-        }
+        const got = takePacket(farNumber, packet);
+        if (got === 0) return;
+        assert.equal(Header.size + packet.readUInt32LE(Header.at.lengthBytes), got);
+        const message = Buffer.from(packet.subarray(0, got));
+        assert.equal(takePacket(farNumber, packet), 0, 'a request was written over another');
+        transport.send(message);
       }, 1);
       return ownFd(near);
     },
