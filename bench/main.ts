@@ -12,6 +12,10 @@ const benches: Readonly<Record<string, { brief: string; load: () => Promise<Benc
     brief: 'images over NBD beside qemu-nbd, convert beside qemu-img, info beside node',
     load: async () => (await import('./nbd.ts')).benchNbd,
   },
+  ring: {
+    brief: "guests' rings beside the same loop in C, and many disks on one tap",
+    load: async () => (await import('./ring.ts')).benchRing,
+  },
 };
 
 const usage = Object.entries(benches)
