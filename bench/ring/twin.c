@@ -18,6 +18,7 @@ static struct ring *ring;
 static uint32_t *record;
 static uint8_t *slots;
 static int image, is_null, is_plain;
+static pid_t pid;
 static uint64_t sectors;
 static uint32_t taken, answered, published;
 static int free_slots[SLOTS], free_count = SLOTS;
@@ -48,17 +49,31 @@ static void finish(int place, int status)
     work->slot = -1;
 }
 
-static int copy_one(const struct copy *copy)
+static int granted_at(const struct copy *copy, uint8_t **granted)
 {
     if (copy->grant >= REFERENCES) return 1;
-    uint32_t entry = atomic_load(&guest.grants[copy->grant]);
+    uint32_t entry = guest.grants[copy->grant];
     if (entry == 0 || (copy->to_guest && entry >= READ_ONLY)) return 1;
     uint32_t page = (entry & ~READ_ONLY) - 1;
     if (page >= guest.pages || copy->offset + copy->bytes > PAGE) return 1;
-    uint8_t *granted = guest.memory + (uint64_t)page * PAGE + copy->offset;
-    if (copy->to_guest) memcpy(granted, copy->own, copy->bytes);
-    else memcpy(copy->own, granted, copy->bytes);
+    *granted = guest.memory + (uint64_t)page * PAGE + copy->offset;
     return 0;
+}
+
+/* All in one call of the kernel. */
+static void move(int count)
+{
+    static struct iovec to[MOST], from[MOST];
+    ssize_t wanted = 0;
+    for (int i = 0; i < count; i++) {
+        uint8_t *granted = NULL;
+        copies[i].failed = granted_at(&copies[i], &granted);
+        uint16_t bytes = copies[i].failed ? 0 : copies[i].bytes;
+        to[i] = (struct iovec){copies[i].to_guest ? granted : copies[i].own, bytes};
+        from[i] = (struct iovec){copies[i].to_guest ? copies[i].own : granted, bytes};
+        wanted += bytes;
+    }
+    if (process_vm_readv(pid, to, count, from, count, 0) != wanted) fail("process_vm_readv");
 }
 
 static void run_copies(void)
@@ -66,8 +81,8 @@ static void run_copies(void)
     int count = copy_count, owners = waiting_count;
     if (count == 0) return;
     copy_count = waiting_count = 0;
+    move(count);
     for (int i = 0; i < count; i++) {
-        copies[i].failed = copy_one(&copies[i]);
         if (copies[i].failed) works[copies[i].owner].status = -1;
     }
     for (int i = 0; i < owners; i++) {
@@ -165,8 +180,10 @@ static uint64_t begin(void)
     work->slot = free_slots[--free_count];
     if (work->is_listed) {
         run_copies();
-        struct copy list = {.grant = entry->indirect.page[0], .bytes = work->segments * 8, .own = (uint8_t *)segments_of(place)};
-        if (copy_one(&list) != 0 || check(work, segments_of(place)) != 0) {
+        uint8_t *own = (uint8_t *)segments_of(place);
+        copies[0] = (struct copy){.grant = entry->indirect.page[0], .bytes = work->segments * 8, .own = own};
+        move(1);
+        if (copies[0].failed || check(work, segments_of(place)) != 0) {
             finish(place, -1);
             return 0;
         }
@@ -222,6 +239,7 @@ int main(int argc, char **argv)
     struct stat stat;
     uint64_t bytes;
     if (argc != 6) return 2;
+    pid = getpid();
     guest = open_guest(argv[1], atoi(argv[2]));
     ring = (struct ring *)guest.memory;
     image = open(argv[3], O_RDWR);

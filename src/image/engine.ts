@@ -4,6 +4,7 @@
  * until they are reaped; what changes metadata is carried out in its order by plain calls. Where
  * io_uring may not be used everything is a plain call and nothing is ever pending.
  */
+import { withGetters } from '../base/getters.ts';
 import { mapPrivate } from '../sys/memory.ts';
 import { createUring } from '../sys/uring.ts';
 import { type Engine, type FixedMemory, PENDING } from './engine-contract.ts';
@@ -37,7 +38,7 @@ export function createEngine(files: FileTable, options: EngineOptions = {}): Eng
     return request.errno;
   };
   const onEnd = (index: number, result: number): void => operationEnded(desk, index, result);
-  return {
+  const engine = {
     read(image, at, lengthBytes, memory, offset, tag) {
       const request = take(desk, 'read', image, at, lengthBytes, tag);
       request.memory = memory;
@@ -85,11 +86,9 @@ export function createEngine(files: FileTable, options: EngineOptions = {}): Eng
       desk.ended.length = 0;
       uring?.submit();
     },
-    get pending() {
-      return desk.pending;
-    },
     [Symbol.dispose]: () => clear(desk),
-  };
+  } satisfies Omit<Engine, 'pending'>;
+  return withGetters(engine, { pending: () => desk.pending });
 }
 
 function createDesk(files: FileTable, options: EngineOptions): Desk {

@@ -2,6 +2,7 @@
  * Every open file of every image by a small number, and what is cached of their metadata: pages
  * that come and go, bounded over all images, and tables that stay for as long as the file is open.
  */
+import { withGetters } from '../base/getters.ts';
 import { Failure } from '../base/failure.ts';
 import { formatSize } from '../base/units.ts';
 import type { Bytes } from '../bytes/bytes.ts';
@@ -84,7 +85,7 @@ export function createFileTable(
       if (entry !== undefined && entry.order >= first) close(file);
     }
   };
-  return {
+  const table = {
     add(bytes) {
       const free = open.indexOf(undefined);
       const file = free < 0 ? open.length : free;
@@ -94,18 +95,12 @@ export function createFileTable(
     },
     get: (file) => fileOf(file).bytes,
     close,
-    get added() {
-      return added;
-    },
     closeSince,
     keep(file, at, lengthBytes) {
       const { bytes, kept } = fileOf(file);
       const view = readTable(bytes, at, lengthBytes);
       kept.push({ at, view });
       return view;
-    },
-    get pages() {
-      return cache.pages;
     },
     find(file, at) {
       const slot = findSlot(cache, file, at / PAGE_BYTES);
@@ -129,7 +124,8 @@ export function createFileTable(
       dropRange(cache, file, at, at + lengthBytes);
     },
     [Symbol.dispose]: () => closeSince(0),
-  };
+  } satisfies Omit<FileTable, 'added' | 'pages'>;
+  return withGetters(table, { added: () => added, pages: () => cache.pages });
 }
 
 function load(cache: PageCache, file: number, bytes: Bytes, at: number): void {

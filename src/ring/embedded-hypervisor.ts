@@ -4,6 +4,7 @@ import type { FixedMemory, GrantCopier, Hypervisor, MappedGrants } from './hyper
 import { createPoller, EPOLL } from '../sys/epoll.ts';
 import { isErrno, raw } from '../sys/ffi.ts';
 import { type EventChannel, openBackendPort } from './event-fifos.ts';
+import { mapPrivate } from '../sys/memory.ts';
 import { type GrantTable, guestFolder, openGuestMemory, PAGE_BYTES } from './guest-memory.ts';
 
 /** A port of ours: masked from the telling of an event until it is unmasked, as Xen's are. */
@@ -97,47 +98,62 @@ function mapPages(guest: GrantTable, domid: number, references: readonly number[
   throw new Failure('gone', `${sentence} — it may have closed`, { domid });
 }
 
+/**
+ * Copies by one call of the kernel for all that is queued, as Xen does them. It finds out, too, that
+ * a guest's memory is gone, where reading that would end this process.
+ */
 function copierOf(guest: GrantTable, memory: FixedMemory, capacity: number): GrantCopier {
-  // Of each queued copy.
-  const toGuest = new Uint8Array(capacity);
-  const references = new Uint32Array(capacity);
-  const pageOffsets = new Uint16Array(capacity);
-  const offsets = new Float64Array(capacity);
-  const lengths = new Uint16Array(capacity);
+  const vectors = mapPrivate(2 * capacity * VECTOR_BYTES);
+  const words = new Int32Array(vectors.memory);
+  const from = capacity * VECTOR_WORDS;
   const failed = new Uint8Array(capacity);
-  let queued = 0;
-  /** @returns whether the page was granted for that, and the range is within it */
-  const copy = (i: number): boolean => {
-    const writes = toGuest[i] === 1;
-    const page = guest.pageOf(references[i] ?? 0, writes);
-    const pageOffset = pageOffsets[i] ?? 0;
-    const lengthBytes = lengths[i] ?? 0;
-    if (page < 0 || pageOffset + lengthBytes > PAGE_BYTES) return false;
-    const granted = guest.address + page * PAGE_BYTES + pageOffset;
-    const own = memory.address + (offsets[i] ?? 0);
-    if (writes) raw.memcpy(granted, own, lengthBytes);
-    else raw.memcpy(own, granted, lengthBytes);
-    return true;
+  const put = (at: number, address: number, lengthBytes: number): void => {
+    words[at] = address | 0;
+    words[at + 1] = address / 2 ** 32;
+    words[at + 2] = lengthBytes;
+    words[at + 3] = 0;
   };
-  return {
+  const { pid } = process;
+  const move = (first: number, count: number): boolean => {
+    const to = vectors.address + first * VECTOR_BYTES;
+    const source = to + capacity * VECTOR_BYTES;
+    const copied = raw.processVmReadv(pid, to, count, source, count, 0);
+    let wanted = 0;
+    for (let i = first; i < first + count; i++) wanted += words[i * VECTOR_WORDS + 2] ?? 0;
+    return copied === wanted;
+  };
+  const copier: GrantCopier = {
     capacity,
     failed,
-    get queued() {
-      return queued;
-    },
+    queued: 0,
     add(direction, reference, pageOffset, memoryOffset, lengthBytes) {
-      toGuest[queued] = direction === 'to guest' ? 1 : 0;
-      references[queued] = reference;
-      pageOffsets[queued] = pageOffset;
-      offsets[queued] = memoryOffset;
-      lengths[queued] = lengthBytes;
-      queued += 1;
-      return queued - 1;
+      const number = copier.queued;
+      const toGuest = direction === 'to guest';
+      const page = guest.pageOf(reference, toGuest);
+      const isGranted = page >= 0 && pageOffset + lengthBytes <= PAGE_BYTES;
+      const granted = guest.address + page * PAGE_BYTES + pageOffset;
+      const own = memory.address + memoryOffset;
+      const moved = isGranted ? lengthBytes : 0;
+      put(number * VECTOR_WORDS, toGuest ? granted : own, moved);
+      put(from + number * VECTOR_WORDS, toGuest ? own : granted, moved);
+      failed[number] = isGranted ? 0 : 1;
+      copier.queued = number + 1;
+      return number;
     },
     run() {
-      for (let i = 0; i < queued; i++) failed[i] = copy(i) ? 0 : 1;
-      queued = 0;
+      const count = copier.queued;
+      copier.queued = 0;
+      if (count === 0 || move(0, count)) return;
+      for (let i = 0; i < count; i++) if (!move(i, 1)) failed[i] = 1;
     },
-    [Symbol.dispose]: () => guest[Symbol.dispose](),
+    [Symbol.dispose]() {
+      vectors[Symbol.dispose]();
+      guest[Symbol.dispose]();
+    },
   };
+  return copier;
 }
+
+/** struct iovec: address and length, 64 bits each. */
+const VECTOR_BYTES = 16;
+const VECTOR_WORDS = 4;

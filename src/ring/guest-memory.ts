@@ -59,7 +59,7 @@ export function openGuestMemory(folder: string, domid: number): GrantTable {
   const pages = memory.lengthBytes / PAGE_BYTES;
   const pageOf = (reference: number, writable: boolean): number => {
     if (reference >= REFERENCES) return -1;
-    const entry = Atomics.load(words, reference) >>> 0;
+    const entry = (words[reference] ?? 0) >>> 0;
     if (entry === NOT_GRANTED || (writable && entry >= READ_ONLY)) return -1;
     const page = (entry % READ_ONLY) - 1;
     return page < pages ? page : -1;

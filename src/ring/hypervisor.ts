@@ -22,7 +22,7 @@ export interface MappedGrants extends Disposable {
 /** Copies between one guest's granted pages and memory of ours: queued, then done in one call. */
 export interface GrantCopier extends Disposable {
   readonly capacity: number;
-  readonly queued: number;
+  queued: number;
   /**
    * Queues a copy within one page of the guest's.
    * @returns its number, whose `failed` says how it went after `run`

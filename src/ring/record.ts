@@ -4,18 +4,17 @@
  * its publication, a successor would take up garbage. So it takes what it finds here.
  */
 
-/** One entry: whether it is whole, the request's number, the request. */
+/** One entry: the request's number and one, the request. */
 const ENTRY_WORDS = 32;
-const AT = { whole: 0, index: 1, request: 2 } as const;
+const AT = { number: 0, request: 1 } as const;
 export const RECORD_ENTRY_BYTES: number = ENTRY_WORDS * 4;
 
 export interface RingRecord {
   readonly words: Int32Array;
   /** The word with which the copy of request number `index` begins; its place in the ring does as well. */
   at(index: number): number;
-  /** The copy of request number `index` is about to be written; `end` when it is whole. */
-  begin(index: number): void;
-  end(index: number): void;
+  /** The copy of request number `index` is whole. What stood there before was answered long ago. */
+  note(index: number): void;
   /** Whether an earlier backend has written request number `index` down. */
   has(index: number): boolean;
 }
@@ -32,14 +31,10 @@ export function ringRecord(entries: number, memory: ArrayBuffer): RingRecord {
   return {
     words,
     at: (index) => first(index) + AT.request,
-    begin(index) {
-      Atomics.store(words, first(index) + AT.whole, 0);
-      words[first(index) + AT.index] = index;
+    note(index) {
+      // A killed process leaves what it wrote in the order in which it wrote it.
+      words[first(index) + AT.number] = (index + 1) | 0;
     },
-    end: (index) => void Atomics.store(words, first(index) + AT.whole, 1),
-    has(index) {
-      if (Atomics.load(words, first(index) + AT.whole) !== 1) return false;
-      return words[first(index) + AT.index] === (index | 0);
-    },
+    has: (index) => words[first(index) + AT.number] === ((index + 1) | 0),
   };
 }

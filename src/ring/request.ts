@@ -126,8 +126,7 @@ export function checkSegments(
   const { operation, segments } = request;
   if (operation !== Operation.read && disk.readOnly) return Status.error;
   if (segments === 0) return operation === Operation.writeBarrier ? Status.ok : Status.error;
-  // Low bits that must be zero in a first sector, and in one after a last.
-  const part = disk.sectorBytes / RING_SECTOR_BYTES - 1;
+  const part = partOf(disk);
   let sectors = 0;
   for (let i = 0; i < segments; i++) {
     const range = words[from + SEGMENT_WORDS * i + 1] ?? 0;
@@ -143,10 +142,14 @@ export function checkSegments(
 
 function checkRange(disk: RingDisk, { sector, lengthBytes }: RingRequest): number {
   // What is past 2^53 has lost its low bits, and is past every disk.
-  const end = sector + lengthBytes / RING_SECTOR_BYTES;
-  if (end > disk.sectors) return Status.error;
-  const isWhole = (sector * RING_SECTOR_BYTES) % disk.sectorBytes === 0;
-  return isWhole && lengthBytes % disk.sectorBytes === 0 ? Status.ok : Status.error;
+  const sectors = lengthBytes / RING_SECTOR_BYTES;
+  if (sector + sectors > disk.sectors) return Status.error;
+  return ((sector | sectors) & partOf(disk)) === 0 ? Status.ok : Status.error;
+}
+
+/** The low bits that are zero in whole sectors of the disk, in units of 512 bytes. */
+function partOf({ sectorBytes }: RingDisk): number {
+  return sectorBytes / RING_SECTOR_BYTES - 1;
 }
 
 /** The grant of a segment. */

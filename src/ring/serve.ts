@@ -31,9 +31,9 @@ export interface RingServer {
   /** The disk is another than when what waits was taken: it is checked again. */
   checkAgain(): void;
   /** Requests that were taken and are not answered. */
-  readonly inFlight: number;
+  inFlight(): number;
   /** Those of them that the engine has not ended. */
-  readonly begun: number;
+  begun(): number;
 }
 
 /** What a ring may begin in its turn, so that the others of its worker wait for no longer. */
@@ -46,15 +46,18 @@ export function createRingServer(options: RingServerOptions): RingServer {
   /** A request that was taken and cannot be begun yet. */
   let stalled = NOTHING;
   let turnBytes = 0;
+  /** Requests that were seen to wait. */
+  let seen = 0;
 
   /** @returns what there is instead of another request to begin */
   function beginNext(nowMs: number): Exclude<RingState, 'more'> | undefined {
     if (s.barrier !== NOTHING) return 'full';
     if (stalled === NOTHING) {
-      const waits = ring.waiting();
-      if (waits < 0) return 'hostile';
-      if (waits === 0) return 'idle';
+      if (seen === 0) seen = ring.waiting();
+      if (seen < 0) return 'hostile';
+      if (seen === 0) return 'idle';
       if (disk.limiter.waitMs(nowMs) > 0) return 'slow';
+      seen -= 1;
       stalled = takeNext(nowMs);
     }
     if (!begin(s, stalled)) return 'full';
@@ -70,9 +73,8 @@ export function createRingServer(options: RingServerOptions): RingServer {
     if (((index - s.takenUpTo) | 0) < 0 && record.has(index)) {
       ring.skip();
     } else {
-      record.begin(index);
       ring.take(record.words, record.at(index));
-      record.end(index);
+      record.note(index);
     }
     return take(s, index, nowMs);
   }
@@ -91,12 +93,8 @@ export function createRingServer(options: RingServerOptions): RingServer {
   }
 
   return {
-    get inFlight() {
-      return (ring.requestsConsumed - ring.responsesProduced) | 0;
-    },
-    get begun() {
-      return s.notDone;
-    },
+    inFlight: () => (ring.requestsConsumed - ring.responsesProduced) | 0,
+    begun: () => s.notDone,
     serve(nowMs) {
       let state: ReturnType<typeof beginNext>;
       turnBytes = 0;

@@ -12,7 +12,6 @@ export interface SharedRing {
   requestsConsumed: number;
   /** The next response to write; what the guest sees of it is what was published. */
   responsesProduced: number;
-  readonly published: number;
   /**
    * How many requests wait to be taken; -1 when the guest claims more than the ring can hold.
    * Everything that the guest wrote before it claimed them is seen after this.
@@ -53,9 +52,6 @@ export function sharedRing(abi: Abi, memory: ArrayBuffer, at = 0): SharedRing {
     entries,
     requestsConsumed: at | 0,
     responsesProduced: at | 0,
-    get published() {
-      return published;
-    },
     waiting() {
       const produced = load(RingAt.requestsProduced);
       const count = (produced - ring.requestsConsumed) | 0;

@@ -48,7 +48,8 @@ export interface DiskStatistics {
 
 /** The writer's side; there is one at a time. */
 export interface StatisticsPage {
-  limits: Limits;
+  limits(): Limits;
+  setLimits(limits: Limits): void;
   /** Counts a request that was answered. @param kind a number of `Kind` */
   count(kind: number, bytes: number, ok: boolean, tookMs: number): void;
 }
@@ -65,10 +66,8 @@ export function statisticsPage(memory: ArrayBuffer, nowMs: number): StatisticsPa
     values[at] = (values[at] ?? 0) + amount;
   };
   return {
-    get limits() {
-      return limitsOf(values);
-    },
-    set limits({ iops, bytesPerSecond, burstSeconds }) {
+    limits: () => limitsOf(values),
+    setLimits({ iops, bytesPerSecond, burstSeconds }) {
       values[At.iops] = iops;
       values[At.bytesPerSecond] = bytesPerSecond;
       values[At.burstSeconds] = burstSeconds;

@@ -81,7 +81,6 @@ function grantCopier(
   const view = new DataView(mapping.memory);
   const { at, size } = CopySegment;
   const failed = new Uint8Array(capacity);
-  let queued = 0;
 
   function putAddress(where: number, address: number): void {
     view.setUint32(where, address % 2 ** 32, true);
@@ -99,14 +98,12 @@ function grantCopier(
     return again;
   }
 
-  return {
+  const copier: GrantCopier = {
     capacity,
     failed,
-    get queued() {
-      return queued;
-    },
+    queued: 0,
     add(direction, reference, pageOffset, memoryOffset, lengthBytes) {
-      const segment = queued * size;
+      const segment = copier.queued * size;
       const fromGuest = direction === 'from guest';
       const granted = segment + (fromGuest ? at.source : at.destination);
       view.setUint32(granted + GrantedSide.reference, reference, true);
@@ -117,12 +114,12 @@ function grantCopier(
       view.setUint16(segment + at.lengthBytes, lengthBytes, true);
       view.setUint16(segment + at.flags, flags, true);
       view.setInt32(segment + at.status, 0, true);
-      queued += 1;
-      return queued - 1;
+      copier.queued += 1;
+      return copier.queued - 1;
     },
     run() {
-      const count = queued;
-      queued = 0;
+      const count = copier.queued;
+      copier.queued = 0;
       if (count === 0) return;
       for (let tries = 0; tries < COPY_TRIES; tries++) {
         copyGrants(fd, mapping.address, count);
@@ -131,4 +128,5 @@ function grantCopier(
     },
     [Symbol.dispose]: () => mapping[Symbol.dispose](),
   };
+  return copier;
 }

@@ -206,7 +206,14 @@ export const raw: {
   errno(): number;
   read(fd: number, to: Address, count: number): number;
   write(fd: number, from: Address, count: number): number;
-  memcpy(to: Address, from: Address, count: number): Address;
+  processVmReadv(
+    pid: number,
+    to: Address,
+    toCount: number,
+    from: Address,
+    fromCount: number,
+    flags: number,
+  ): number;
   pread(fd: number, to: Address, count: number, at: number): number;
   pwrite(fd: number, from: Address, count: number, at: number): number;
   preadv2(fd: number, vectors: Address, count: number, at: number, flags: number): number;
@@ -224,7 +231,9 @@ export const raw: {
   errno: () => koffi.errno(),
   read: libc.func('int64_t read(int fd, size_t to, size_t count)'),
   write: libc.func('int64_t write(int fd, size_t from, size_t count)'),
-  memcpy: libc.func('size_t memcpy(size_t to, size_t from, size_t count)'),
+  processVmReadv: libc.func(
+    'int64_t process_vm_readv(int pid, size_t to, ulong toCount, size_t from, ulong fromCount, ulong flags)',
+  ),
   pread: libc.func('int64_t pread(int fd, size_t to, size_t count, int64_t at)'),
   pwrite: libc.func('int64_t pwrite(int fd, size_t from, size_t count, int64_t at)'),
   preadv2: libc.func('int64_t preadv2(int fd, size_t vectors, int count, int64_t at, int flags)'),

@@ -3,6 +3,7 @@
  * them memory that is shared with it (linux/io_uring.h, as it is in 6.1). Adding, submitting and
  * reaping allocate nothing.
  */
+import { withGetters } from '../base/getters.ts';
 import { constants } from 'node:os';
 import { bytes, struct, u32le } from '../base/struct.ts';
 import { ownFd } from './fd.ts';
@@ -183,11 +184,8 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
     inFlight: 0,
   };
   const owned = undo.move();
-  return {
+  const uring = {
     fd: event.number,
-    get inFlight() {
-      return rings.inFlight;
-    },
     read(file, address, lengthBytes, at, tag) {
       add(rings, IORING_OP_READ, file, address, lengthBytes, at, 0, tag);
     },
@@ -205,7 +203,8 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
         enter(rings, 0, 1);
     },
     [Symbol.dispose]: () => owned.dispose(),
-  };
+  } satisfies Omit<Uring, 'inFlight'>;
+  return withGetters(uring, { inFlight: () => rings.inFlight });
 }
 
 function add(

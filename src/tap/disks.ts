@@ -167,7 +167,7 @@ async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise
 function startDisk(image: Image, statistics: Mapping): Disk {
   const page = statisticsPage(statistics.memory, Date.now());
   const limiter = createLimiter();
-  limiter.set(page.limits, performance.now());
+  limiter.set(page.limits(), performance.now());
   const served = { image, rules: rulesOf(image, true), limiter, statistics: page };
   return { image, served, statistics, ring: undefined, nbd: undefined, fault: undefined };
 }

@@ -324,7 +324,7 @@ function turn(loop: Loop, ring: Ring): void {
   const { server } = ring;
   if (ring.closing !== undefined || ring.pausing !== undefined || ring.paused) {
     server.answer();
-    if (server.begun === 0) rest(loop, ring);
+    if (server.begun() === 0) rest(loop, ring);
     return;
   }
   // Others have theirs first; it is called when it may go on.

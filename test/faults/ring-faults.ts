@@ -10,8 +10,8 @@ export const ringFaults: readonly Fault[] = [
     ...requests,
     name: 'range-unchecked',
     breaks: 'no request reaches past the end of the disk',
-    find: 'if (end > disk.sectors) return Status.error;',
-    plant: 'if (end > disk.sectors + 1) return Status.error;',
+    find: 'if (sector + sectors > disk.sectors) return Status.error;',
+    plant: 'if (sector + sectors > disk.sectors + 1) return Status.error;',
   },
   {
     ...requests,

@@ -30,13 +30,10 @@ function wholeSectors(sizeBytes: number): number {
 
 function open(bytes: Bytes, { files, writable }: OpenContext): Image {
   const file = files.add(bytes);
-  let sizeBytes = wholeSectors(bytes.sizeBytes());
-  return {
+  const image: Image & { sizeBytes: number } = {
     format: 'raw',
     path: bytes.path,
-    get sizeBytes() {
-      return sizeBytes;
-    },
+    sizeBytes: wholeSectors(bytes.sizeBytes()),
     writable,
     parent: undefined,
     files: [file],
@@ -59,12 +56,13 @@ function open(bytes: Bytes, { files, writable }: OpenContext): Image {
         throw new Failure('unsupported', `${bytes.path} is a device — it cannot be resized here`);
       }
       addResize(out, file, size);
-      sizeBytes = wholeSectors(size);
+      image.sizeBytes = wholeSectors(size);
     },
     info: () => ({}),
     check: () => ({ findings: [], totalClusters: 0, allocatedClusters: 0 }),
     [Symbol.dispose]: () => files.close(file),
   };
+  return image;
 }
 
 function create(bytes: Bytes, { sizeBytes, options }: CreateContext): void {
