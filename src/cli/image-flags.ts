@@ -112,7 +112,9 @@ export function openByFlags(
   flags: ImageFlags,
   files: FileTable,
   writable = false,
+  repairs = false,
 ): Image {
   const { format, forceShare, allowPath: allowPaths } = flags;
-  return openImage(path, { format, writable, files, lock: !forceShare, allowPaths });
+  const opening = { format, writable, files, lock: !forceShare, allowPaths };
+  return openImage(path, { ...opening, repairs, keepsIdentity: repairs });
 }

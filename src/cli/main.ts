@@ -20,6 +20,10 @@ const verbs: Readonly<Record<string, Loader>> = {
   info: async () => (await import('./commands/info.ts')).infoCommand,
   map: async () => (await import('./commands/map.ts')).mapCommand,
   check: async () => (await import('./commands/check.ts')).checkCommand,
+  snapshot: async () => (await import('./commands/snapshot.ts')).snapshotCommand,
+  commit: async () => (await import('./commands/commit.ts')).commitCommand,
+  rebase: async () => (await import('./commands/rebase.ts')).rebaseCommand,
+  repair: async () => (await import('./commands/repair.ts')).repairCommand,
   create: async () => (await import('./commands/create.ts')).createCommand,
   convert: async () => (await import('./commands/convert.ts')).convertCommand,
   compare: async () => (await import('./commands/compare.ts')).compareCommand,
@@ -75,7 +79,7 @@ async function main(argv: string[]): Promise<void> {
   await run(app, [aliases[word] ?? word, ...rest], cliContext(process));
   // stricli's own codes are negative; for a shell, wrong words are 2, which check has another use for.
   if (typeof process.exitCode === 'number' && process.exitCode < 0) {
-    process.exitCode = word === 'check' ? 1 : 2;
+    process.exitCode = word === 'check' || word === 'repair' ? 1 : 2;
   }
 }
 

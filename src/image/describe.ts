@@ -3,7 +3,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { fileFacts } from '../sys/file.ts';
 import type { FileTable } from './file-table.ts';
 import type { ImageFormat } from './formats.ts';
-import type { Image } from './image.ts';
+import type { Image, Snapshot } from './image.ts';
 
 /** The fields of qemu-img's `info --output=json`, by the names that they have there. */
 export interface ImageDescription {
@@ -20,6 +20,8 @@ export interface ImageDescription {
   readonly 'backing-filename'?: string;
   readonly 'full-backing-filename'?: string;
   readonly 'backing-filename-format'?: ImageFormat;
+  /** Snapshots inside the image. */
+  readonly snapshots?: readonly object[];
   /** What only this format has. */
   readonly 'format-specific'?: {
     readonly type: ImageFormat;
@@ -30,6 +32,7 @@ export interface ImageDescription {
 export function describeImage(image: Image, files: FileTable): ImageDescription {
   const info = image.info();
   const { parentName, parentFormat, specific } = info;
+  const snapshots = image.snapshots?.list() ?? [];
   return {
     'virtual-size': image.sizeBytes,
     filename: image.path,
@@ -44,9 +47,23 @@ export function describeImage(image: Image, files: FileTable): ImageDescription 
       ? {}
       : { 'full-backing-filename': image.parent?.path ?? besides(image.path, parentName) }),
     ...(parentFormat === undefined ? {} : { 'backing-filename-format': parentFormat }),
+    ...(snapshots.length === 0 ? {} : { snapshots: snapshots.map(storedSnapshotFields) }),
     ...(specific === undefined
       ? {}
       : { 'format-specific': { type: image.format, data: specific } }),
+  };
+}
+
+/** A snapshot as qemu-img's info tells of it, and the size of its disk. */
+export function storedSnapshotFields(snapshot: Snapshot): object {
+  const { id, name, atMs, sizeBytes, vmStateBytes } = snapshot;
+  return {
+    id,
+    name,
+    'vm-state-size': vmStateBytes,
+    'date-sec': Math.floor(atMs / 1000),
+    'date-nsec': (atMs % 1000) * 1e6,
+    'disk-size': sizeBytes,
   };
 }
 

@@ -10,6 +10,12 @@ export type ImageFormat = (typeof imageFormats)[number];
 
 export interface OpenContext {
   readonly writable: boolean;
+  /** It is opened to be mended: also one that says that it is corrupt. */
+  readonly repairs?: boolean | undefined;
+  /** Nothing is asked of its parent: an empty one stands for it, and need not say of what format it is. */
+  readonly parentless?: boolean | undefined;
+  /** What children know it by stays as it is when it is written, until `Image.planIdentity`. */
+  readonly keepsIdentity?: boolean | undefined;
   /** Files and the cache of their metadata pages. */
   readonly files: FileTable;
   /**

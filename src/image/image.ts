@@ -53,6 +53,19 @@ export interface Image extends Disposable {
   /** Plans another size. @throws Failure unsupported | invalid */
   planResize(sizeBytes: number, out: Steps): void;
   /**
+   * Plans that another image is its parent from now on, or none: the name alone, and what children
+   * know a parent by. Of formats that have parents; the image is to be closed afterwards.
+   * @throws Failure unsupported | invalid
+   */
+  planParent?(parent: NewParent | undefined, out: Steps): void;
+  /**
+   * Plans that it holds nothing of its own, so that its disk is what its parent has.
+   * @returns whether it has to be asked again, when the steps were carried out
+   */
+  planEmpty?(out: Steps): boolean;
+  /** Plans that children of what the disk was notice that it is another one now. */
+  planIdentity?(out: Steps): void;
+  /**
    * A plan was not carried out to its end. What planning took for done (the file's end, a mark that
    * is set once) is found out anew; what was allocated may leak.
    */
@@ -88,6 +101,15 @@ export interface Bitmaps {
   list(): readonly BitmapInfo[];
   /** @throws Failure corrupt | unsupported when what it says cannot be known */
   find(name: string): Bitmap | undefined;
+}
+
+/** A parent as a child is told of it. */
+export interface NewParent {
+  /** As the child is to store it. */
+  readonly name: string;
+  readonly format: ImageFormat;
+  /** Open; undefined where only its name is told. */
+  readonly image: Image | undefined;
 }
 
 export interface Snapshot {
@@ -127,12 +149,24 @@ export interface ImageInfo {
 }
 
 export interface Finding {
-  /** `leak`: space that nothing uses. `corruption`: what is read may be wrong. */
-  readonly kind: 'leak' | 'corruption';
+  /**
+   * `leak`: space that nothing uses. `corruption`: what is read may be wrong. `mark`: what the image
+   * says of itself, that it was not closed in order or is corrupt; nothing has to be wrong.
+   */
+  readonly kind: 'leak' | 'corruption' | 'mark';
   /** One sentence. */
   readonly says: string;
-  /** What would mend it; undefined when nothing can. Several findings may share one. */
-  readonly repair?: ((out: Steps) => void) | undefined;
+  /** How many clusters, blocks or entries it is about; 1 unless said. */
+  readonly count?: number | undefined;
+  /** What would mend it; undefined when nothing can. */
+  readonly repair?: Repair | undefined;
+}
+
+export interface Repair {
+  /** What is done, in words that follow «would be mended:». */
+  readonly says: string;
+  /** Several findings may share one. Undefined: opening and closing the image for writing does it. */
+  readonly plan?: ((out: Steps) => void) | undefined;
 }
 
 export interface CheckReport {

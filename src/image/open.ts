@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
 import type { Bytes } from '../bytes/bytes.ts';
 import { openFileBytes, type FileBytesOptions } from '../bytes/file-bytes.ts';
 import {
@@ -14,6 +15,7 @@ import {
   type Surroundings,
   surroundingsOf,
 } from './chain.ts';
+import { addExtent, ExtentKind } from './extents.ts';
 import type { FileTable } from './file-table.ts';
 import type { Format, ImageFormat, ImageStream, OpenContext } from './formats.ts';
 import type { Image } from './image.ts';
@@ -40,6 +42,15 @@ export interface OpenOptions {
    * flushed it, writes nothing any more, and disposes it without closing it in order.
    */
   readonly share?: boolean | undefined;
+  /** It is opened to be mended: also one that says that it is corrupt is writable then. */
+  readonly repairs?: boolean | undefined;
+  /**
+   * What is in its chain from here on is not opened, and an empty image stands for it: its parent,
+   * whatever that is, or an image that is open already.
+   */
+  readonly without?: 'parent' | Image | undefined;
+  /** What children know it by stays as it is when it is written. */
+  readonly keepsIdentity?: boolean | undefined;
   /** Opens a file by path; another one than the kernel's, for tests. */
   readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
@@ -114,6 +125,9 @@ function contextOf(path: string, opening: Opening, opened: DisposableStack): Ope
   let { chain } = opening;
   return {
     writable: opening.writable,
+    repairs: opening.repairs,
+    parentless: opening.without === 'parent',
+    keepsIdentity: opening.keepsIdentity,
     files: opening.files,
     openExtent(name, writable) {
       const extentPath = resolveName(around, name);
@@ -122,6 +136,7 @@ function contextOf(path: string, opening: Opening, opened: DisposableStack): Ope
       return bytes;
     },
     openParent(names, format, isIt) {
+      if (opening.without === 'parent') return standIn(path);
       const depth = opening.depth + 1;
       requireDepth(depth, path);
       const below: Opening = { ...opening, writable: false, format, chain, depth, around };
@@ -142,10 +157,13 @@ function openFirst(
   let why = new Failure('not-found', `the parent of ${child} has no name that leads to it`);
   for (const name of names) {
     try {
-      const image = openOne(resolveName(around, name), opening);
+      const parentPath = resolveName(around, name);
+      const { without } = opening;
+      const stands = typeof without === 'object' && isSameFile(without, parentPath, opening);
+      const image = stands ? without : openOne(parentPath, opening);
       const objection = isIt?.(image);
-      if (objection === undefined) return image;
-      image[Symbol.dispose]();
+      if (objection === undefined) return stands ? standIn(image.path) : image;
+      if (!stands) image[Symbol.dispose]();
       why = new Failure('corrupt', `${name} is not the parent of ${child}: ${objection}`);
     } catch (thrown) {
       const next = thrown instanceof Failure && ['not-found', 'denied'].includes(thrown.kind);
@@ -155,6 +173,44 @@ function openFirst(
     }
   }
   throw why;
+}
+
+/** Whether a path leads to the first file of an image that is open. */
+export function isSameFile(
+  { files: [first = -1] }: Image,
+  path: string,
+  opening: OpenOptions,
+): boolean {
+  const { files } = opening;
+  // Its own lock, on the open image, must not be in the way.
+  using bytes = openLocked(path, { ...opening, writable: false, lock: false });
+  return identityOf(bytes) === identityOf(files.get(first));
+}
+
+/** An image without an end that holds nothing, in the place of one that is not opened. */
+function standIn(path: string): Image {
+  const none = (): never => {
+    throw new Error('nobody writes to what stands for a parent');
+  };
+  return {
+    format: 'raw',
+    path,
+    sizeBytes: Number.MAX_SAFE_INTEGER,
+    writable: false,
+    parent: undefined,
+    files: [],
+    clusterBytes: SECTOR_BYTES,
+    map: (_, lengthBytes, out) =>
+      addExtent(out, ExtentKind.absent, lengthBytes, -1, 0) ? lengthBytes : 0,
+    planWrite: none,
+    planZero: none,
+    planFlush: none,
+    planClose: none,
+    planResize: none,
+    info: () => ({}),
+    check: none,
+    [Symbol.dispose]: () => {},
+  };
 }
 
 function parentFailure(child: string, name: string, cause: Failure): Failure {

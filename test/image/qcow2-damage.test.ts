@@ -145,12 +145,12 @@ test('an entry that means no cluster is an I/O error there, and nowhere else', (
 
 test('wrong refcounts and own bits are found and mended', () => {
   const rows: readonly [string, RegExp, (file: Buffer) => void][] = [
-    ['a leak', /used less often/, (file) => void file.writeUInt16BE(1, tables(file).block + 40)],
+    ['a leak', /used less often/, (file) => void file.writeUInt16BE(2, tables(file).block + 10)],
     ['a count', /used less often/, (file) => void file.writeUInt16BE(5, tables(file).block)],
     ['too low', /used more often/, (file) => void file.writeUInt16BE(0, tables(file).block + 8)],
     [
       'an own bit',
-      /being the only user/,
+      /theirs alone/,
       (file) => {
         const { l2 } = tables(file);
         file[l2] = 0;
@@ -160,13 +160,9 @@ test('wrong refcounts and own bits are found and mended', () => {
   for (const [name, says, damage] of rows) {
     bench(({ edit, open, transfer }) => {
       edit(damage);
-      const image = open(true);
-      const { mended, report } = checkImage(image, transfer, 'all');
-      assert.match(mended[0]?.says ?? '', says, name);
+      const { mended, report } = checkImage(open, transfer, 'all');
+      assert.match(mended.map((one) => one.says).join('\n'), says, name);
       assert.deepEqual(report.findings, [], name);
-      transfer.close(image);
-      using again = open(false);
-      assert.deepEqual(again.check().findings, [], name);
     });
   }
 });

@@ -5,6 +5,10 @@ import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { Failure } from '../../src/base/failure.ts';
 import { checkImage } from '../../src/image/check.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import type { Image } from '../../src/image/image.ts';
+import { openImage } from '../../src/image/open.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
 import {
   BatmapHeader,
   DynamicHeader,
@@ -57,11 +61,10 @@ function entries(path: string): number[] {
 }
 
 function repairAll(path: string): string[] {
-  let left: string[] = [];
-  change(path, (image, transfer) => {
-    left = checkImage(image, transfer, 'all').report.findings.map(({ says }) => says);
-  });
-  return left;
+  using files = createFileTable();
+  const open = (writable: boolean): Image => openImage(path, { format: 'vhd', writable, files });
+  const { report } = checkImage(open, createTransfer(files), 'all');
+  return report.findings.map(({ says }) => says);
 }
 
 const losses: readonly (readonly [name: string, lose: (bytes: Buffer) => Buffer | void])[] = [

@@ -71,7 +71,10 @@ function readDisk(path: string): Buffer {
   using image = openImage(path, { format: 'vhdx', writable: false, files });
   const disk = Buffer.alloc(image.sizeBytes);
   createTransfer(files).read(image, disk, 0);
-  assert.deepEqual(image.check().findings, []);
+  assert.deepEqual(
+    image.check().findings.filter(({ kind }) => kind !== 'mark'),
+    [],
+  );
   return disk;
 }
 

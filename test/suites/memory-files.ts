@@ -11,6 +11,7 @@ import type { Bytes } from '../../src/bytes/bytes.ts';
 import type { FileBytesOptions } from '../../src/bytes/file-bytes.ts';
 
 const PAGE = 4096;
+const zeros = Buffer.alloc(PAGE);
 
 /** Pages that are not there are zeros. */
 interface Contents {
@@ -60,9 +61,9 @@ export function readFolder(folder: string): MemoryFiles {
 function contentsOf(bytes: Uint8Array): Contents {
   const contents: Contents = { sizeBytes: bytes.length, pages: new Map(), own: new Set() };
   for (let at = 0; at < bytes.length; at += PAGE) {
-    const page = new Uint8Array(PAGE);
+    const page = Buffer.alloc(PAGE);
     page.set(bytes.subarray(at, at + PAGE));
-    if (page.some((byte) => byte !== 0)) contents.pages.set(at / PAGE, page);
+    if (!page.equals(zeros)) contents.pages.set(at / PAGE, page);
   }
   return contents;
 }
@@ -163,7 +164,7 @@ function bytesOf(files: MemoryFiles, file: MemoryFile, writable: boolean): Bytes
     alignmentBytes: 1,
     sizeBytes: () => file.now.sizeBytes,
     read: (into, at) => read(file.now, into, at),
-    write: (from, at) => record(at, from.length, from.slice()),
+    write: (from, at) => record(at, from.length, new Uint8Array(from)),
     zero,
     discard: zero,
     resize(sizeBytes) {
@@ -243,4 +244,22 @@ function leftOf(file: MemoryFile, reached: Reached): Contents {
   }
   cut(left, sizeBytes);
   return left;
+}
+
+/** What may have reached the disk when the power is cut now, each way by its name. */
+export function waysToCut(files: MemoryFiles, random: () => number): [string, Reached][] {
+  const open = [...files.byPath.values()].flatMap((file) =>
+    file.changes.map((_, index) => ({ file, index })),
+  );
+  if (open.length === 0) return [];
+  const one = open[Math.floor(random() * open.length)];
+  const isOne = (file: unknown, index: number): boolean =>
+    file === one?.file && index === one?.index;
+  return [
+    ['nothing reached the disk', () => false],
+    ['one change did not reach it', (file, index) => !isOne(file, index)],
+    ['only one change reached it', isOne],
+    ['half of the sectors reached it', () => random() < 0.5],
+    ['most sectors reached it', () => random() < 0.9],
+  ];
 }

@@ -12,13 +12,7 @@ import { createTransfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, setTags, tagOf, type Tags } from './disk-model.ts';
 import { type Command, cutRange, type ImageKind } from './image-programs.ts';
-import {
-  afterKill,
-  afterPowerCut,
-  type MemoryFiles,
-  openIn,
-  type Reached,
-} from './memory-files.ts';
+import { afterKill, afterPowerCut, type MemoryFiles, openIn, waysToCut } from './memory-files.ts';
 import { mendImage } from './mend-image.ts';
 
 /** An image to begin with: its files, and what its disk holds. */
@@ -202,22 +196,8 @@ function trySome(story: Story): void {
   });
   const cut: Allowed = (sector, tag) =>
     tag === (story.flushed.get(sector) ?? 0) || story.since.get(sector)?.has(tag) === true;
-  const open = [...story.files.byPath.values()].flatMap((file) =>
-    file.changes.map((_, index) => ({ file, index })),
-  );
-  if (open.length === 0) return;
-  const one = open[Math.floor(random() * open.length)];
-  const isOne = (file: unknown, index: number): boolean =>
-    file === one?.file && index === one?.index;
-  const ways: Readonly<Record<string, Reached>> = {
-    'nothing reached the disk': () => false,
-    'one change did not reach it': (file, index) => !isOne(file, index),
-    'only one change reached it': isOne,
-    'half of the sectors reached it': () => random() < 0.5,
-    'most sectors reached it': () => random() < 0.9,
-  };
-  const some = Object.entries(ways).filter(() => random() < TRIED);
-  for (const [name, reached] of some) {
+  for (const [name, reached] of waysToCut(story.files, random)) {
+    if (random() >= TRIED) continue;
     tryOne(story, name, afterPowerCut(story.files, reached), { allowed: cut, sizeBytes: 0 });
   }
 }

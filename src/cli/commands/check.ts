@@ -2,7 +2,7 @@
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
 import { oneLine } from '../../base/log.ts';
-import { checkImage, type CheckResult, type Repair } from '../../image/check.ts';
+import { checkImage, type CheckResult, type RepairWhat } from '../../image/check.ts';
 import { createFileTable } from '../../image/file-table.ts';
 import type { Finding, Image } from '../../image/image.ts';
 import { createTransfer } from '../../image/transfer.ts';
@@ -20,7 +20,7 @@ import {
 const exit = { sound: 0, notChecked: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
 
 interface CheckFlags extends ImageFlags, OutputFlags {
-  readonly repair?: Exclude<Repair, 'none'>;
+  readonly repair?: Exclude<RepairWhat, 'none'>;
   readonly quiet: boolean;
 }
 
@@ -49,47 +49,51 @@ export const checkCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'tuple', parameters: [imageArgument] },
   },
   func(this: CliContext, flags: CheckFlags, path: string) {
-    try {
-      this.process.exitCode = check(this, flags, path);
-    } catch (thrown) {
-      if (!(thrown instanceof Failure)) throw thrown;
-      this.process.stderr.write(`vbd: ${thrown.message}\n`);
-      this.process.exitCode = thrown.kind === 'unsupported' ? exit.unsupported : exit.notChecked;
-    }
+    this.process.exitCode = withCodes(this, () => check(this, flags, path));
   },
 });
+
+/** qemu-img's exit code where there is nothing to check, or it could not be done. */
+export function withCodes(context: CliContext, run: () => number): number {
+  try {
+    return run();
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    context.process.stderr.write(`vbd: ${thrown.message}\n`);
+    return thrown.kind === 'unsupported' ? exit.unsupported : exit.notChecked;
+  }
+}
 
 /** @returns the exit code */
 function check(context: CliContext, flags: CheckFlags, path: string): number {
   using files = createFileTable();
-  const transfer = createTransfer(files);
   const { repair = 'none' } = flags;
-  const image = openByFlags(path, flags, files, repair !== 'none');
-  let result: CheckResult;
-  try {
-    if (image.format === 'raw') {
-      throw new Failure('unsupported', `${path} is raw — there is nothing to check`);
-    }
-    result = checkImage(image, transfer, repair);
-  } finally {
-    transfer.close(image);
-  }
-  if (wantsJson(flags)) writeJson(context, jsonOf(image, result));
+  const open = (writable: boolean): Image =>
+    openByFlags(path, flags, files, writable, repair !== 'none');
+  const result = checkImage(open, createTransfer(files), repair);
+  if (wantsJson(flags)) writeJson(context, jsonOf(path, result));
   else if (!flags.quiet) context.process.stdout.write(reportText(result));
-  const { findings } = result.report;
+  return exitCodeOf(result.report.findings);
+}
+
+/** qemu-img's exit code for what was found. */
+export function exitCodeOf(findings: readonly Finding[]): number {
   if (count(findings, 'corruption') > 0) return exit.corrupt;
   return count(findings, 'leak') > 0 ? exit.leaks : exit.sound;
 }
 
+/** How many clusters, blocks or entries are so. */
 function count(findings: readonly Finding[], kind: Finding['kind']): number {
-  return findings.filter((finding) => finding.kind === kind).length;
+  return findings
+    .filter((finding) => finding.kind === kind)
+    .reduce((sum, finding) => sum + (finding.count ?? 1), 0);
 }
 
 /** The fields of qemu-img's `check --output=json`, and each finding's sentence. */
-function jsonOf(image: Image, { report, mended }: CheckResult): object {
+function jsonOf(path: string, { format, report, mended }: CheckResult): object {
   return {
-    filename: image.path,
-    format: image.format,
+    filename: path,
+    format,
     'check-errors': 0,
     corruptions: count(report.findings, 'corruption'),
     leaks: count(report.findings, 'leak'),
@@ -100,7 +104,7 @@ function jsonOf(image: Image, { report, mended }: CheckResult): object {
     'fragmented-clusters': report.fragmentedClusters,
     'compressed-clusters': report.compressedClusters,
     'image-end-offset': report.endAt,
-    findings: report.findings.map(({ kind, says }) => ({ kind, says })),
+    findings: report.findings.map(({ kind, says, count = 1 }) => ({ kind, says, count })),
   };
 }
 
@@ -119,7 +123,7 @@ function reportText({ report, mended }: CheckResult): string {
     text += `\n${leaks} leaked clusters were found on the image.\n`;
     text += 'This means waste of disk space, but no harm to data.\n';
   }
-  if (findings.length === 0) text += 'No errors were found on the image.\n';
+  if (corruptions + leaks === 0) text += 'No errors were found on the image.\n';
   if (all > 0) {
     const share = (part: number, whole: number): string =>
       `${((part / Math.max(1, whole)) * 100).toFixed(2)}%`;

@@ -12,6 +12,7 @@ import {
 } from '../../image/format-options.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { formatOf } from '../../image/registry.ts';
+import { snapshotView } from '../../image/snapshot-view.ts';
 import type { CliContext } from '../context.ts';
 import {
   backingOf,
@@ -50,6 +51,7 @@ interface ConvertFlags extends ImageFlags {
   readonly cache: CacheMode;
   readonly sourceCache?: CacheMode;
   readonly coroutines?: number;
+  readonly snapshot?: string;
   readonly outOfOrder: boolean;
 }
 
@@ -122,6 +124,13 @@ export const convertCommand: Command<CliContext> = buildCommand({
         hidden: true,
       },
       outOfOrder: { ...off, brief: "Taken for qemu-img's sake", hidden: true },
+      snapshot: {
+        kind: 'parsed',
+        parse: parseText,
+        brief: 'Copy what is kept in this snapshot inside the image',
+        placeholder: 'name',
+        optional: true,
+      },
       forceShare: imageFlags.forceShare,
       allowPath: imageFlags.allowPath,
     },
@@ -140,6 +149,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
       T: 'sourceCache',
       m: 'coroutines',
       W: 'outOfOrder',
+      l: 'snapshot',
       U: 'forceShare',
     },
     positional: {
@@ -162,7 +172,10 @@ export const convertCommand: Command<CliContext> = buildCommand({
       throw new Failure('invalid', 'two images are needed — vbd convert SOURCE… TARGET');
     }
     using files = createFileTable();
-    const [first, ...others] = paths.map((name) => openByFlags(name, flags, files));
+    const [first, ...others] = paths.map((name) => {
+      const image = openByFlags(name, flags, files);
+      return flags.snapshot === undefined ? image : snapshotView(image, flags.snapshot);
+    });
     if (first === undefined) throw new Error('there is a first image');
     const source = concatenate(first, ...others);
     const target = targetOf(path, flags);

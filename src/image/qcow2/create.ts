@@ -2,7 +2,7 @@
 import { Failure } from '../../base/failure.ts';
 import { roundUp } from '../../base/round.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
-import type { CreateContext } from '../formats.ts';
+import type { CreateContext, ImageFormat } from '../formats.ts';
 import { Extension, Header, QCOW_MAGIC, V2_HEADER_BYTES } from './header.ts';
 import { type Shape, shapeOf } from './options.ts';
 import { preallocate } from './preallocate.ts';
@@ -123,6 +123,12 @@ function ones(count: number, order: number): Uint8Array {
   return view;
 }
 
+/** A format as a qcow2 header names it. */
+export function storedFormat(format: ImageFormat): string {
+  const names: Readonly<Record<string, string>> = { vhd: 'vpc', qcow1: 'qcow' };
+  return names[format] ?? format;
+}
+
 /** Writes what follows the header. @returns where the parent's name is */
 function putExtensions(
   header: Uint8Array,
@@ -134,9 +140,8 @@ function putExtensions(
     extensions.push([Extension.dataFile, nameBytes(shape.dataFile)]);
   }
   if (parent !== undefined) {
-    const formats: Readonly<Record<string, string>> = { vhd: 'vpc', qcow1: 'qcow' };
-    const { format } = parent.image;
-    extensions.push([Extension.backingFormat, Buffer.from(formats[format] ?? format)]);
+    const format = Buffer.from(storedFormat(parent.image.format));
+    extensions.push([Extension.backingFormat, format]);
   }
   const name = parent === undefined ? new Uint8Array() : nameBytes(parent.name);
   let at = shape.version < 3 ? V2_HEADER_BYTES : Header.size;

@@ -9,9 +9,11 @@ import { bitmapsOf, distrustStored, storedBitmaps } from './bitmaps.ts';
 import { checkQcow2, recover } from './check.ts';
 import { createQcow2 } from './create.ts';
 import { Autoclear, Compatible, corrupt, Incompatible, readHead, type Head } from './header.ts';
+import { planEmpty } from './empty.ts';
 import { mapDisk } from './map.ts';
 import { measureQcow2 } from './measure.ts';
 import { qcow2Options } from './options.ts';
+import { planParent } from './parent.ts';
 import { planResize } from './resize.ts';
 import { planEnd } from './session.ts';
 import {
@@ -39,8 +41,11 @@ function open(bytes: Bytes, context: OpenContext): Image {
   const { files, writable } = context;
   const file = files.add(bytes);
   const head = readHead(bytes);
-  if (writable && (head.incompatible & Incompatible.corrupt) !== 0) {
-    throw new Failure('corrupt', `${bytes.path} is marked as corrupt, and is only read`);
+  if (writable && !context.repairs && (head.incompatible & Incompatible.corrupt) !== 0) {
+    throw new Failure(
+      'corrupt',
+      `${bytes.path} is marked as corrupt, and is only read — mend it with vbd repair`,
+    );
   }
   if (writable && isDevice(bytes)) {
     const what = `${bytes.path} is a device, of which a new cluster would show what was there`;
@@ -74,6 +79,8 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planFlush() {},
     planClose: (out) => planEnd(image, out),
     planResize: (sizeBytes, out) => planResize(image, sizeBytes, out),
+    planParent: (parent, out) => planParent(image, parent, out),
+    planEmpty: (out) => planEmpty(image, out),
     planFailed: () => lookAnew(image),
     info: () => infoOf(image),
     check: () => checkQcow2(image),
@@ -183,9 +190,9 @@ function openParent(path: string, head: Head, context: OpenContext): Image | und
   const { backingName, backingFormat } = head;
   if (backingName === undefined) return undefined;
   const format = formatCalled(backingFormat);
-  if (format === undefined) {
+  if (format === undefined && context.parentless !== true) {
     const what = `${path} does not say what format its parent ${backingName} has`;
-    throw new Failure('denied', `${what} — say it with qemu-img rebase -u -F FORMAT`);
+    throw new Failure('denied', `${what} — say it with vbd rebase -u -b PARENT -F FORMAT`);
   }
   return context.openParent([backingName], format);
 }

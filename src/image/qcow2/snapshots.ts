@@ -29,7 +29,7 @@ interface Stored extends Snapshot {
 }
 
 /** How many users each cluster gains or loses. */
-type Deltas = Map<number, number>;
+export type Deltas = Map<number, number>;
 
 const MAX_NAME_BYTES = 1023;
 const MOST_SNAPSHOTS = 65536;
@@ -179,7 +179,7 @@ export function planDelete(image: Qcow2, wanted: string, out: Steps): void {
   putBytes(image, image.l1At, own, out);
 }
 
-function eachTable(
+export function eachTable(
   image: Qcow2,
   l1: Uint8Array,
   out: Steps,
@@ -196,7 +196,13 @@ function eachTable(
 }
 
 /** Counts a table, and what its entries point to. */
-function addUsers(image: Qcow2, table: number, view: Uint8Array, by: number, deltas: Deltas): void {
+export function addUsers(
+  image: Qcow2,
+  table: number,
+  view: Uint8Array,
+  by: number,
+  deltas: Deltas,
+): void {
   addRange(image, table, image.clusterBytes, by, deltas);
   const entry = newEntry();
   for (let from = 0; from < view.length; from += image.entryBytes) {
@@ -204,13 +210,19 @@ function addUsers(image: Qcow2, table: number, view: Uint8Array, by: number, del
     if (entry.state === State.broken) {
       throw new Failure('corrupt', `${image.path} is damaged — look at it with vbd check`);
     }
-    if (entry.at === 0) continue;
+    if (entry.at === 0 || image.dataFile !== image.file) continue;
     const length = entry.state === State.compressed ? entry.storedBytes : image.clusterBytes;
     addRange(image, entry.at, length, by, deltas);
   }
 }
 
-function addRange(image: Qcow2, at: number, length: number, by: number, deltas: Deltas): void {
+export function addRange(
+  image: Qcow2,
+  at: number,
+  length: number,
+  by: number,
+  deltas: Deltas,
+): void {
   const last = Math.floor((at + length - 1) / image.clusterBytes);
   for (let cluster = Math.floor(at / image.clusterBytes); cluster <= last; cluster++) {
     deltas.set(cluster, (deltas.get(cluster) ?? 0) + by);
@@ -289,7 +301,7 @@ function planList(image: Qcow2, entries: readonly Uint8Array[], out: Steps): voi
 }
 
 /** Gives back the space of clusters that have no user left, once nothing points to them for sure. */
-function planFree(image: Qcow2, clusters: readonly number[], out: Steps): void {
+export function planFree(image: Qcow2, clusters: readonly number[], out: Steps): void {
   if (clusters.length > 0) addBarrier(out, image.file);
   for (let index = 0; index < clusters.length;) {
     const first = clusters[index] ?? 0;

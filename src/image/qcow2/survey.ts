@@ -12,7 +12,7 @@ export interface Tally {
 }
 
 /** A cluster that an entry of the active tables points to, and whether it says that nobody else does. */
-interface Claim {
+export interface Claim {
   /** Byte of the file where the entry is. */
   readonly at: number;
   readonly cluster: number;
@@ -26,7 +26,9 @@ export interface Survey {
   end: number;
   /** Entries that mean no place in the file: byte of the disk, or of the file. */
   readonly broken: Tally;
-  /** Entries whose claim to be the only user is wrong. */
+  /** Refcount blocks that are where no cluster of the file is. */
+  readonly lostBlocks: number[];
+  /** What each entry says of being the only user. */
   readonly claims: Claim[];
   allocated: number;
   compressed: number;
@@ -48,6 +50,7 @@ export function surveyImage(image: Qcow2): Survey {
     uses: new Uint32Array(clusters + 1),
     end: 0,
     broken: { count: 0, firstAt: -1 },
+    lostBlocks: [],
     claims: [],
     allocated: 0,
     compressed: 0,
@@ -58,7 +61,6 @@ export function surveyImage(image: Qcow2): Survey {
   surveyTables(image, survey, image.l1At, image.l1.length / 8, true);
   surveySnapshots(image, survey);
   surveyBitmaps(image, survey);
-  judgeClaims(survey);
   return survey;
 }
 
@@ -94,8 +96,8 @@ function surveyRefcounts(image: Qcow2, survey: Survey): void {
   for (let from = 0; from < refcountTable.length; from += 8) {
     const at = entryOffset(refcountTable, from);
     if (at === 0) continue;
-    if (at % clusterBytes !== 0) note(survey.broken, at);
-    else use(image, survey, at, clusterBytes);
+    const isThere = at % clusterBytes === 0 && (at < image.endAt || image.isDirty);
+    if (!isThere || !use(image, survey, at, clusterBytes)) survey.lostBlocks.push(from / 8);
   }
 }
 
@@ -202,10 +204,10 @@ function surveyBitmaps(image: Qcow2, survey: Survey): void {
   }
 }
 
-/** Leaves the claims that are wrong. */
-function judgeClaims(survey: Survey): void {
-  const wrong = survey.claims.filter(
-    ({ cluster, isOwn }) => (survey.uses[cluster] === 1) !== isOwn,
-  );
-  survey.claims.splice(0, survey.claims.length, ...wrong);
+/** The claims that are wrong, where `users` says how many users a cluster has. */
+export function wrongClaims(
+  { claims }: Survey,
+  users: (cluster: number) => number | undefined,
+): readonly Claim[] {
+  return claims.filter(({ cluster, isOwn }) => (users(cluster) === 1) !== isOwn);
 }

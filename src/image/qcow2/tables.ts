@@ -10,7 +10,7 @@ export interface Qcow2 {
   readonly file: number;
   /** Where clusters of the disk are: the file itself, or the external one. */
   readonly dataFile: number;
-  readonly head: Head;
+  head: Head;
   readonly parent: Image | undefined;
   readonly writable: boolean;
   readonly clusterBytes: number;

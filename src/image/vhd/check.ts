@@ -1,7 +1,7 @@
 /** What is wrong with a dynamic or differencing VHD, and what would mend it. */
 import { PAGE_BYTES } from '../file-table.ts';
-import type { CheckReport, Finding } from '../image.ts';
-import { addZero, type Steps } from '../steps.ts';
+import type { CheckReport, Finding, Repair } from '../image.ts';
+import { addZero } from '../steps.ts';
 import { planBatmap } from './batmap.ts';
 import { isSet, runEnd } from '../bits.ts';
 import {
@@ -50,16 +50,22 @@ function* checkFooters(vhd: Dynamic): Iterable<Finding> {
     yield {
       kind: 'corruption',
       says: 'the footer at the end of the file is missing; its copy at the front is used',
-      repair: (out) => addEnd(vhd, usedEnd(vhd), out),
+      repair: {
+        says: 'the footer is written after the last block again, as its copy has it',
+        plan: (out) => addEnd(vhd, usedEnd(vhd), out),
+      },
     };
   }
   if (!vhd.frontIsTrue) {
     yield {
       kind: 'corruption',
       says: "the footer's copy at the front is not as the footer at the end",
-      repair(out) {
-        put(out, vhd.file, 0, vhd.footer);
-        vhd.frontIsTrue = true;
+      repair: {
+        says: "the footer's copy is written again",
+        plan(out) {
+          put(out, vhd.file, 0, vhd.footer);
+          vhd.frontIsTrue = true;
+        },
       },
     };
   }
@@ -75,10 +81,13 @@ function* checkTable(vhd: Dynamic, placed: Placed[]): Iterable<Finding> {
       yield {
         kind: 'corruption',
         says: `block ${block} is said to be at byte ${at}, where none can be`,
-        repair(out) {
-          putEntry(vhd, block, UNUSED, out);
-          setFull(vhd, block, false);
-          vhd.places.surveyed = false;
+        repair: {
+          says: `block ${block} reads as if nothing had been written to it`,
+          plan(out) {
+            putEntry(vhd, block, UNUSED, out);
+            setFull(vhd, block, false);
+            vhd.places.surveyed = false;
+          },
         },
       };
       continue;
@@ -93,9 +102,12 @@ function cutOff(vhd: Dynamic, block: number, place: number): Finding {
   return {
     kind: 'corruption',
     says: `the file ends ${end - vhd.fileBytes} bytes before block ${block} does`,
-    repair(out) {
-      addEnd(vhd, Math.max(end, vhd.fileBytes), out);
-      vhd.places.surveyed = false;
+    repair: {
+      says: 'the file is made long enough, and zeros are what it lost',
+      plan(out) {
+        addEnd(vhd, Math.max(end, vhd.fileBytes), out);
+        vhd.places.surveyed = false;
+      },
     },
   };
 }
@@ -124,7 +136,10 @@ function* checkSpace(vhd: Dynamic, inOrder: readonly Placed[]): Iterable<Finding
   yield {
     kind: 'leak',
     says: `${endAt - end} bytes between the last block and the footer are nobody's`,
-    repair: (out) => addEnd(vhd, usedEnd(vhd), out),
+    repair: {
+      says: 'the file is cut after the last block',
+      plan: (out) => addEnd(vhd, usedEnd(vhd), out),
+    },
   };
 }
 
@@ -133,7 +148,10 @@ function* checkGap(vhd: Dynamic, at: number, end: number): Iterable<Finding> {
   yield {
     kind: 'leak',
     says: `${end - at} bytes at byte ${at} of the file are nobody's`,
-    repair: (out) => addZero(out, vhd.file, at, end - at, true),
+    repair: {
+      says: 'they are given back to the file system',
+      plan: (out) => addZero(out, vhd.file, at, end - at, true),
+    },
   };
 }
 
@@ -153,10 +171,13 @@ function isStored(vhd: Dynamic, at: number, end: number): boolean {
 function* checkBatmap(vhd: Dynamic, placed: readonly Placed[]): Iterable<Finding> {
   const { batmap } = vhd;
   if (batmap === undefined) return;
-  const repair = (out: Steps): void => {
-    for (const { block, place } of placed) setFull(vhd, block, bitmapIsFull(vhd, block, place));
-    planBatmap(vhd, out);
-    batmap.isTrue = true;
+  const repair: Repair = {
+    says: "the batmap is made anew from the blocks' bitmaps",
+    plan(out) {
+      for (const { block, place } of placed) setFull(vhd, block, bitmapIsFull(vhd, block, place));
+      planBatmap(vhd, out);
+      batmap.isTrue = true;
+    },
   };
   if (!batmap.isTrue) {
     yield { kind: 'corruption', says: 'the batmap does not match its checksum', repair };

@@ -5,6 +5,7 @@ import { Failure } from '../../base/failure.ts';
 import { parseSize } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
 import type { CreateContext, CreateOption } from '../formats.ts';
+import type { Image } from '../image.ts';
 import { emptyBatmap } from './batmap.ts';
 import { isDevice } from './device.ts';
 import { geometryAround, geometrySectors, MAX_GEOMETRY_SECTORS } from './geometry.ts';
@@ -157,8 +158,9 @@ function writeDynamic(
 
 const none = new Uint8Array(0);
 
-function parentFields(
-  parent: NonNullable<CreateContext['parent']>['image'],
+/** What a header says of its parent. @throws Failure unsupported */
+export function parentFields(
+  parent: Image,
   names: ReturnType<typeof namesToWrite>,
 ): Parameters<typeof DynamicHeader.make>[0] {
   const parentUniqueId = uniqueIdOf(parent);

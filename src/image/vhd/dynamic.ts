@@ -22,7 +22,7 @@ export interface Dynamic extends Ground {
   /** The footer's 512 bytes, as they are to be written. */
   footer: Uint8Array;
   /** Where the dynamic header is, its 1024 bytes and their fields. */
-  readonly headerAt: number;
+  headerAt: number;
   headerRaw: Uint8Array;
   header: HeaderFields;
   readonly blockBytes: number;

@@ -29,6 +29,7 @@ import { parentNames } from './locators.ts';
 import { mapDynamic } from './map.ts';
 import { alignedPlace, createVhdPlaces, extend, planEnd } from './places.ts';
 import { setRegions } from './regions.ts';
+import type * as parentRoom from './parent.ts';
 import type * as resize from './resize.ts';
 import { planWriteDynamic } from './write.ts';
 import { planZeroDynamic } from './zero.ts';
@@ -156,6 +157,9 @@ function imageOf(vhd: Dynamic, parentName: string | undefined): Image {
     },
     planResize: (sizeBytes, out) =>
       (load('./resize.ts') as typeof resize).planResizeDynamic(vhd, sizeBytes, out),
+    planParent: (parent, out) =>
+      (load('./parent.ts') as typeof parentRoom).planParentVhd(settled(), parent, out),
+    planEmpty: (out) => (load('./parent.ts') as typeof parentRoom).planEmptyVhd(settled(), out),
     planFailed() {
       proveBatch(vhd);
       lookAtEnd(vhd);

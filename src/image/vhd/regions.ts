@@ -1,8 +1,12 @@
 /** The parts of a dynamic VHD's file that hold metadata. */
 import { batmapRegions } from './batmap.ts';
 import type { Dynamic, Region } from './dynamic.ts';
-import { DynamicHeader, SECTOR_BYTES } from './layout.ts';
+import { DiskType, DynamicHeader, Footer, SECTOR_BYTES } from './layout.ts';
 import { locatorRegions } from './locators.ts';
+
+function isChild({ footer }: Dynamic): boolean {
+  return Footer.get(footer).diskType === DiskType.differencing;
+}
 
 /** Finds them again, after the header or the batmap have changed. */
 export function setRegions(vhd: Dynamic): void {
@@ -14,7 +18,7 @@ export function setRegions(vhd: Dynamic): void {
     { at: headerAt, end: headerAt + DynamicHeader.size },
     table,
     ...batmapRegions(vhd.batmap),
-    ...(vhd.parent === undefined ? [] : locatorRegions(header, vhd.fileBytes)),
+    ...(isChild(vhd) ? locatorRegions(header, vhd.fileBytes) : []),
   ];
   vhd.regions = regions;
   vhd.metadataEnd = Math.max(...regions.map((region) => region.end));

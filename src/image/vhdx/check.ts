@@ -2,15 +2,17 @@
 import { PAGE_BYTES } from '../file-table.ts';
 import type { CheckReport, Finding } from '../image.ts';
 import { addResize, addZero } from '../steps.ts';
-import { BlockState } from './layout.ts';
-import { beginPlan, planLogged } from './log.ts';
+import { put } from '../put.ts';
+import { isSoundHeader, isSoundRegionTable, readRegionTables } from './header.ts';
+import { BlockState, regionTablePlaces } from './layout.ts';
+import { beginPlan, planHeader, planLogged } from './log.ts';
 import { eachPlaced, type Placed, usedEnd } from './places.ts';
 import { bitmapPlace, indexOf, isSound, stateAt, type Vhdx } from './table.ts';
 import { entryChange } from './write.ts';
 
 /** `Image.check`. */
 export function checkVhdx(vhdx: Vhdx): CheckReport {
-  const findings: Finding[] = [...checkStates(vhdx)];
+  const findings: Finding[] = [...checkCopies(vhdx), ...checkLog(vhdx), ...checkStates(vhdx)];
   const placed: Placed[] = [];
   for (const one of eachPlaced(vhdx)) {
     if (isSound(vhdx, one.place, one.lengthBytes)) placed.push(one);
@@ -27,6 +29,39 @@ export function checkVhdx(vhdx: Vhdx): CheckReport {
       ({ place }, index) => index > 0 && place < (blocks[index - 1]?.place ?? 0),
     ).length,
     endAt: usedEnd(vhdx),
+  };
+}
+
+/** What is there twice, so that one may be damaged. */
+function* checkCopies(vhdx: Vhdx): Iterable<Finding> {
+  if (!vhdx.headerCopies.every(isSoundHeader)) {
+    yield {
+      kind: 'corruption',
+      says: 'one of the two headers is damaged; the other one is used',
+      repair: { says: 'it is written again', plan: (out) => planHeader(vhdx, {}, out) },
+    };
+  }
+  const tables = readRegionTables(vhdx.files.get(vhdx.file));
+  const sound = tables.find(isSoundRegionTable);
+  for (const [slot, table] of tables.entries()) {
+    if (sound === undefined || isSoundRegionTable(table)) continue;
+    yield {
+      kind: 'corruption',
+      says: 'one of the two region tables is damaged; the other one is used',
+      repair: {
+        says: 'it is written again, as the other one has it',
+        plan: (out) => put(out, vhdx.file, regionTablePlaces[slot] ?? 0, sound),
+      },
+    };
+  }
+}
+
+function* checkLog({ replayed }: Vhdx): Iterable<Finding> {
+  if (replayed === undefined) return;
+  yield {
+    kind: 'mark',
+    says: `it was not closed in order: its log tells of ${replayed} changes`,
+    repair: { says: 'the changes are made, and the log is emptied' },
   };
 }
 
@@ -48,10 +83,13 @@ function misplaced(vhdx: Vhdx, { index, place, isBitmap }: Placed): Finding {
   return {
     kind: 'corruption',
     says: `${what} of entry ${index} is said to be at byte ${place}, where none can be`,
-    repair(out) {
-      beginPlan(vhdx, out);
-      planLogged(vhdx, [entryChange(vhdx, index, BlockState.notPresent, 0)], [], false, out);
-      vhdx.places.surveyed = false;
+    repair: {
+      says: 'it reads as if nothing had been written to it',
+      plan(out) {
+        beginPlan(vhdx, out);
+        planLogged(vhdx, [entryChange(vhdx, index, BlockState.notPresent, 0)], [], false, out);
+        vhdx.places.surveyed = false;
+      },
     },
   };
 }
@@ -74,7 +112,10 @@ function* checkSpace(vhdx: Vhdx, inOrder: readonly Placed[]): Iterable<Finding> 
       yield {
         kind: 'leak',
         says: `${place - at} bytes at byte ${at} of the file are nobody's`,
-        repair: (out) => addZero(out, vhdx.file, at, place - at, true),
+        repair: {
+          says: 'they are given back to the file system',
+          plan: (out) => addZero(out, vhdx.file, at, place - at, true),
+        },
       };
     }
     end = Math.max(end, place + lengthBytes);
@@ -84,10 +125,13 @@ function* checkSpace(vhdx: Vhdx, inOrder: readonly Placed[]): Iterable<Finding> 
   yield {
     kind: 'leak',
     says: `${vhdx.fileBytes - end} bytes after the last block are nobody's`,
-    repair(out) {
-      addResize(out, vhdx.file, end);
-      vhdx.fileBytes = end;
-      vhdx.places.surveyed = false;
+    repair: {
+      says: 'the file is cut after the last block',
+      plan(out) {
+        addResize(out, vhdx.file, end);
+        vhdx.fileBytes = end;
+        vhdx.places.surveyed = false;
+      },
     },
   };
 }

@@ -41,12 +41,17 @@ export function currentHeader(
 ): { readonly slot: number; readonly fields: HeaderFields } | undefined {
   let current: { slot: number; fields: HeaderFields } | undefined;
   for (const [slot, raw] of copies.entries()) {
+    if (!isSoundHeader(raw)) continue;
     const fields = Header.get(raw);
-    if (fields.signature !== 'head' || fields.checksum !== sealed(raw)) continue;
     if (current !== undefined && fields.sequenceNumber <= current.fields.sequenceNumber) continue;
     current = { slot, fields };
   }
   return current;
+}
+
+export function isSoundHeader(raw: Uint8Array): boolean {
+  const { signature, checksum } = Header.get(raw);
+  return signature === 'head' && checksum === sealed(raw);
 }
 
 /** The checksum of a table with the field at byte 4 taken as zero. */
@@ -93,20 +98,24 @@ export interface Regions {
   readonly all: readonly Region[];
 }
 
+export function readRegionTables(bytes: Bytes): Uint8Array[] {
+  return regionTablePlaces.map((at) => {
+    const table = new Uint8Array(REGION_TABLE_BYTES);
+    bytes.read(table, at);
+    return table;
+  });
+}
+
+export function isSoundRegionTable(table: Uint8Array): boolean {
+  const { signature, checksum, entryCount } = RegionTableHeader.get(table);
+  return signature === 'regi' && checksum === sealed(table) && entryCount <= MAX_REGIONS;
+}
+
 /** @throws Failure corrupt | unsupported */
 export function readRegions(bytes: Bytes, log: Region): Regions {
   const bad = (what: string): Failure =>
     new Failure('corrupt', `the region table of ${bytes.path} ${what}`);
-  const raw = regionTablePlaces
-    .map((at) => {
-      const table = new Uint8Array(REGION_TABLE_BYTES);
-      bytes.read(table, at);
-      return table;
-    })
-    .find((table) => {
-      const { signature, checksum, entryCount } = RegionTableHeader.get(table);
-      return signature === 'regi' && checksum === sealed(table) && entryCount <= MAX_REGIONS;
-    });
+  const raw = readRegionTables(bytes).find(isSoundRegionTable);
   if (raw === undefined) throw bad('is damaged, and so is its copy');
   const found = new Map<string, Region>();
   const all: Region[] = [log];

@@ -182,9 +182,20 @@ export function beginPlan(vhdx: Vhdx, out: Steps): void {
   if (!vhdx.begun) {
     // Whoever knew the file or its disk by its GUIDs must see that they changed.
     const { fileWriteGuid } = vhdx;
-    planHeader(vhdx, { fileWriteGuid, dataWriteGuid: randomGuidBytes() }, out);
+    const { keepsIdentity, header } = vhdx;
+    const dataWriteGuid = keepsIdentity ? header.fields.dataWriteGuid : randomGuidBytes();
+    planHeader(vhdx, { fileWriteGuid, dataWriteGuid }, out);
     addBarrier(out, vhdx.file);
   }
+}
+
+/** `Image.planIdentity`. */
+export function planIdentity(vhdx: Vhdx, out: Steps): void {
+  beginPlan(vhdx, out);
+  if (!vhdx.keepsIdentity) return;
+  vhdx.keepsIdentity = false;
+  planHeader(vhdx, { dataWriteGuid: randomGuidBytes() }, out);
+  addBarrier(out, vhdx.file);
 }
 
 function prove(vhdx: Vhdx): void {
@@ -227,7 +238,10 @@ export function redo(vhdx: Vhdx): void {
 /** Adds what ends the session in order: no log is to be replayed. */
 export function planEndOfLog(vhdx: Vhdx, out: Steps): void {
   if (isNil(vhdx.header.fields.logGuid)) return;
-  addBarrier(out, vhdx.file);
-  planHeader(vhdx, { logGuid: new Uint8Array(16) }, out);
+  // Both copies, so that the file needs neither the log nor a certain one of them.
+  for (const _ of vhdx.headerCopies) {
+    addBarrier(out, vhdx.file);
+    planHeader(vhdx, { logGuid: new Uint8Array(16) }, out);
+  }
   addBarrier(out, vhdx.file);
 }

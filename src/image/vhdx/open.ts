@@ -18,10 +18,11 @@ import {
 } from './header.ts';
 import { vhdxInfo } from './info.ts';
 import { BlockState, Header, headerPlaces, MIB } from './layout.ts';
-import { createLog, planEndOfLog, redo } from './log.ts';
+import { planEmptyVhdx } from './empty.ts';
+import { createLog, planEndOfLog, planIdentity, redo } from './log.ts';
 import { mapVhdx } from './map.ts';
 import { type Metadata, readMetadata } from './metadata.ts';
-import { openParent, parentNames, rememberGuid } from './parent.ts';
+import { openParent, parentNames, planParentVhdx, rememberGuid } from './parent.ts';
 import { createVhdxPlaces, extend, usedEnd } from './places.ts';
 import { readLog, replayed, replayInto } from './replay.ts';
 import { planResizeVhdx, settle } from './resize.ts';
@@ -36,13 +37,14 @@ const CHUNK_SECTORS = 2 ** 23;
 
 /** `Format.open`. */
 export function openVhdx(given: Bytes, context: OpenContext): Image {
-  const { bytes, copies } = replayedBytes(given, context.writable);
+  const found = replayedBytes(given, context.writable);
+  const { bytes, copies } = found;
   const file = context.files.add(bytes);
   const { logOffset, logLength } = headerOf(bytes, copies).fields;
   const regions = readRegions(bytes, { at: logOffset, end: logOffset + logLength });
   const metadata = readMetadata(bytes, regions.metadata);
   const parent = metadata.locator && openParent(metadata.locator, context);
-  const vhdx = vhdxOf(bytes, file, context, copies, regions, metadata, parent);
+  const vhdx = vhdxOf(found, file, context, regions, metadata, parent);
   const name = metadata.locator && parentNames(metadata.locator)[0];
   const image = imageOf(vhdx, name, metadata);
   rememberGuid(image, () => vhdx.header.fields.dataWriteGuid);
@@ -50,10 +52,14 @@ export function openVhdx(given: Bytes, context: OpenContext): Image {
 }
 
 /** The file as it is when its log has been replayed, and the copies of its header. */
-function replayedBytes(
-  given: Bytes,
-  writable: boolean,
-): { readonly bytes: Bytes; readonly copies: readonly Uint8Array[] } {
+interface Found {
+  readonly bytes: Bytes;
+  readonly copies: readonly Uint8Array[];
+  /** Changes that are in memory alone. */
+  readonly replayed?: number;
+}
+
+function replayedBytes(given: Bytes, writable: boolean): Found {
   try {
     requireIdentifier(given);
     const copies = readHeaderCopies(given);
@@ -61,7 +67,9 @@ function replayedBytes(
     requireSoundHeader(header.fields, given);
     const replay = readLog(given, header.fields);
     if (replay === undefined) return { bytes: given, copies };
-    if (!writable) return { bytes: replayed(given, replay), copies };
+    if (!writable) {
+      return { bytes: replayed(given, replay), copies, replayed: replay.changes.length };
+    }
     replayInto(given, replay);
     return { bytes: given, copies: endReplay(given, header, copies) };
   } catch (thrown) {
@@ -99,10 +107,9 @@ function endReplay(
 }
 
 function vhdxOf(
-  bytes: Bytes,
+  { bytes, copies, replayed }: Found,
   file: number,
-  { files, writable }: OpenContext,
-  copies: readonly Uint8Array[],
+  { files, writable, keepsIdentity }: OpenContext,
   { blockTable, all }: Regions,
   metadata: Metadata,
   parent: Image | undefined,
@@ -134,9 +141,11 @@ function vhdxOf(
     headerCopies: headerPlaces.map((at) => files.keep(file, at, Header.size)),
     header,
     fileWriteGuid: randomGuidBytes(),
+    keepsIdentity: keepsIdentity === true,
     begun: false,
     table: new DataView(table.buffer, table.byteOffset, table.byteLength),
     tableAt: blockTable.at,
+    replayed,
     regions: all,
     metadataEnd: Math.max(...all.map(({ end }) => end)),
     sizeAt: metadata.sizeAt,
@@ -183,6 +192,9 @@ function imageOf(vhdx: Vhdx, parentName: string | undefined, metadata: Metadata)
     planFlush: () => {},
     planClose: (out) => planClose(settled(), out),
     planResize: (sizeBytes, out) => planResizeVhdx(settled(), sizeBytes, out),
+    planParent: (parent, out) => planParentVhdx(settled(), parent, out),
+    planEmpty: (out) => planEmptyVhdx(settled(), out),
+    planIdentity: (out) => planIdentity(settled(), out),
     planFailed: () => vhdx.lookAgain(),
     info: () => vhdxInfo(settled(), parentName, metadata),
     check: () => checkVhdx(settled()),

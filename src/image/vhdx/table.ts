@@ -24,11 +24,15 @@ export interface Vhdx extends Ground {
   header: { readonly slot: number; readonly fields: HeaderFields };
   /** What its writers of this session are known by: none until something is written. */
   readonly fileWriteGuid: Uint8Array;
+  /** What children know it by stays as it is when it is written. */
+  keepsIdentity: boolean;
   /** The header says so, on stable storage. */
   begun: boolean;
   /** The block table as it is in the file: the entries of the whole region. */
   readonly table: DataView;
   readonly tableAt: number;
+  /** How many changes of its log are seen though they are not in the file; undefined: it is in order. */
+  readonly replayed: number | undefined;
   readonly regions: readonly Region[];
   /** Where the last of them ends. */
   readonly metadataEnd: number;

@@ -2,11 +2,19 @@
 import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
-import type { CheckReport, Finding } from '../image.ts';
-import { addPut, addResize, addZero, type Steps } from '../steps.ts';
+import type { CheckReport, Finding, Repair } from '../image.ts';
+import { addBarrier, addPut, addResize, addZero, type Steps } from '../steps.ts';
 import { readHead } from './grains.ts';
-import { EntryForm, u32, type Grains, type Part } from './part.ts';
-import { planClosed } from './session.ts';
+import {
+  EntryForm,
+  putU32,
+  redundantTableAt,
+  tableAt,
+  u32,
+  type Grains,
+  type Part,
+} from './part.ts';
+import { planClosed, planFirstAllocation } from './session.ts';
 import { headerEnd, surveyGrains, tableCopy, type Survey, type Tally } from './survey.ts';
 import { GRAIN_MARKER_BYTES } from './sparse-header.ts';
 import type { Written } from './write.ts';
@@ -51,40 +59,51 @@ export function descriptorEnd({ session }: Written, part: Part): number {
 }
 
 function findingsOf(image: Written, grains: Grains, survey: Survey, wrong: Tally): Finding[] {
-  const { path } = image.files.get(grains.file);
+  const { path, writable } = image.files.get(grains.file);
   const findings: Finding[] = [];
-  const tell = (found: Tally, what: string, repair?: (out: Steps) => void): void => {
+  const isDamaged = survey.overlaps.count + survey.broken.count > 0;
+  const tell = (found: Tally, what: string, repair?: Repair): void => {
     if (found.count === 0) return;
     const says = `${path}: ${found.count} ${what}, the first at byte ${found.firstAt}`;
-    findings.push({ kind: 'corruption', says, repair });
+    findings.push({ kind: 'corruption', says, count: found.count, repair });
   };
   tell(survey.broken, 'grains or tables of the disk are not in the file');
   tell(survey.overlaps, 'grains or tables of the file overlap others');
-  const closing = (out: Steps): void => close(grains, survey, out);
+  const closing: Repair = {
+    says: 'the file ends where its last grain does',
+    plan: (out) => close(grains, survey, out),
+  };
   tell(survey.pastEnd, 'grains of the disk never reached the file', closing);
   if (grains.form === EntryForm.scanned) {
     const says = `${path}: the stream was cut off, its grains were found without their tables`;
     findings.push({ kind: 'corruption', says });
   }
   tell(wrong, 'grains are not marked as what they are');
-  if (survey.differing.length > 0) {
-    const says = `${path}: the second copies of ${survey.differing.length} grain tables differ from the first`;
-    const repair = (out: Steps): void => mendCopies(image, grains, survey, out);
-    findings.push({ kind: 'corruption', says, repair });
+  const copies = (tables: readonly number[], which: string, repair: Repair): void => {
+    if (tables.length === 0) return;
+    const says = `${path}: the ${which}`;
+    findings.push({ kind: 'corruption', says, count: tables.length, repair });
+  };
+  const { lost, differing } = survey;
+  copies(lost, `first copies of ${lost.length} grain tables lead nowhere, the second ones do not`, {
+    says: 'they are written again, as the second copies have them',
+    plan: (out) => mendTables(image, grains, lost, out),
+  });
+  copies(differing, `second copies of ${differing.length} grain tables differ from the first`, {
+    says: 'they are written again, as the first copies have them',
+    plan: (out) => mendCopies(image, grains, survey, out),
+  });
+  if (grains.endIsOpen && !writable) {
+    const says = `${path} was not closed in order`;
+    const repair = { says: 'its end is found anew, and the mark is taken away' };
+    findings.push({ kind: 'mark', says, repair: isDamaged ? undefined : repair });
   }
-  if (survey.overlaps.count + survey.broken.count === 0) {
-    findings.push(...leaksOf(image, grains, survey, closing));
-  }
+  if (!isDamaged) findings.push(...leaksOf(image, grains, survey, closing));
   return findings;
 }
 
 /** Space that something was written to and nothing uses. */
-function leaksOf(
-  { files }: Written,
-  grains: Grains,
-  survey: Survey,
-  closing: (out: Steps) => void,
-): Finding[] {
+function leaksOf({ files }: Written, grains: Grains, survey: Survey, closing: Repair): Finding[] {
   if (grains.compressed || grains.form !== EntryForm.sectors) return [];
   const bytes = files.get(grains.file);
   const findings: Finding[] = [];
@@ -95,8 +114,12 @@ function leaksOf(
     findings.push({
       kind: 'leak',
       says: `${bytes.path}: ${stored.length} stretches of the file are used by nothing`,
-      repair(out) {
-        for (const { at, end } of stored) addZero(out, grains.file, at, end - at, true);
+      count: stored.length,
+      repair: {
+        says: 'they are given back to the file system',
+        plan(out) {
+          for (const { at, end } of stored) addZero(out, grains.file, at, end - at, true);
+        },
       },
     });
   }
@@ -126,6 +149,32 @@ function close(grains: Grains, survey: Survey, out: Steps): void {
   grains.nextAt = roundUp(survey.usedEndAt, grains.grainBytes);
   addResize(out, grains.file, grains.endAt);
   if (survey.overlaps.count + survey.broken.count === 0) planClosed(grains, out);
+}
+
+/** Where a table's place is lost it gets another one, at the end of the file. */
+function mendTables(
+  { files }: Written,
+  grains: Grains,
+  tables: readonly number[],
+  out: Steps,
+): void {
+  planFirstAllocation(grains, out);
+  for (const table of tables) {
+    const first = tableAt(grains, table);
+    const at = first > 0 ? first : grains.nextAt;
+    if (first < 0) {
+      grains.nextAt = roundUp(at + grains.tableBytes, grains.grainBytes);
+      grains.endAt = Math.max(grains.endAt, grains.nextAt);
+      addResize(out, grains.file, grains.endAt);
+    }
+    const from = addPut(out, grains.file, at, grains.tableBytes);
+    const second = redundantTableAt(grains, table);
+    out.scratch.set(readHead(files.get(grains.file), second, grains.tableBytes), from);
+    if (first > 0) continue;
+    addBarrier(out, grains.file);
+    const entry = addPut(out, grains.file, grains.directoryAt + table * 4, 4);
+    putU32(out.scratch, entry, at / SECTOR_BYTES);
+  }
 }
 
 function mendCopies({ files }: Written, grains: Grains, survey: Survey, out: Steps): void {

@@ -53,7 +53,7 @@ export function createVmdk(bytes: Bytes, context: CreateContext): void {
   const type = subformat === 'vmfs' ? 'VMFS' : isFlat ? 'FLAT' : 'SPARSE';
   const lines = extents.map(
     ({ name, lengthBytes }) =>
-      `RW ${lengthBytes / SECTOR_BYTES} ${type} "${name}"${isFlat ? ' 0' : ''}`,
+      `RW ${lengthBytes / SECTOR_BYTES} ${type} "${name}"${type === 'FLAT' ? ' 0' : ''}`,
   );
   const text = describe(subformat, lines, sizeBytes, options, parent);
   if (subformat !== 'monolithicSparse') bytes.write(text, 0);

@@ -2,6 +2,7 @@
 import { Failure } from '../../base/failure.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { CreateContext, CreateOption } from '../formats.ts';
+import type { Image } from '../image.ts';
 import { NO_CID } from './descriptor.ts';
 import { newCid } from './session.ts';
 import { newlineBytes, SPARSE_MAGIC, type SparseHeaderValues } from './sparse-header.ts';
@@ -107,7 +108,10 @@ export function describe(
   return text;
 }
 
-function parentCid(parent: CreateContext['parent']): number {
+/** By which a child knows its parent. @throws Failure invalid */
+export function parentCid(
+  parent: { readonly image: Image; readonly name: string } | undefined,
+): number {
   if (parent === undefined) return NO_CID;
   const cid = parent.image.info().specific?.['cid'];
   if (parent.image.format !== 'vmdk' || typeof cid !== 'number') {

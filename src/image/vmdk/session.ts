@@ -19,6 +19,8 @@ export interface Session {
   /** As it is now. */
   cid: number;
   begun: boolean;
+  /** The content id stays as it is when the disk is written. */
+  keepsIdentity: boolean;
 }
 
 /**
@@ -26,7 +28,7 @@ export interface Session {
  * disk changes, so that a child of what the disk was will notice.
  */
 export function planFirstWrite(session: Session, out: Steps): void {
-  if (session.begun) return;
+  if (session.begun || session.keepsIdentity) return;
   session.begun = true;
   const { descriptor, descriptorFile } = session;
   if (descriptor === undefined) return;

@@ -41,6 +41,8 @@ export interface Survey {
   readonly overlaps: Tally;
   /** Tables whose second copy says something else. */
   readonly differing: number[];
+  /** Tables of which only the second copy is whole. */
+  readonly lost: number[];
   /** Where the last used byte ends. */
   usedEndAt: number;
   /** Stretches before it that nothing uses. */
@@ -66,6 +68,7 @@ export function surveyGrains(
     pastEnd: tally(),
     overlaps: tally(),
     differing: [],
+    lost: [],
     usedEndAt: headerEndAt,
     gaps: [],
   };
@@ -95,21 +98,46 @@ function surveyTables(
   const size = entryBytes(grains);
   for (let table = 0; table < tables; table++) {
     const startAt = table * tableSpan;
-    const place = tableAt(grains, table);
-    if (place === Place.broken) note(survey.broken, part.startAt + startAt);
     const redundant = redundantTableAt(grains, table);
     if (redundant !== 0) uses.add(redundant, Use.table);
-    if (place <= 0) continue;
-    uses.add(place, Use.table);
-    const view = read(place, grains.tableBytes);
     const end = Math.min(startAt + tableSpan, part.lengthBytes);
+    const entries = Math.ceil((end - startAt) / grains.grainBytes);
+    const first = tableAt(grains, table);
+    const isLost = isOnlySecond(grains, read, first, redundant, entries);
+    if (isLost) survey.lost.push(table);
+    const place = isLost ? redundant : first;
+    if (place === Place.broken) note(survey.broken, part.startAt + startAt);
+    if (first > 0) uses.add(first, Use.table);
+    if (place <= 0) continue;
+    const view = read(place, grains.tableBytes);
     for (let at = startAt, from = 0; at < end; at += grains.grainBytes, from += size) {
       countGrain(grains, part, placeOf(grains, view, from), at, survey, uses);
     }
-    if (redundant === 0) continue;
-    const first = Buffer.from(view);
-    if (!first.equals(read(redundant, grains.tableBytes))) survey.differing.push(table);
+    if (redundant === 0 || isLost) continue;
+    const copy = Buffer.from(view);
+    if (!copy.equals(read(redundant, grains.tableBytes))) survey.differing.push(table);
   }
+}
+
+type Read = (at: number, lengthBytes: number) => Uint8Array;
+
+/** Whether a table, or one of its entries, leads nowhere, and no entry of its second copy does. */
+function isOnlySecond(
+  grains: Grains,
+  read: Read,
+  first: number,
+  second: number,
+  entries: number,
+): boolean {
+  if (second === 0 || second + grains.tableBytes > grains.endAt || first === 0) return false;
+  const leadsNowhere = (at: number): boolean => {
+    const view = read(at, grains.tableBytes);
+    for (let entry = 0; entry < entries; entry++) {
+      if (placeOf(grains, view, entry * entryBytes(grains)) === Place.broken) return true;
+    }
+    return false;
+  };
+  return (first === Place.broken || leadsNowhere(first)) && !leadsNowhere(second);
 }
 
 function countGrain(
@@ -191,7 +219,7 @@ function usesList(onGrain: OnGrain): UsesList {
 }
 
 /** Reads tables, which mostly follow each other; what is past the end reads as zeros. */
-export function windowOver(bytes: Bytes): (at: number, lengthBytes: number) => Uint8Array {
+export function windowOver(bytes: Bytes): Read {
   const windowBytes = 2 ** 18;
   let view = new Uint8Array(0);
   let viewAt = 0;

@@ -18,7 +18,8 @@ import { cowdPart, openParts, sparsePart, type OpenFiles } from './open-parts.ts
 import { EntryForm, PartKind, u32, type Part } from './part.ts';
 import { looksLikeDescriptor } from './recognise.ts';
 import { planResize } from './resize.ts';
-import { planEnd, reopenEnd, type Session } from './session.ts';
+import { planEmpty, planParent } from './parent.ts';
+import { planEnd, planFirstWrite, reopenEnd, type Session } from './session.ts';
 import {
   corrupt,
   COWD_MAGIC,
@@ -68,6 +69,7 @@ function open(bytes: Bytes, context: OpenContext): Image {
     ...where,
     cid: descriptor?.cid ?? NO_CID,
     begun: false,
+    keepsIdentity: context.keepsIdentity === true,
   };
   const sizeBytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   const written: Written = {
@@ -98,6 +100,12 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planFlush() {},
     planClose: (out) => planEnd(parts, out),
     planResize: (sizeBytes, out) => planResize(written, sizeBytes, out),
+    planParent: (parent, out) => planParent(session, parent, out),
+    planEmpty: (out) => planEmpty(written, out),
+    planIdentity(out) {
+      session.keepsIdentity = false;
+      planFirstWrite(session, out);
+    },
     planFailed() {
       session.begun = false;
       for (const part of parts) {

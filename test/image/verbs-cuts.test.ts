@@ -1,0 +1,196 @@
+/**
+ * Commit and rebase in the face of kills and power cuts: at each moment the child's disk reads as
+ * it did before, and once they have ended as they said.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import fc from 'fast-check';
+import { Failure } from '../../src/base/failure.ts';
+import { SECTOR_BYTES } from '../../src/base/units.ts';
+import { commitImage } from '../../src/image/commit.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import type { ImageFormat } from '../../src/image/formats.ts';
+import { createImage, openImage } from '../../src/image/open.ts';
+import { rebaseImage } from '../../src/image/rebase.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
+import { randomOf } from '../suites/disk-model.ts';
+import { type MemoryFiles, readFolder } from '../suites/memory-files.ts';
+import { diskOf, lookIn, playCuts } from '../suites/play-cuts.ts';
+import { searching } from '../property.ts';
+
+interface Kind {
+  readonly name: string;
+  readonly format: ImageFormat;
+  readonly options?: Readonly<Record<string, string>>;
+  readonly clusterBytes: number;
+}
+
+const kinds: readonly Kind[] = [
+  { name: 'qcow2', format: 'qcow2', clusterBytes: 65_536 },
+  {
+    name: 'qcow2 of version 2',
+    format: 'qcow2',
+    options: { compat: '0.10', cluster_size: '4k' },
+    clusterBytes: 4096,
+  },
+  {
+    name: 'qcow2 of the smallest clusters',
+    format: 'qcow2',
+    options: { cluster_size: '512' },
+    clusterBytes: 512,
+  },
+  {
+    name: 'vhd',
+    format: 'vhd',
+    options: { block_size: '64K', force_size: 'on' },
+    clusterBytes: 65_536,
+  },
+  { name: 'vmdk', format: 'vmdk', clusterBytes: 65_536 },
+  { name: 'vhdx', format: 'vhdx', options: { block_size: '1M' }, clusterBytes: 1 << 20 },
+];
+
+/** A chain base, middle, top, another chain other, and what the disk of top holds. */
+interface Scene {
+  readonly files: MemoryFiles;
+  readonly path: (name: string) => string;
+  readonly disk: Buffer;
+}
+
+function setScene(kind: Kind, random: () => number): Scene {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-verbs-'));
+  try {
+    using files = createFileTable();
+    const { format, clusterBytes, options = {} } = kind;
+    const path = (name: string): string => join(folder, name);
+    const fill = (name: string, tag: number): void => {
+      const image = openImage(path(name), { format, writable: true, files });
+      const transfer = createTransfer(files);
+      for (let count = 0; count < 4; count++) {
+        const sectors = image.sizeBytes / SECTOR_BYTES;
+        const at = Math.floor(random() * sectors) * SECTOR_BYTES;
+        const most = Math.min(2 * clusterBytes, image.sizeBytes - at) / SECTOR_BYTES;
+        const length = Math.ceil(random() * most) * SECTOR_BYTES;
+        if (random() < 0.25) transfer.zero(image, at, length, random() < 0.5);
+        else transfer.write(image, Buffer.alloc(length, tag + count), at);
+      }
+      transfer.close(image);
+    };
+    const sizeOf = (clusters: number): number => clusters * clusterBytes;
+    const create = (name: string, clusters: number, parent?: string): void => {
+      const { compat, cluster_size: clusterSize, block_size: blockSize } = options;
+      const own = { compat, cluster_size: clusterSize, block_size: blockSize };
+      const given = Object.fromEntries(
+        Object.entries(own).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
+      );
+      const backing = parent === undefined ? undefined : { path: parent, format };
+      const request = { format, sizeBytes: sizeOf(clusters), backing, files };
+      createImage(path(name), { ...request, options: parent === undefined ? options : given });
+    };
+    create('base', 3 + Math.floor(random() * 3));
+    fill('base', 10);
+    create('middle', 5, 'base');
+    fill('middle', 20);
+    create('top', 5 + Math.floor(random() * 2), 'middle');
+    fill('top', 30);
+    create('other', 3 + Math.floor(random() * 3));
+    fill('other', 40);
+    const inMemory = readFolder(folder);
+    const disk = lookIn(inMemory, path('top'), format, false, diskOf);
+    return { files: inMemory, path, disk };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/**
+ * The disk reads as before. A VMDK and a VHDX know their parent by what it changes last: at that
+ * moment the child, which is empty, may not open, and all of it is below.
+ */
+function assertReads(scene: Scene, { format }: Kind, left: MemoryFiles, below?: string): void {
+  try {
+    const disk = lookIn(left, scene.path('top'), format, false, diskOf);
+    assert.ok(disk.equals(scene.disk), 'the disk reads as before');
+    const again = lookIn(left, scene.path('top'), format, true, diskOf);
+    assert.ok(again.equals(scene.disk), 'the disk reads as before when it was opened for writing');
+  } catch (thrown) {
+    const isId =
+      thrown instanceof Failure && /content ids differ|data were written/.test(thrown.message);
+    if (!isId || below === undefined) throw thrown;
+    const disk = lookIn(left, scene.path(below), format, false, diskOf);
+    assert.ok(disk.equals(scene.disk), `all of the disk is in ${below}`);
+  }
+}
+
+function drain<T>(work: Generator<number, T, void>): T {
+  for (let step = work.next(); ; step = work.next()) {
+    if (step.done === true) return step.value;
+    assert.ok(step.value >= 0 && step.value <= 1);
+  }
+}
+
+function search(
+  t: TestContext,
+  kind: Kind,
+  play: (scene: Scene, random: () => number) => number,
+): void {
+  let states = 0;
+  const property = fc.property(fc.nat(), (seed) => {
+    const random = randomOf(seed);
+    states += play(setScene(kind, random), random);
+  });
+  fc.assert(property, searching(t, 1000, 1200));
+  t.diagnostic(`${states} states were judged`);
+}
+
+for (const kind of kinds) {
+  const { format } = kind;
+
+  test(`${kind.name}: a commit that is cut off leaves the disk as it was`, (t) => {
+    search(t, kind, (scene, random) => {
+      const path = scene.path('top');
+      const base = random() < 0.3 ? scene.path('base') : undefined;
+      const keep = random() < 0.3;
+      const judge = (left: MemoryFiles): void => {
+        // What is between has no more use when it is merged into the base.
+        if (base === undefined) assertReads(scene, kind, left, 'middle');
+      };
+      const run: Parameters<typeof playCuts>[3] = (openBytes, files) => {
+        const options = { format, keep, files, openBytes, base };
+        const { emptied } = drain(commitImage(path, options));
+        assert.equal(emptied, !keep && base === undefined);
+      };
+      let last = scene.files;
+      const states = playCuts(scene.files, random, kind.format === 'vhdx' ? 8 : 40, run, (left) => {
+        last = left;
+        judge(left);
+      });
+      const into = base === undefined ? 'middle' : 'base';
+      const disk = lookIn(last, scene.path(into), format, false, diskOf);
+      assert.ok(disk.equals(scene.disk), 'the base holds what the disk held');
+      return states;
+    });
+  });
+
+  test(`${kind.name}: a rebase that is cut off leaves the disk as it was`, (t) => {
+    search(t, kind, (scene, random) => {
+      const path = scene.path('top');
+      const names = ['base', 'other', ...(format === 'vhdx' ? [] : [undefined])];
+      const name = names[Math.floor(random() * names.length)];
+      const parent = name === undefined ? undefined : { name, format };
+      const run: Parameters<typeof playCuts>[3] = (openBytes, files) => {
+        drain(rebaseImage(path, { format, parent, unsafe: false, files, openBytes }));
+      };
+      let last = scene.files;
+      const states = playCuts(scene.files, random, kind.format === 'vhdx' ? 8 : 40, run, (left) => {
+        last = left;
+        assertReads(scene, kind, left);
+      });
+      const found = lookIn(last, path, format, false, (image) => image.parent?.path);
+      assert.equal(found, name === undefined ? undefined : scene.path(name));
+      return states;
+    });
+  });
+}
