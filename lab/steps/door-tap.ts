@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { outside } from '../outside.ts';
 import { door, type Lab } from '../step.ts';
-import { startTap, stopTap } from '../vbdkit.ts';
+import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
 
 const MiB = 1024 * 1024;
 
@@ -69,4 +69,25 @@ export const steps = [
       await guest.destroy();
     },
   ),
+
+  door('a VMDK of kind vbd on the ring, by the host’s policy, without blkback', async (lab) => {
+    await stopVbdd(lab, 'TERM');
+    await lab.dom0.run(`echo 'images = "ring"' > /etc/xen/vbdkit.conf`);
+    await startVbdd(lab);
+    await startTap(lab);
+    await image(lab, '/d/a.vmdk', 'vmdk');
+    const disks = ['format=raw,vdev=xvda,script=block-vbd,target=vmdk:/d/a.vmdk'];
+    const first = await lab.guests.create({ disks });
+    await first.awaitDisk('xvda');
+    const driver = '/sys/bus/xen-backend/drivers/vbd';
+    assert.equal(await lab.dom0.run(`ls ${driver} | grep ^vbd- || true`), '');
+    await first.fill('xvda', 6, { length: 4 * MiB });
+    await first.end('poweroff');
+    await first.gone();
+    const second = await lab.guests.create({ disks });
+    await second.awaitDisk('xvda');
+    await second.verify('xvda', 6, { length: 4 * MiB });
+    await second.destroy();
+    await judge(lab, '/d/a.vmdk', 'vmdk', 6);
+  }),
 ];

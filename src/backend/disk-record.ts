@@ -14,6 +14,14 @@ import type { LoopClaim, LoopPool } from './loop-pool.ts';
 import type { NbdDevice, NbdKernel } from './nbd-kernel.ts';
 import type { OpenedImage, Tap } from './tap.ts';
 
+/** Linux' block backend. */
+export interface Blkback {
+  /** Not yet: it is loaded, and has not looked at the disk. */
+  serves(key: DiskKey): 'yes' | 'no' | 'not yet';
+  /** Has it let go of the disk for good. @throws Failure io */
+  release(key: DiskKey): Promise<void>;
+}
+
 /** Everything outside the disk itself, passed in. */
 export interface DiskWorld {
   readonly store: Store;
@@ -27,6 +35,7 @@ export interface DiskWorld {
   readonly mayHold: () => boolean;
   /** Whether the kernel has a backend device for the disk. */
   readonly backendOf: (key: DiskKey) => DiskFacts['backend'];
+  readonly blkback: Blkback;
   /** True for the hotplug scripts whose place vbdkit takes. */
   readonly isOurs: (script: string | undefined) => boolean;
   /** When the domain was seen to be gone, in `now`'s milliseconds; undefined while it is not known to be. */

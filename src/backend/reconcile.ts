@@ -15,7 +15,7 @@ import type { Begun } from '../xenstore/store.ts';
 import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
-import { type Look, lookAtTarget, wantsTarget } from './look.ts';
+import { imageOfVbd, type Look, lookAtTarget, wantsTarget } from './look.ts';
 import { reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
@@ -172,10 +172,28 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
     const held = record.held !== undefined;
     const isServed = record.key.kind === 'vbd' || (record.key.kind === 'vbd3' && world.tap);
     record.ours = Boolean(isServed) && (held || world.isOurs(nodes.script));
-    record.onRing = record.ours && record.key.kind !== 'vbd';
+    record.onRing = record.ours && isOnRing(world, record, nodes);
     noteTold(record, nodes);
   }
   record.nodes = nodes;
+}
+
+/** Of kind vbd, whoever has the disk keeps it, whatever the host's policy by now. */
+function isOnRing({ tap, images }: DiskWorld, record: DiskRecord, nodes: BackendNodes): boolean {
+  const { key, held, ring } = record;
+  if (tap === undefined || held !== undefined) return false;
+  if (key.kind !== 'vbd' || ring !== undefined) return true;
+  if (nodes.physicalDevice !== undefined) return false;
+  return nodes.hotplugStatus === 'connected' || (images === 'ring' && needsTap(nodes));
+}
+
+function needsTap(nodes: BackendNodes): boolean {
+  try {
+    return imageOfVbd(nodes).format !== 'raw';
+  } catch (thrown) {
+    if (thrown instanceof Failure) return false;
+    throw thrown;
+  }
 }
 
 /** What was told is in the store even when xenstored's answer to it was lost. */

@@ -131,6 +131,7 @@ async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFa
   const isKnown = nodes !== undefined || (await store.isIntroduced(key.domid));
   return {
     nodes,
+    kernel: world.blkback.serves(key),
     frontend: parseFrontendNodes(Object.fromEntries(named)),
     guest: goneSinceMs !== undefined ? 'gone' : isKnown ? 'alive' : 'unknown',
     tap: ring === undefined ? 'nothing' : ring.connected ? 'connected' : 'open',
@@ -152,6 +153,8 @@ async function carryOutRing(
   switch (step.do) {
     case 'open':
       return openRingImage(world, record, vms);
+    case 'unbind':
+      return world.blkback.release(record.key);
     case 'offer':
       await write(world, record, { ...offered, state: String(XenbusState.initWait) });
       record.published = true;

@@ -7,7 +7,7 @@ import { judge } from '../disk/sharing.ts';
 import type { ImagePlace } from '../disk/spec.ts';
 import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
-import { lookAtTarget } from './look.ts';
+import { imageOfVbd, lookAtTarget } from './look.ts';
 import type { OpenedImage, Tap } from './tap.ts';
 import type { VmBook } from './vm-book.ts';
 
@@ -24,7 +24,7 @@ export async function openRingImage(
   if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
   const name = diskName(record.key);
   try {
-    const place = imageOfParams(nodes.params);
+    const place = record.key.kind === 'vbd' ? imageOfVbd(nodes) : imageOfParams(nodes.params);
     const member = await lookAndHold(world, record, vms, place);
     const known = await findOpened(world.tap, record);
     const writable = nodes.mode !== 'r';

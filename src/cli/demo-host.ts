@@ -10,7 +10,7 @@ import { within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import { silentLog } from '../base/log.ts';
 import { type Daemon, startDaemon } from '../daemon/daemon.ts';
-import { kernelBackends } from '../daemon/kernel-backends.ts';
+import { blkbackDriver, kernelBackends } from '../daemon/kernel-backends.ts';
 import { openTap, type WatchedTap } from '../daemon/tap-client.ts';
 import { isVbdScript } from '../disk/spec.ts';
 import { vdevNumber } from '../disk/vdev.ts';
@@ -50,6 +50,7 @@ export async function startDemoHost(dir: string): Promise<DemoHost> {
       log: silentLog,
       isOurs: isVbdScript,
       backendOf: kernelBackends(sysfsDir),
+      blkback: blkbackDriver(sysfsDir),
       driverDomain: false,
       tap,
       images: 'nbd',

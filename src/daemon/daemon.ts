@@ -32,6 +32,7 @@ export interface DaemonOptions {
   /** True for the hotplug scripts whose place vbdkit takes. */
   readonly isOurs: DiskWorld['isOurs'];
   readonly backendOf: DiskWorld['backendOf'];
+  readonly blkback: DiskWorld['blkback'];
   readonly driverDomain: boolean;
   /** Serves guests' rings from images; undefined where none is to be used. */
   readonly tap?: WatchedTap | undefined;

@@ -1,7 +1,9 @@
-/** Which disks the kernel's block backend has a device for: the xen-backend bus in sysfs. */
-import { existsSync } from 'node:fs';
+/** What the kernel's block backend has of disks: the xen-backend bus in sysfs. */
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { DiskWorld } from '../backend/disk-record.ts';
+import type { Blkback, DiskWorld } from '../backend/disk-record.ts';
+import { sleep } from '../base/deadline.ts';
+import { Failure } from '../base/failure.ts';
 
 /**
  * A test over `<sysfs>/bus/xen-backend/devices/vbd-DOMID-DEVID`, which is there from the moment
@@ -12,5 +14,32 @@ export function kernelBackends(sysfs: string): DiskWorld['backendOf'] {
   return ({ kind, domid, devid }) => {
     if (existsSync(join(bus, `${kind}-${domid}-${devid}`, 'physical_device'))) return 'there';
     return existsSync(bus) ? 'not there' : 'unknown';
+  };
+}
+
+const LOOKS = 100;
+const LOOK_MS = 10;
+
+/** The driver that takes every disk of kind vbd as soon as it is in the store, where it is loaded. */
+export function blkbackDriver(sysfs: string): Blkback {
+  const bus = join(sysfs, 'bus', 'xen-backend');
+  const driver = join(bus, 'drivers', 'vbd');
+  return {
+    serves({ kind, domid, devid }) {
+      const name = `${kind}-${domid}-${devid}`;
+      if (kind !== 'vbd' || !existsSync(driver)) return 'no';
+      if (existsSync(join(driver, name))) return 'yes';
+      return existsSync(join(bus, 'devices', name)) ? 'no' : 'not yet';
+    },
+    async release({ kind, domid, devid }) {
+      const name = `${kind}-${domid}-${devid}`;
+      // The device stays on the bus, so the driver does not come back by itself.
+      writeFileSync(join(driver, 'unbind'), name);
+      for (let looks = 0; looks < LOOKS; looks++) {
+        if (!existsSync(join(driver, name))) return;
+        await sleep(LOOK_MS);
+      }
+      throw new Failure('io', `blkback does not let go of ${name} — see the kernel's log`);
+    },
   };
 }

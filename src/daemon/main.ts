@@ -14,7 +14,7 @@ import { openStore } from '../xenstore/open.ts';
 import { type Config, loadConfig } from './config.ts';
 import { controlApi } from './control.ts';
 import { startDaemon } from './daemon.ts';
-import { kernelBackends } from './kernel-backends.ts';
+import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
@@ -111,6 +111,7 @@ async function main(): Promise<void> {
       log,
       isOurs: scriptTest(config.scripts),
       backendOf: kernelBackends(config.sysfs),
+      blkback: blkbackDriver(config.sysfs),
       driverDomain: ownDomid !== 0,
       tap,
       images: config.images,

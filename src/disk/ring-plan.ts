@@ -13,6 +13,8 @@ export interface RingFacts {
   readonly frontend: FrontendNodes;
   /** Unknown: the store knows no such guest, and did not say that it died. */
   readonly guest: 'alive' | 'gone' | 'unknown';
+  /** Whether the kernel's own backend has the disk: it may not, where the tap is to serve it. */
+  readonly kernel: 'yes' | 'no' | 'not yet';
   /** What the tap has of it: nothing, its image, or its ring too. */
   readonly tap: 'nothing' | 'open' | 'connected';
   /** Why the last try failed; it stands until the disk or its nodes change. */
@@ -27,6 +29,7 @@ export interface RingFacts {
 
 export type RingStep =
   | { readonly do: 'open' }
+  | { readonly do: 'unbind' }
   | { readonly do: 'offer' }
   | { readonly do: 'connect'; readonly ring: OfferedRing; readonly takeUp: boolean }
   | { readonly do: 'announce' }
@@ -83,7 +86,11 @@ function letGo(facts: RingFacts, because: string, nodes: BackendNodes | undefine
   if (facts.tap === 'connected') return { because, step: { do: 'disconnect' } };
   if (facts.tap === 'open') return { because, step: { do: 'close' } };
   if (nodes === undefined) return { because, step: undefined };
-  if (nodes.state !== closed) return { because, step: { do: 'move', state: closed } };
+  if (nodes.state !== closed) {
+    // A disk that was refused is still the kernel's to close.
+    if (facts.kernel === 'yes') return { because, step: undefined };
+    return { because, step: { do: 'move', state: closed } };
+  }
   // A toolstack in another domain waits for the backend's own domain to remove the directory; and
   // of a dead guest's it had its time.
   const remove =
@@ -100,6 +107,15 @@ function planRefused(facts: RingFacts, failure: Failure, nodes: BackendNodes): R
 
 function planOpen(facts: RingFacts, nodes: BackendNodes): RingPlan {
   const { frontend, tap } = facts;
+  if (facts.kernel === 'not yet') {
+    return { because: 'the kernel has not looked at it yet', step: undefined };
+  }
+  if (facts.kernel === 'yes') {
+    return { because: 'the kernel would serve it, too', step: { do: 'unbind' } };
+  }
+  if (nodes.hotplugStatus !== 'connected' && tap === 'open') {
+    return { because: 'its image is open', step: { do: 'offer' } };
+  }
   switch (frontend.state) {
     case initialised:
     case connected:
@@ -146,6 +162,8 @@ export function describeRingStep(step: RingStep): string {
   switch (step.do) {
     case 'open':
       return 'have the tap open its image';
+    case 'unbind':
+      return 'take it from blkback';
     case 'offer':
       return 'offer the guest a ring: state=2';
     case 'connect':

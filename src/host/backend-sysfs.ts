@@ -2,17 +2,22 @@
  * The entries of the kernel's xen-backend bus in sysfs: a directory per device, and in it, once the
  * disk is open, which device that is and how much it was used.
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { formatPhysicalDevice } from '../disk/backend-nodes.ts';
 import type { DeviceNumber } from '../sys/device-number.ts';
+import { O, openFd } from '../sys/fd.ts';
+import { mkfifo } from '../sys/ffi.ts';
 import type { DiskRequest } from './rings.ts';
 
 export interface BackendSysfs {
   /** Says that the disk is open. */
   publish(number: DeviceNumber, mode: string): void;
   count(request: DiskRequest): void;
+  /** The driver has no part in it any more; the device stays on the bus. */
+  unbind(): void;
   remove(): void;
 }
 
@@ -33,10 +38,43 @@ export function createBackendsDir(sysfsDir: string): string {
   return dir;
 }
 
+function driverDir(sysfsDir: string): string {
+  return join(sysfsDir, 'bus/xen-backend/drivers/vbd');
+}
+
+/** Whether the driver has a part in the device. */
+export function isBound(sysfsDir: string, name: string): boolean {
+  return existsSync(join(driverDir(sysfsDir), name));
+}
+
+/**
+ * The driver's directory, whose file `unbind` takes a device's name: here a FIFO, as its driver is a
+ * process.
+ */
+export function createDriverDir(sysfsDir: string, unbind: (name: string) => void): Disposable {
+  const dir = driverDir(sysfsDir);
+  mkdirSync(dir, { recursive: true });
+  const path = join(dir, 'unbind');
+  mkfifo(path, 0o600);
+  const fd = openFd(path, O.RDWR | O.NONBLOCK);
+  const names = new Socket({ fd: fd.number, readable: true, writable: false });
+  names.unref();
+  names.on('data', (name: Buffer) => unbind(name.toString('utf8')));
+  return {
+    [Symbol.dispose]() {
+      names.destroy();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
 /** The device's directory; `name` is `vbd-DOMID-DEVID`. */
 export function createBackendSysfs(sysfsDir: string, name: string): BackendSysfs {
   const dir = join(createBackendsDir(sysfsDir), name);
   mkdirSync(join(dir, 'statistics'), { recursive: true });
+  const link = join(driverDir(sysfsDir), name);
+  rmSync(link, { force: true });
+  symlinkSync(dir, link);
   const counts = new Map<Statistic, number>();
   const add = (counter: Statistic, more: number): void => {
     const count = (counts.get(counter) ?? 0) + more;
@@ -54,6 +92,10 @@ export function createBackendSysfs(sysfsDir: string, name: string): BackendSysfs
       if (request.op === 'read') add('rd_sect', request.sectors);
       if (request.op === 'write') add('wr_sect', request.data.length / SECTOR_BYTES);
     },
-    remove: () => rmSync(dir, { recursive: true, force: true }),
+    unbind: () => rmSync(link, { force: true }),
+    remove() {
+      rmSync(link, { force: true });
+      rmSync(dir, { recursive: true, force: true });
+    },
   };
 }

@@ -7,7 +7,12 @@ import { type Log, silentLog } from '../base/log.ts';
 import { parsePhysicalDevice, XenbusState } from '../disk/backend-nodes.ts';
 import { isErrno } from '../sys/ffi.ts';
 import type { Store, StoreOps, Watch } from '../xenstore/store.ts';
-import { type BackendSysfs, createBackendSysfs, createBackendsDir } from './backend-sysfs.ts';
+import {
+  type BackendSysfs,
+  createBackendsDir,
+  createBackendSysfs,
+  createDriverDir,
+} from './backend-sysfs.ts';
 import { openServedDisk, type ServedDisk } from './blkback-disk.ts';
 import type { NbdDevices } from './nbd-devices.ts';
 import type { Ring, Rings } from './rings.ts';
@@ -32,10 +37,24 @@ const features = {
 const infoBits = { cdrom: 1, removable: 2, readOnly: 4 } as const;
 
 /** Serves every `vbd` of the domain until disposed. */
-export function startBlkback(options: BlkbackOptions): Promise<Xenbus> {
+export async function startBlkback(options: BlkbackOptions): Promise<Xenbus> {
   createBackendsDir(options.sysfsDir);
-  const probe = (device: XenbusDevice): Promise<DriverDevice> => probeVbd(device, options);
-  return startXenbus({ store: options.store, side: 'backend', probe, log: options.log });
+  const vbds = new Map<string, Vbd>();
+  const driver = createDriverDir(options.sysfsDir, (name) => {
+    const vbd = vbds.get(name);
+    if (vbd === undefined) return;
+    vbd.isReleased = true;
+    vbd.device.run(() => vbd.device.unregister());
+  });
+  const probe = (device: XenbusDevice): Promise<DriverDevice> => probeVbd(device, options, vbds);
+  const bus = await startXenbus({ store: options.store, side: 'backend', probe, log: options.log });
+  return {
+    ...bus,
+    async [Symbol.asyncDispose]() {
+      await bus[Symbol.asyncDispose]();
+      driver[Symbol.dispose]();
+    },
+  };
 }
 
 interface Vbd {
@@ -45,13 +64,22 @@ interface Vbd {
   disk: ServedDisk | undefined;
   cdrom: boolean;
   ring: Ring | undefined;
+  /** Someone has asked the driver to let go of it, while its device stays. */
+  isReleased: boolean;
 }
 
-async function probeVbd(device: XenbusDevice, options: BlkbackOptions): Promise<DriverDevice> {
+async function probeVbd(
+  device: XenbusDevice,
+  options: BlkbackOptions,
+  vbds: Map<string, Vbd>,
+): Promise<DriverDevice> {
   const { store, path } = device;
   const [, , domid, devid] = path.split('/');
-  const sysfs = createBackendSysfs(options.sysfsDir, `vbd-${domid}-${devid}`);
-  const vbd: Vbd = { device, sysfs, options, disk: undefined, cdrom: false, ring: undefined };
+  const name = `vbd-${domid}-${devid}`;
+  const sysfs = createBackendSysfs(options.sysfsDir, name);
+  const nothing = { disk: undefined, cdrom: false, ring: undefined, isReleased: false } as const;
+  const vbd: Vbd = { ...nothing, device, sysfs, options };
+  vbds.set(name, vbd);
   const publish = (...names: (keyof typeof features)[]): Promise<void> =>
     device.change((tx) => {
       for (const name of names) void tx.write(`${path}/${name}`, String(features[name]));
@@ -65,7 +93,9 @@ async function probeVbd(device: XenbusDevice, options: BlkbackOptions): Promise<
   return {
     otherEndChanged: (state) => frontendChanged(vbd, state),
     async remove() {
-      sysfs.remove();
+      vbds.delete(name);
+      if (!vbd.isReleased) sysfs.remove();
+      else sysfs.unbind();
       await watch[Symbol.asyncDispose]();
       await disconnect(vbd);
       vbd.disk?.close();

@@ -21,6 +21,8 @@ export interface BlkfrontOptions {
   readonly rings: Rings;
   /** Where guests share memory with other processes; undefined: only dom0's kernel serves disks. */
   readonly guestsFolder?: string | undefined;
+  /** Whether dom0's kernel serves the disk of a backend's path; it serves all unless said. */
+  readonly kernelServes?: ((backendPath: string) => boolean) | undefined;
   readonly log?: Log | undefined;
 }
 
@@ -156,10 +158,11 @@ async function backendChanged(frontend: Frontend, state: number): Promise<void> 
 
 async function offerRing(frontend: Frontend): Promise<void> {
   const { device, options } = frontend;
-  const isShared = options.guestsFolder !== undefined && !device.otherEndPath.includes('/vbd/');
-  const { ref, port } = isShared
-    ? await shareRing(frontend, options.guestsFolder)
-    : grantRing(frontend);
+  const { guestsFolder, kernelServes = () => true } = options;
+  const { ref, port } =
+    guestsFolder === undefined || kernelServes(device.otherEndPath)
+      ? grantRing(frontend)
+      : await shareRing(frontend, guestsFolder);
   await device.change((tx) => {
     void tx.write(`${device.path}/ring-ref`, String(ref));
     void tx.write(`${device.path}/event-channel`, String(port));

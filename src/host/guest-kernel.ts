@@ -15,6 +15,8 @@ export interface GuestKernelOptions {
   readonly domid: number;
   readonly rings: Rings;
   readonly guestsFolder?: string | undefined;
+  /** Whether dom0's kernel serves the disk of a backend's path; it serves all unless said. */
+  readonly kernelServes?: ((backendPath: string) => boolean) | undefined;
   readonly log?: Log | undefined;
   /** Called once, when the kernel has stopped by itself: `poweroff` or `reboot`. */
   readonly onStopped: (reason: string) => void;

@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts';
 import type { StoreServer } from '../xenstore/embedded/server.ts';
 import type { Store } from '../xenstore/store.ts';
 import { createGuestMemory, removeGuestMemory } from '../ring/guest-memory.ts';
+import { isBound } from './backend-sysfs.ts';
 import { startBlkback } from './blkback.ts';
 import { SHARED_PAGES } from './blkfront.ts';
 import { type GuestKernel, startGuestKernel } from './guest-kernel.ts';
@@ -91,6 +92,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
         domid,
         rings,
         guestsFolder,
+        kernelServes: (path) => isBound(sysfsDir, path.split('/').slice(-3).join('-')),
         log,
         onStopped: (reason) => domain.stopped.resolve(reason),
       });

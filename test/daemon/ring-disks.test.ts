@@ -1,7 +1,7 @@
 /** Disks that no kernel serves: vbdd and vbd-tap give guests of an embedded host images over rings. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -221,3 +221,32 @@ test('a disk that is removed while it is attached leaves nothing', options, asyn
   await kit.vbdd.disks.settled();
   assert.deepEqual(await kit.opened(), []);
 });
+
+test(
+  'by the host’s policy the tap takes blkback’s place for images of kind vbd',
+  options,
+  async () => {
+    await using kit = await startRingKit({ images: 'ring' });
+    const path = kit.image('a.vmdk', 'vmdk');
+    const raw = join(kit.host.dir, 'b.img');
+    writeFileSync(raw, Buffer.alloc(1 << 20));
+    const disks = [
+      `vdev=xvda,script=block-vbd,target=vmdk:${path}`,
+      `vdev=xvdb,script=block-vbd,target=${raw}`,
+    ];
+    const guest = await kit.host.createGuest({ name: 'web', disks });
+    const disk = await guest.disk('xvda');
+    await disk.write(0, new Uint8Array(512).fill(7));
+    await disk.flush();
+    await (await guest.disk('xvdb')).write(0, new Uint8Array(512).fill(8));
+    const bus = join(kit.host.sysfsDir, 'bus/xen-backend/drivers/vbd');
+    assert.deepEqual(readdirSync(bus).sort(), ['unbind', 'vbd-1-51728']);
+    // Whoever has a disk keeps it: another policy is for those to come.
+    await kit.restart();
+    assert.deepEqual([...(await disk.read(0, 1))], Array(512).fill(7));
+    await guest.shutdown();
+    await kit.vbdd.disks.settled();
+    assert.deepEqual(await kit.opened(), []);
+    assert.equal(kit.vbdd.disks.records.size, 0);
+  },
+);

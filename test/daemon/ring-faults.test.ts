@@ -12,7 +12,7 @@ import { startTestDaemon } from './test-daemon.ts';
 const options = needsLoop();
 
 test('a tap that does not answer holds up neither a start nor a refusal', options, async () => {
-  await using kit = await startRingKit(400);
+  await using kit = await startRingKit({ answerMs: 400 });
   const web = await kit.host.createGuest({
     name: 'web',
     disks: [spec('vhd', kit.image('a.vhd', 'vhd'))],

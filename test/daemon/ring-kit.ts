@@ -21,13 +21,22 @@ export interface RingKit extends AsyncDisposable {
   opened(): Promise<object[]>;
 }
 
-/** @param answerMs how long the tap may take over an order */
-export async function startRingKit(answerMs?: number): Promise<RingKit> {
+export interface RingKitOptions {
+  /** How long the tap may take over an order. */
+  readonly answerMs?: number;
+  /** Who serves images of kind vbd. */
+  readonly images?: 'nbd' | 'ring';
+}
+
+export async function startRingKit({
+  answerMs,
+  images = 'nbd',
+}: RingKitOptions = {}): Promise<RingKit> {
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
   let client: WatchedTap = openTap(tap.socket, answerMs);
-  let vbdd = await startTestDaemon(host, { tap: client });
+  let vbdd = await startTestDaemon(host, { tap: client, images });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
     client[Symbol.dispose]();
@@ -50,7 +59,7 @@ export async function startRingKit(answerMs?: number): Promise<RingKit> {
       await stop();
       await meanwhile?.();
       client = openTap(tap.socket, answerMs);
-      vbdd = await startTestDaemon(host, { tap: client });
+      vbdd = await startTestDaemon(host, { tap: client, images });
     },
     async opened() {
       return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;

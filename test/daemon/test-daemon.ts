@@ -4,7 +4,7 @@ import { loopKernel } from '../../src/backend/loop-kernel.ts';
 import { createLoopPool } from '../../src/backend/loop-pool.ts';
 import { type Log } from '../../src/base/log.ts';
 import { type Daemon, type DaemonOptions, startDaemon } from '../../src/daemon/daemon.ts';
-import { kernelBackends } from '../../src/daemon/kernel-backends.ts';
+import { blkbackDriver, kernelBackends } from '../../src/daemon/kernel-backends.ts';
 import { startTestHost, type TestHost } from '../host/test-host.ts';
 
 export interface TestDaemon extends Daemon {
@@ -32,6 +32,7 @@ export async function startTestDaemon(
       log,
       isOurs: (script) => script?.endsWith('/block-vbd') === true,
       backendOf: kernelBackends(host.sysfsDir),
+      blkback: blkbackDriver(host.sysfsDir),
       driverDomain: false,
       images: 'nbd',
       nbd: stack.use(host.machine.openNbd()),

@@ -10,7 +10,12 @@ import { searching } from '../property.ts';
 
 const ringNodes = { 'ring-ref': '8', 'event-channel': '3', protocol: 'x86_64-abi' };
 
-function nodes(state: number, online = true, status?: string): BackendNodes {
+/** From state 2 on it was offered, unless said. */
+function nodes(
+  state: number,
+  online = true,
+  status: string | undefined = state > 1 ? 'connected' : undefined,
+): BackendNodes {
   const values = { state: String(state), online: online ? '1' : '0', mode: 'w', params: 'vhd:/a' };
   const parsed = parseBackendNodes({ ...values, 'hotplug-status': status });
   assert.ok(parsed);
@@ -21,6 +26,7 @@ function facts(changes: Partial<RingFacts> & { readonly state?: number }): RingF
   const { state = 1, ...rest } = changes;
   return {
     nodes: nodes(1),
+    kernel: 'no',
     frontend: parseFrontendNodes({ ...ringNodes, state: String(state) }),
     guest: 'alive',
     tap: 'open',
@@ -38,6 +44,19 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
     ['a new disk', facts({ tap: 'nothing' }), 'open'],
     ['an open one', facts({}), 'offer'],
     ['one that was offered', facts({ nodes: nodes(2) }), undefined],
+    ['a disk that blkback has', facts({ nodes: nodes(2, true, ''), kernel: 'yes' }), 'unbind'],
+    ['one that blkback may still take', facts({ kernel: 'not yet' }), undefined],
+    ['one that blkback had', facts({ nodes: nodes(2, true, ''), state: 3 }), 'offer'],
+    [
+      'one that blkback took from under a guest',
+      facts({ nodes: nodes(2), state: 4, tap: 'connected', kernel: 'yes' }),
+      'unbind',
+    ],
+    [
+      'a refused one that blkback closes',
+      facts({ nodes: nodes(5, false, 'busy'), state: 6, tap: 'nothing', kernel: 'yes' }),
+      undefined,
+    ],
     ['a guest with a ring', facts({ nodes: nodes(2), state: 3 }), 'connect'],
     ['a ring that is served', facts({ nodes: nodes(2), state: 3, tap: 'connected' }), 'announce'],
     ['a connected disk', facts({ nodes: nodes(4), state: 4, tap: 'connected' }), undefined],
@@ -179,11 +198,12 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
     be: fc.option(fc.tuple(fc.integer({ min: 1, max: 6 }), fc.boolean()), { nil: undefined }),
     fe: fc.nat(6),
     guest: fc.constantFrom('alive' as const, 'gone' as const, 'unknown' as const),
+    kernel: fc.constantFrom('yes' as const, 'no' as const, 'not yet' as const),
     flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
     tap: fc.constantFrom('nothing' as const, 'open' as const, 'connected' as const),
     refused: fc.boolean(),
   });
-  const play = fc.property(any, ({ be, fe, guest, tap, refused, flags }) => {
+  const play = fc.property(any, ({ be, fe, guest, tap, refused, kernel, flags }) => {
     const [closingSeen, driverDomain, graceOver] = flags;
     let given = facts({
       nodes: be === undefined ? undefined : nodes(...be),
@@ -191,6 +211,7 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
       guest,
       tap,
       refusal: refused ? busy : undefined,
+      kernel,
       closingSeen,
       driverDomain,
       graceOver,
@@ -202,6 +223,7 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
       assert.ok(!told.has(step.do + JSON.stringify(step)), `${step.do} is done twice`);
       told.add(step.do + JSON.stringify(step));
       if (step.do === 'announce') assert.equal(given.tap, 'connected');
+      if (step.do === 'connect') assert.equal(given.kernel, 'no');
       if (step.do === 'open' || step.do === 'connect') {
         assert.ok(given.nodes?.online === true && guest !== 'gone' && !refused);
       }
@@ -224,8 +246,10 @@ function done(given: RingFacts, step: RingStep): RingFacts {
       return { ...given, tap: 'connected' };
     case 'close':
       return { ...given, tap: 'nothing' };
+    case 'unbind':
+      return { ...given, kernel: 'no' };
     case 'offer':
-      return at(2);
+      return at(2, 'connected');
     case 'announce':
       return at(4);
     case 'move':

@@ -176,6 +176,14 @@ export const ringFaults: readonly Fault[] = [
     only: 'without Xen',
   },
   {
+    name: 'blkback-left-at-the-ring',
+    breaks: 'where the tap is to serve a disk of kind vbd, blkback has no part in it',
+    file: 'src/disk/ring-plan.ts',
+    find: "if (facts.kernel === 'yes') {\n    return { because: 'the kernel would serve it, too', step: { do: 'unbind' } };\n  }",
+    plant: '',
+    caughtBy: 'test/disk/ring-plan.test.ts',
+  },
+  {
     name: 'parents-not-held',
     breaks: 'what an image’s parent is read from is not written by another guest',
     file: 'src/backend/ring-image.ts',
