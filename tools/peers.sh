@@ -15,6 +15,7 @@ packages=(
   libnbd-bin python3-libnbd nbdkit fio  # more of them, on the NBD server
   openssl                # certificates of TLS tests
   libvhdi-utils libvmdk-utils  # vhdiinfo, vmdkinfo: more strangers on images
+  systemd                # vbdd's unit is run by it, in namespaces of its own
   zstd bzip2 unzip       # unpack the strangers' images
 )
 

@@ -9,6 +9,9 @@ import type { DeviceNumber } from '../sys/device-number.ts';
 import type { Fd } from '../sys/fd.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { LOOP_MAJOR, loopPath, type LoopSetup, type LoopStatus } from '../sys/loop.ts';
+import type { HandedFd } from '../sys/service.ts';
+import { bindFailure, noDevices } from './loop-failures.ts';
+import { type LoopStash, stashedNumber, stashName } from './loop-stash.ts';
 
 /** The kernel as the pool needs it; `loopKernel()` in loop-kernel.ts is the real one. */
 export interface LoopKernel extends Disposable {
@@ -75,6 +78,8 @@ export interface LoopPool extends Disposable {
    * @throws Failure in-use | gone
    */
   adopt(number: number, expected: ExpectedLoop): LoopClaim;
+  /** Closes what was handed over and nobody has asked for: its disk is gone. */
+  releaseUnclaimed(): void;
   /**
    * Makes devices ahead of need until `spare` are there, `most` of them at a time.
    * @returns true when more are wanted still
@@ -87,6 +92,10 @@ export interface LoopPool extends Disposable {
 export interface LoopPoolOptions {
   /** How many devices are kept ready. */
   readonly spare: number;
+  /** Someone who outlives this process and keeps what it has bound. */
+  readonly stash?: LoopStash | undefined;
+  /** What an earlier process had stashed. */
+  readonly handed?: readonly HandedFd[];
   /** Told when a held device is no longer what it was when it was bound. */
   readonly onFault?: (sentence: string) => void;
 }
@@ -107,12 +116,15 @@ interface Pool {
   readonly entries: Map<string, Entry>;
   /** Not handed out any more, and still open for those who have them. */
   readonly strays: Set<Entry>;
+  /** Handed over, and not what they were called: kept open, as closing may free what someone has. */
+  readonly unknown: Fd[];
   disposed: boolean;
   /** Devices that are free as far as we know, longest unused first. */
   readonly ready: number[];
   /** Devices that someone else had when we tried; looked at again before new ones are made. */
   readonly suspects: number[];
   readonly report: (sentence: string) => void;
+  readonly stash: LoopStash | undefined;
 }
 
 /** A foreign losetup may win a device from us; that many times in a row it cannot be chance. */
@@ -124,7 +136,18 @@ export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): Lo
   const report = options.onFault ?? (() => {});
   const strays = new Set<Entry>();
   const ready = kernel.unbound();
-  const pool: Pool = { kernel, entries, strays, disposed: false, ready, suspects: [], report };
+  const pool: Pool = {
+    kernel,
+    entries,
+    strays,
+    unknown: [],
+    disposed: false,
+    ready,
+    suspects: [],
+    report,
+    stash: options.stash,
+  };
+  for (const one of options.handed ?? []) takeHanded(pool, one);
   return {
     acquire(request) {
       requireOpen(pool);
@@ -133,6 +156,9 @@ export function createLoopPool(kernel: LoopKernel, options: LoopPoolOptions): Lo
     adopt(number, expected) {
       requireOpen(pool);
       return claim(pool, adopted(pool, number, expected));
+    },
+    releaseUnclaimed() {
+      for (const entry of entries.values()) if (entry.users === 0) retire(pool, entry);
     },
     replenish: (most = Infinity) => replenish(pool, options.spare, most),
     get bound() {
@@ -188,6 +214,7 @@ function bind(pool: Pool, request: LoopRequest): Entry {
       throw new Failure('denied', `the kernel lets ${request.name} be read only — attach it so`);
     }
     pool.entries.set(entry.key, entry);
+    pool.stash?.keep(stashName(entry), fd.number);
     return entry;
   }
   throw new Failure(
@@ -207,7 +234,31 @@ function adopted(pool: Pool, number: number, expected: ExpectedLoop): Entry {
   const key = pool.entries.has(found.key) ? `${found.key} #${number}` : found.key;
   const entry = { ...found, key };
   pool.entries.set(key, entry);
+  pool.stash?.keep(stashName(entry), entry.fd.number);
   return entry;
+}
+
+/** Believes a name only where the device says the same; one that does not is left as it is. */
+function takeHanded(pool: Pool, { name, fd }: HandedFd): void {
+  const number = stashedNumber(name);
+  const found = number === undefined ? undefined : tryEntry(pool.kernel, number, fd);
+  if (found !== undefined && stashName(found) === name && !pool.entries.has(found.key)) {
+    pool.entries.set(found.key, found);
+    return;
+  }
+  pool.report(
+    `the descriptor ${name}, kept from before, is not what its name says; it is left alone`,
+  );
+  pool.unknown.push(fd);
+}
+
+function tryEntry(kernel: LoopKernel, number: number, fd: Fd): Entry | undefined {
+  try {
+    return entryOf(kernel, number, fd, 512);
+  } catch (thrown) {
+    if (isErrno(thrown)) return undefined;
+    throw thrown;
+  }
 }
 
 function claim(pool: Pool, entry: Entry): LoopClaim {
@@ -237,6 +288,7 @@ function retire(pool: Pool, entry: Entry): void {
   if (pool.entries.get(entry.key) === entry) pool.entries.delete(entry.key);
   pool.strays.delete(entry);
   const unchanged = isUnchanged(pool.kernel, entry);
+  pool.stash?.drop(stashName(entry));
   entry.fd.close();
   if (unchanged) pool.ready.push(entry.number);
   else pool.report(`${loopPath(entry.number)} is not what vbdkit bound; it is left alone`);
@@ -274,8 +326,7 @@ function addDevice(kernel: LoopKernel): number {
   try {
     return kernel.add();
   } catch (thrown) {
-    const advice = 'detach unused ones (losetup --list) or raise the limit';
-    throw new Failure('exhausted', `the kernel gives no more loop devices — ${advice}`, {}, thrown);
+    throw noDevices(thrown);
   }
 }
 
@@ -300,25 +351,6 @@ function bindOne(kernel: LoopKernel, number: number, request: LoopRequest): Fd |
     if (isErrno(thrown, 'EBUSY', 'ENXIO', 'EAGAIN', 'ENOENT')) return undefined;
     throw bindFailure(thrown, request.name);
   }
-}
-
-function bindFailure(thrown: unknown, name: string): unknown {
-  if (isErrno(thrown, 'EMFILE', 'ENFILE')) {
-    const advice = 'raise LimitNOFILE of vbdd';
-    return new Failure(
-      'exhausted',
-      `no file descriptor is left for ${name} — ${advice}`,
-      {},
-      thrown,
-    );
-  }
-  if (isErrno(thrown, 'ENOMEM', 'ENOSPC')) {
-    return new Failure('exhausted', `the kernel has no memory for a loop on ${name}`, {}, thrown);
-  }
-  if (isErrno(thrown)) {
-    return new Failure('io', `the kernel refuses a loop on ${name}: ${thrown.code}`, {}, thrown);
-  }
-  return thrown;
 }
 
 function adoptOne(kernel: LoopKernel, number: number, expected: ExpectedLoop): Entry {

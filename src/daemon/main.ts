@@ -18,6 +18,7 @@ import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
+import { joinService } from './service.ts';
 import { openTap } from './tap-client.ts';
 
 const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
@@ -93,10 +94,14 @@ async function main(): Promise<void> {
   const whole = stack.use(await openStore({ path: config.store }));
   const ownDomid = Number((await whole.read('domid')) ?? 0);
   const store = ownDomid === 0 ? whole : driverView(whole);
+  const onFault = (sentence: string): void => log('warning', sentence);
+  const service = stack.use(joinService(process.env, process.pid, onFault));
   const loops = stack.use(
     createLoopPool(loopKernel(), {
       spare: config.spare_loops,
-      onFault: (sentence) => log('warning', sentence),
+      onFault,
+      stash: service.stash,
+      handed: service.handed,
     }),
   );
   loops.replenish();
@@ -130,11 +135,14 @@ async function main(): Promise<void> {
     'notice',
     `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,
   );
+  loops.releaseUnclaimed();
+  service.ready();
 
   const stopped = Promise.withResolvers<void>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => stopped.resolve());
   await stopped.promise;
+  service.stopping();
   log('notice', 'vbdd stops; guests keep their disks');
 }
 

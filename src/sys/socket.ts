@@ -21,11 +21,13 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_SNDBUF = 7;
+const SO_SNDTIMEO = 21;
 const SO_SNDBUFFORCE = 32;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
@@ -40,7 +42,10 @@ const one = new Uint8Array(new Int32Array([1]).buffer);
 
 /** sockaddr_un. */
 function unixAddress(path: string): Uint8Array {
-  const name = Buffer.from(path);
+  return addressOf(Buffer.from(path));
+}
+
+function addressOf(name: Uint8Array): Uint8Array {
   // To the kernel it would mean a name that everyone on this host may connect to.
   if (name.length === 0) throw new ErrnoError('bind', constants.errno.ENOENT);
   if (name.length > SOCKET_PATH_BYTES) throw new ErrnoError('bind', constants.errno.ENAMETOOLONG);
@@ -116,6 +121,29 @@ export function connectUnix(path: string): Fd {
   try {
     const address = unixAddress(path);
     connect(fd.number, address, address.length);
+    return fd;
+  } catch (thrown) {
+    fd.close();
+    throw thrown;
+  }
+}
+
+const SEND_SECONDS = 1;
+
+/**
+ * A datagram socket that sends to the one at `path`, where a leading `@` stands for a name that is
+ * in no folder (unix(7), abstract). Sending waits a second at most for a receiver that is behind.
+ * @throws ErrnoError
+ */
+export function connectDatagram(path: string): Fd {
+  const fd = ownFd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  try {
+    const timeout = new Uint8Array(new BigInt64Array([BigInt(SEND_SECONDS), 0n]).buffer);
+    setsockopt(fd.number, SOL_SOCKET, SO_SNDTIMEO, timeout, timeout.length);
+    const abstract = path.startsWith('@');
+    const address = addressOf(Buffer.from(abstract ? `\0${path.slice(1)}` : path));
+    // An abstract name ends where the address does, not at a NUL.
+    connect(fd.number, address, address.length - (abstract ? 1 : 0));
     return fd;
   } catch (thrown) {
     fd.close();

@@ -35,9 +35,36 @@ const pool = {
   needsLoop: true,
 };
 
+const stash = {
+  file: 'src/backend/loop-pool.ts',
+  caughtBy: 'test/backend/loop-stash.test.ts',
+  needsLoop: true,
+};
+
 const restart = { caughtBy: 'test/daemon/restart.test.ts', needsLoop: true };
 
 export const faults: readonly Fault[] = [
+  {
+    ...stash,
+    name: 'loop-not-stashed',
+    breaks: 'what vbdd holds outlives it',
+    find: 'pool.stash?.keep(stashName(entry), fd.number);',
+    plant: '',
+  },
+  {
+    ...stash,
+    name: 'stash-not-cleared',
+    breaks: 'a disk that was detached leaves no descriptor with the service manager',
+    find: 'pool.stash?.drop(stashName(entry));',
+    plant: '',
+  },
+  {
+    ...stash,
+    name: 'stash-believed',
+    breaks: 'a descriptor kept from before is used only when it is what its name says',
+    find: 'found !== undefined && stashName(found) === name &&',
+    plant: 'found !== undefined &&',
+  },
   {
     ...pool,
     name: 'no-diskseq-check',
@@ -56,8 +83,8 @@ export const faults: readonly Fault[] = [
     ...pool,
     name: 'fd-closed-early',
     breaks: 'a bound device stays bound while someone uses it',
-    find: 'pool.entries.set(entry.key, entry);\n    return entry;',
-    plant: 'pool.entries.set(entry.key, entry);\n    fd.close();\n    return entry;',
+    find: 'pool.stash?.keep(stashName(entry), fd.number);',
+    plant: 'fd.close();',
   },
   {
     ...pool,
