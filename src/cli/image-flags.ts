@@ -6,7 +6,7 @@ import type { FileTable } from '../image/file-table.ts';
 import { type ImageFormat, imageFormats } from '../image/formats.ts';
 import type { NewImageOptions } from '../image/format-options.ts';
 import type { Image } from '../image/image.ts';
-import { type CreateOptions, openImage } from '../image/open.ts';
+import { type CreateOptions, openImage, type OpenOptions } from '../image/open.ts';
 import type { CliContext } from './context.ts';
 
 /** qemu-img's names for formats that have another name here. */
@@ -106,15 +106,18 @@ export function warnOfFarParent(context: CliContext, path: string, parentName: s
   );
 }
 
-/** Opens an image as its flags say. @throws Failure */
+/**
+ * Opens an image as its flags say. An encrypted one stays locked unless its bytes are to be read.
+ * @throws Failure
+ */
 export function openByFlags(
   path: string,
   flags: ImageFlags,
   files: FileTable,
   writable = false,
-  repairs = false,
+  how: Pick<OpenOptions, 'passphrase' | 'locked' | 'repairs'> = { locked: true },
 ): Image {
   const { format, forceShare, allowPath: allowPaths } = flags;
   const opening = { format, writable, files, lock: !forceShare, allowPaths };
-  return openImage(path, { ...opening, repairs, keepsIdentity: repairs });
+  return openImage(path, { ...opening, ...how, keepsIdentity: how.repairs });
 }

@@ -22,6 +22,8 @@ export interface CommitOptions {
   readonly keep: boolean;
   readonly files: FileTable;
   readonly allowPaths?: readonly string[] | undefined;
+  /** Of the image and its parents, where they are encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
   readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
@@ -46,9 +48,9 @@ export function* commitImage(
   path: string,
   options: CommitOptions,
 ): Generator<number, Committed, void> {
-  const { files, format, allowPaths, openBytes } = options;
+  const { files, format, allowPaths, passphrase, openBytes } = options;
   const transfer = createTransfer(files);
-  const opening = { files, allowPaths, openBytes };
+  const opening = { files, allowPaths, passphrase, openBytes };
   const target = findBase(path, { ...opening, format, writable: false }, options.base);
   const { depth } = target;
   const base = openImage(target.path, {

@@ -27,6 +27,8 @@ export interface ConvertTarget {
   /** It is on stable storage when this ends. */
   readonly durable: boolean;
   readonly allowPaths?: readonly string[] | undefined;
+  /** Where it is, or is to be, encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
 }
 
 /**
@@ -69,8 +71,8 @@ async function* intoExisting(
   files: FileTable,
 ): AsyncGenerator<number, void, void> {
   const transfer = createTransfer(files);
-  const { path, format, allowPaths, sparseBytes } = target;
-  const image = openImage(path, { format, writable: true, files, allowPaths });
+  const { path, format, allowPaths, passphrase, sparseBytes } = target;
+  const image = openImage(path, { format, writable: true, files, allowPaths, passphrase });
   try {
     const underneath = target.kind === 'existing, zero' ? 'zeros' : 'unknown';
     yield* copyDisk(source, image, { files, transfer, underneath, sparseBytes });

@@ -16,6 +16,10 @@ export interface OpenContext {
   readonly parentless?: boolean | undefined;
   /** What children know it by stays as it is when it is written, until `Image.planIdentity`. */
   readonly keepsIdentity?: boolean | undefined;
+  /** Of encrypted images. */
+  readonly passphrase?: Uint8Array | undefined;
+  /** Only metadata are asked for: an encrypted image may stay locked. */
+  readonly locked?: boolean | undefined;
   /** Files and the cache of their metadata pages. */
   readonly files: FileTable;
   /**
@@ -43,6 +47,8 @@ export interface CreateContext {
   readonly options: Readonly<Record<string, string>>;
   /** The parent of a child that is created, open; and its name as it should be stored. */
   readonly parent?: { readonly image: Image; readonly name: string } | undefined;
+  /** Of a new image that is to be encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
   /** Creates a file beside the image, empty and writable; it must not exist yet. */
   createFile(name: string): Bytes;
 }

@@ -37,6 +37,10 @@ export interface OpenOptions {
   readonly direct?: boolean | undefined;
   /** Whether its files are locked as qemu locks them; true unless said. */
   readonly lock?: boolean | undefined;
+  /** Of the image, and of all its parents, that are encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
+  /** Only metadata are asked for: an encrypted image may stay locked. */
+  readonly locked?: boolean | undefined;
   /**
    * Opens it though another has it open: for the destination of a migration. The source has
    * flushed it, writes nothing any more, and disposes it without closing it in order.
@@ -128,6 +132,8 @@ function contextOf(path: string, opening: Opening, opened: DisposableStack): Ope
     repairs: opening.repairs,
     parentless: opening.without === 'parent',
     keepsIdentity: opening.keepsIdentity,
+    passphrase: opening.passphrase,
+    locked: opening.locked,
     files: opening.files,
     openExtent(name, writable) {
       const extentPath = resolveName(around, name);
@@ -239,6 +245,8 @@ export interface CreateOptions {
     | undefined;
   readonly files: FileTable;
   readonly allowPaths?: readonly string[] | undefined;
+  /** Of a new image that is to be encrypted, and of its parents. */
+  readonly passphrase?: Uint8Array | undefined;
   /** Takes the place of files that exist. */
   readonly overwrite?: boolean | undefined;
 }
@@ -337,6 +345,7 @@ function createFiles(
     sizeBytes,
     options: options.options ?? {},
     parent: parent && backing && { image: parent, name: backing.path },
+    passphrase: options.passphrase,
     createFile: (name) => created.create(join(dirname(path), name)),
   });
   stack.move();

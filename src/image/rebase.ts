@@ -25,6 +25,8 @@ export interface RebaseOptions {
   readonly unsafe: boolean;
   readonly files: FileTable;
   readonly allowPaths?: readonly string[] | undefined;
+  /** Of the image and its parents, where they are encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
   readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
@@ -54,13 +56,15 @@ export function* rebaseImage(
   path: string,
   options: RebaseOptions,
 ): Generator<number, Rebased, void> {
-  const { files, format, unsafe, allowPaths, openBytes } = options;
+  const { files, format, unsafe, allowPaths, passphrase, openBytes } = options;
   const transfer = createTransfer(files);
   using parent = openParent(path, options);
   const image = openImage(path, {
     format,
     files,
     allowPaths,
+    passphrase,
+    locked: unsafe,
     openBytes,
     writable: true,
     keepsIdentity: true,
@@ -85,11 +89,12 @@ export function* rebaseImage(
 
 /** The new parent, open; undefined when there is none, or its name and format are all that is asked. */
 function openParent(path: string, options: RebaseOptions): Image | undefined {
-  const { parent, unsafe, files, allowPaths = [], openBytes } = options;
+  const { parent, unsafe, files, allowPaths = [], passphrase, openBytes } = options;
   if (parent === undefined) return undefined;
   const parentPath = resolve(dirname(path), parent.name);
   const allowed = [...allowPaths, dirname(parentPath)];
-  const opening = { files, allowPaths: allowed, openBytes, writable: false };
+  const keys = { passphrase, locked: unsafe };
+  const opening = { files, allowPaths: allowed, openBytes, writable: false, ...keys };
   try {
     const image = openImage(parentPath, { ...opening, format: parent.format });
     for (let next: Image | undefined = image; next !== undefined; next = next.parent) {

@@ -30,6 +30,8 @@ export interface ImageToServe {
   readonly allowPaths?: readonly string[] | undefined;
   /** Dirty bitmaps that clients may ask for. */
   readonly bitmaps?: readonly string[] | undefined;
+  /** Where it is encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
 }
 
 export interface WorkerRequest {
@@ -82,8 +84,9 @@ function serve({ images, wakeFd, cacheBytes }: WorkerRequest): void {
   const exports: NbdExport[] = [];
   try {
     for (const asked of images) {
-      const { path, format, writable, direct, allowPaths } = asked;
-      const image = openImage(path, { format, writable, direct, allowPaths, files });
+      const { path, format, writable, direct, allowPaths, passphrase } = asked;
+      const how = { format, writable, direct, allowPaths, passphrase };
+      const image = openImage(path, { ...how, files });
       exports.push(openExport(files, image, asked));
     }
     parentPort?.postMessage({ kind: 'open' } satisfies FromWorker, []);

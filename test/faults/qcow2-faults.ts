@@ -1,4 +1,4 @@
-/** Planted faults for what only qcow2 has: dirty bitmaps. */
+/** Planted faults for what only qcow2 has: dirty bitmaps, encryption. */
 import type { Fault } from './faults.ts';
 
 const bitmaps = {
@@ -23,5 +23,23 @@ export const qcow2Faults: readonly Fault[] = [
     find: 'changed.add(Math.floor(byte / image.clusterBytes));',
     plant: '',
     only: 'what is written is dirty',
+  },
+  {
+    name: 'luks-one-sector-for-all',
+    breaks: 'each sector is encrypted by its own place',
+    file: 'src/image/crypt/crypt-bytes.ts',
+    find: 'known().encrypt(view, at / SECTOR);',
+    plant: 'known().encrypt(view, 0);',
+    caughtBy: 'test/image/luks-suite.test.ts',
+    only: 'any program',
+  },
+  {
+    name: 'luks-rest-not-written',
+    breaks: 'the rest of a new encrypted cluster reads as zeros',
+    file: 'src/image/qcow2/write.ts',
+    find: '&& !image.isExternal && !image.isEncrypted;',
+    plant: '&& !image.isExternal;',
+    caughtBy: 'test/image/luks.test.ts',
+    only: 'not in its file',
   },
 ];

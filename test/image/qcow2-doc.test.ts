@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { LuksHeader, LuksSlot } from '../../src/image/crypt/luks.ts';
 import {
   BitmapEntry,
   BitmapFlag,
@@ -28,6 +29,8 @@ test('every field, feature and extension of a qcow2 header has a row', () => {
   assert.deepEqual(rows('field').sort(), fields.sort());
   assert.deepEqual(rows('incompatible bit').sort(), Object.keys(Incompatible).sort());
   assert.deepEqual(rows('extension').sort(), Object.keys(Extension).sort());
+  assert.deepEqual(rows('LUKS field').sort(), Object.keys(LuksHeader.at).sort());
+  assert.deepEqual(rows('key slot field').sort(), Object.keys(LuksSlot.at).sort());
   assert.deepEqual(rows('bitmap field').sort(), Object.keys(BitmapEntry.at).sort());
   assert.deepEqual(rows('bitmap flag').sort(), Object.keys(BitmapFlag).sort());
   assert.deepEqual(rows('snapshot field').sort(), Object.keys(SnapshotEntry.at).sort());

@@ -15,6 +15,16 @@ export interface ImageKind {
   /** Options of children; undefined where there are none. */
   readonly children?: Readonly<Record<string, string>> | undefined;
   readonly resizes?: 'grow' | 'any' | undefined;
+  /** Where it is encrypted. */
+  readonly passphrase?: string | undefined;
+}
+
+/** What has to be said to open or to create an image of this kind. */
+export function howToOpen({ format, passphrase }: ImageKind): {
+  format: ImageFormat;
+  passphrase: Uint8Array | undefined;
+} {
+  return { format, passphrase: passphrase === undefined ? undefined : Buffer.from(passphrase) };
 }
 
 export type Command =

@@ -11,7 +11,7 @@ import { createImage, openImage } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { searching } from '../property.ts';
 import { fillSectors, setTags, type Tags } from './disk-model.ts';
-import { type ImageKind, programs, verbsOf } from './image-programs.ts';
+import { type ImageKind, programs, verbsOf, howToOpen } from './image-programs.ts';
 import { readFolder } from './memory-files.ts';
 import { playImage } from './play-image.ts';
 import { playFullDisk } from './play-full-disk.ts';
@@ -74,11 +74,11 @@ function begin(kind: ImageKind, child: boolean): Beginning {
   try {
     using files = createFileTable();
     const path = join(folder, 'disk');
-    createImage(path, { ...kind, files });
+    createImage(path, { ...kind, ...howToOpen(kind), files });
     const tags: Tags = new Map();
     if (!child) return { path, files: readFolder(folder), tags };
     const transfer = createTransfer(files);
-    const parent = openImage(path, { format: kind.format, writable: true, files });
+    const parent = openImage(path, { ...howToOpen(kind), writable: true, files });
     const view = new Uint8Array(24 * SECTOR_BYTES);
     for (const [index, edge] of [0, ...kind.edges].entries()) {
       const at = Math.max(0, Math.min(edge - view.length / 2, kind.sizeBytes - view.length));
@@ -89,7 +89,8 @@ function begin(kind: ImageKind, child: boolean): Beginning {
     transfer.close(parent);
     const childPath = join(folder, 'child');
     const backing = { path: 'disk', format: kind.format };
-    createImage(childPath, { ...kind, options: kind.children, backing, files });
+    const options = kind.children;
+    createImage(childPath, { ...kind, ...howToOpen(kind), options, backing, files });
     return { path: childPath, files: readFolder(folder), tags };
   } finally {
     rmSync(folder, { recursive: true });

@@ -12,7 +12,7 @@ import { createImage, openImage } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, setTags, type Tags } from './disk-model.ts';
-import type { ImageKind } from './image-programs.ts';
+import { howToOpen, type ImageKind } from './image-programs.ts';
 
 const KILLS = 3;
 
@@ -25,7 +25,7 @@ export async function assertOutlivesKills(t: TestContext, kind: ImageKind): Prom
     const path = join(folder, 'disk');
     {
       using files = createFileTable();
-      createImage(path, { ...kind, files });
+      createImage(path, { ...kind, ...howToOpen(kind), files });
     }
     const tags: Tags = new Map();
     let writes = 0;
@@ -89,7 +89,7 @@ function compare(
 ): void {
   using files = createFileTable();
   const transfer = createTransfer(files);
-  const image = openImage(path, { format: kind.format, writable: true, files });
+  const image = openImage(path, { ...howToOpen(kind), writable: true, files });
   visitSectors(image, files, tags.keys(), (sector, tag) => {
     const expected = tags.get(sector) ?? 0;
     if (tag === expected) return;
@@ -105,7 +105,7 @@ function compare(
 function writeForEver(path: string, kind: ImageKind, seed: number, first: number): void {
   const files = createFileTable();
   const transfer = createTransfer(files);
-  const image = openImage(path, { format: kind.format, writable: true, files });
+  const image = openImage(path, { ...howToOpen(kind), writable: true, files });
   const random = randomOf(seed);
   for (let tag = first; ; tag += 1) {
     const { at, lengthBytes, zero } = writeOf(kind, random);

@@ -11,7 +11,7 @@ import { openImage } from '../../src/image/open.ts';
 import { createTransfer, type Transfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, type Tags } from './disk-model.ts';
-import { type Command, cutRange, type ImageKind } from './image-programs.ts';
+import { type Command, cutRange, type ImageKind, howToOpen } from './image-programs.ts';
 import { afterKill, openIn } from './memory-files.ts';
 import { mendImage } from './mend-image.ts';
 import type { Beginning } from './play-power-cut.ts';
@@ -33,7 +33,7 @@ export function playFullDisk(
   const transfer = createTransfer(table);
   const open = (): Image =>
     openImage(beginning.path, {
-      format: kind.format,
+      ...howToOpen(kind),
       writable: true,
       files: table,
       openBytes: openIn(files),

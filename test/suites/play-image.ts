@@ -10,7 +10,7 @@ import { createImage, openImage } from '../../src/image/open.ts';
 import { createTransfer, type Transfer } from '../../src/image/transfer.ts';
 import { assertReads } from './disk-check.ts';
 import { cutTags, fillSectors, setTags, tagOf, type Tags } from './disk-model.ts';
-import { type Command, cutRange, type ImageKind } from './image-programs.ts';
+import { type Command, cutRange, type ImageKind, howToOpen } from './image-programs.ts';
 
 interface Play {
   readonly kind: ImageKind;
@@ -30,14 +30,14 @@ export function playImage(kind: ImageKind, program: readonly Command[]): void {
   using files = createFileTable({ cacheBytes: 0 });
   try {
     const path = join(folder, 'disk-0');
-    createImage(path, { ...kind, files });
+    createImage(path, { ...kind, ...howToOpen(kind), files });
     const play: Play = {
       kind,
       folder,
       files,
       transfer: createTransfer(files),
       chain: [{ path, tags: new Map() }],
-      image: openImage(path, { format: kind.format, writable: true, files }),
+      image: openImage(path, { ...howToOpen(kind), writable: true, files }),
       writes: 0,
     };
     for (const command of program) run(play, command);
@@ -93,7 +93,7 @@ function run(play: Play, command: Command): void {
       assert.equal(image.sizeBytes, command.sizeBytes, 'the disk has its new size');
       return;
   }
-  play.image = openImage(path, { format: kind.format, writable: true, files });
+  play.image = openImage(path, { ...howToOpen(kind), writable: true, files });
   compare(play, `after ${command.do}`);
 }
 
@@ -143,14 +143,14 @@ function snapshot(play: Play, more: number): void {
   play.transfer.close(play.image);
   const path = join(folder, `disk-${chain.length}`);
   createImage(path, {
-    format: kind.format,
+    ...howToOpen(kind),
     sizeBytes,
     options: kind.children,
     backing: { path: parent.slice(folder.length + 1), format: kind.format },
     files,
   });
   chain.push({ path, tags: new Map(tags) });
-  play.image = openImage(path, { format: kind.format, writable: true, files });
+  play.image = openImage(path, { ...howToOpen(kind), writable: true, files });
   assert.ok(play.image.sizeBytes >= sizeBytes, 'a child is at least as large as was asked for');
   compare(play, 'in a new child');
 }
@@ -167,7 +167,7 @@ function compare({ image, files, chain }: Play, when: string): void {
 
 function compareChain({ chain, files, kind }: Play): void {
   for (const { path, tags } of chain) {
-    using image = openImage(path, { format: kind.format, writable: false, files });
+    using image = openImage(path, { ...howToOpen(kind), writable: false, files });
     assertReads(image, files, tags, `${path}, opened for reading,`);
   }
 }

@@ -11,7 +11,7 @@ import { openImage } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { named, visitSectors } from './disk-check.ts';
 import { fillSectors, randomOf, setTags, tagOf, type Tags } from './disk-model.ts';
-import { type Command, cutRange, type ImageKind } from './image-programs.ts';
+import { type Command, cutRange, howToOpen, type ImageKind } from './image-programs.ts';
 import { afterKill, afterPowerCut, type MemoryFiles, openIn, waysToCut } from './memory-files.ts';
 import { mendImage } from './mend-image.ts';
 
@@ -93,7 +93,7 @@ export function playPowerCuts(
 
 function openStory({ kind, path, files }: Story, table: FileTable): Image {
   const openBytes = openIn(files);
-  return openImage(path, { format: kind.format, writable: true, files: table, openBytes });
+  return openImage(path, { ...howToOpen(kind), writable: true, files: table, openBytes });
 }
 
 function run(story: Story, table: FileTable, image: Image, command: Command, tag: number): Image {
@@ -217,7 +217,7 @@ function holds(story: Story, left: MemoryFiles, expected: Expected): void {
   const { kind, path, random } = story;
   const openBytes = openIn(left);
   using table = createFileTable({ cacheBytes: 0 });
-  const options = { format: kind.format, files: table, openBytes };
+  const options = { ...howToOpen(kind), files: table, openBytes };
   const transfer = createTransfer(table);
   if (random() < 0.2) {
     using image = openImage(path, { ...options, writable: false });

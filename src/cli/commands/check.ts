@@ -69,7 +69,7 @@ function check(context: CliContext, flags: CheckFlags, path: string): number {
   using files = createFileTable();
   const { repair = 'none' } = flags;
   const open = (writable: boolean): Image =>
-    openByFlags(path, flags, files, writable, repair !== 'none');
+    openByFlags(path, flags, files, writable, { locked: true, repairs: repair !== 'none' });
   const result = checkImage(open, createTransfer(files), repair);
   if (wantsJson(flags)) writeJson(context, jsonOf(path, result));
   else if (!flags.quiet) context.process.stdout.write(reportText(result));

@@ -6,10 +6,11 @@ import { commitImage, type Committed } from '../../image/commit.ts';
 import { createFileTable } from '../../image/file-table.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { type CliContext, writeJson } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { imageArgument, imageFlags, parseText } from '../image-flags.ts';
 import { runLong } from '../run-long.ts';
 
-interface CommitFlags {
+interface CommitFlags extends KeyFlags {
   readonly format?: ImageFormat;
   readonly base?: string;
   readonly keep: boolean;
@@ -47,14 +48,16 @@ export const commitCommand: Command<CliContext> = buildCommand({
       quiet: imageFlags.quiet,
       json: { ...off, brief: 'Print JSON' },
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: { f: 'format', b: 'base', d: 'keep', p: 'progress', q: 'quiet' },
     positional: { kind: 'tuple', parameters: [imageArgument] },
   },
   async func(this: CliContext, flags: CommitFlags, path: string) {
+    const passphrase = passphraseOf(flags);
     using files = createFileTable();
     const { format, base, keep, allowPath: allowPaths } = flags;
-    const work = commitImage(path, { format, base, keep, files, allowPaths });
+    const work = commitImage(path, { format, base, keep, files, allowPaths, passphrase });
     const done = await runLong(this, work, flags.progress && !flags.quiet);
     if (done === undefined) return;
     if (flags.json) return writeJson(this, { filename: path, ...done });

@@ -6,13 +6,14 @@ import { createFileTable } from '../../image/file-table.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { createTransfer } from '../../image/transfer.ts';
 import type { CliContext } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { imageArgument, imageFlags, type ImageFlags, openByFlags } from '../image-flags.ts';
 import { createProgress } from '../progress.ts';
 
 /** qemu-img's exit codes. */
 const exit = { same: 0, different: 1, cannotOpen: 2, cannotRead: 4 } as const;
 
-interface CompareFlags extends ImageFlags {
+interface CompareFlags extends ImageFlags, KeyFlags {
   readonly secondFormat?: ImageFormat;
   readonly strict: boolean;
   readonly progress: boolean;
@@ -41,6 +42,7 @@ export const compareCommand: Command<CliContext> = buildCommand({
       quiet: imageFlags.quiet,
       forceShare: imageFlags.forceShare,
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: {
       f: 'format',
@@ -56,8 +58,10 @@ export const compareCommand: Command<CliContext> = buildCommand({
     using files = createFileTable();
     let code: number = exit.cannotOpen;
     try {
-      using left = openByFlags(one, flags, files);
-      using right = openByFlags(other, { ...flags, format: flags.secondFormat }, files);
+      const keys = { passphrase: passphraseOf(flags) };
+      const { secondFormat: format } = flags;
+      using left = openByFlags(one, flags, files, false, keys);
+      using right = openByFlags(other, { ...flags, format }, files, false, keys);
       code = exit.cannotRead;
       using progress = createProgress(this.process, flags.progress);
       const options = { files, transfer: createTransfer(files), strict: flags.strict };

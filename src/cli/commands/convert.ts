@@ -14,6 +14,7 @@ import type { ImageFormat } from '../../image/formats.ts';
 import { formatOf } from '../../image/registry.ts';
 import { snapshotView } from '../../image/snapshot-view.ts';
 import type { CliContext } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import {
   backingOf,
   imageFlags,
@@ -37,7 +38,7 @@ const cacheModes = {
 type CacheMode = keyof typeof cacheModes;
 const cacheNames = Object.keys(cacheModes) as CacheMode[];
 
-interface ConvertFlags extends ImageFlags {
+interface ConvertFlags extends ImageFlags, KeyFlags {
   readonly outputFormat: ImageFormat;
   readonly options?: readonly string[];
   readonly backingFile?: string;
@@ -133,6 +134,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
       },
       forceShare: imageFlags.forceShare,
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: {
       f: 'format',
@@ -171,14 +173,15 @@ export const convertCommand: Command<CliContext> = buildCommand({
     if (path === undefined || paths.length === 0) {
       throw new Failure('invalid', 'two images are needed — vbd convert SOURCE… TARGET');
     }
+    const passphrase = passphraseOf(flags);
     using files = createFileTable();
     const [first, ...others] = paths.map((name) => {
-      const image = openByFlags(name, flags, files);
+      const image = openByFlags(name, flags, files, false, { passphrase });
       return flags.snapshot === undefined ? image : snapshotView(image, flags.snapshot);
     });
     if (first === undefined) throw new Error('there is a first image');
     const source = concatenate(first, ...others);
-    const target = targetOf(path, flags);
+    const target = targetOf(path, flags, passphrase);
     const copying = convertImage(source, target, files);
     using progress = createProgress(this.process, flags.progress && !flags.quiet);
     using interrupted = interruptible(this.process);
@@ -193,7 +196,11 @@ export const convertCommand: Command<CliContext> = buildCommand({
   },
 });
 
-function targetOf(path: string, flags: ConvertFlags): ConvertTarget {
+function targetOf(
+  path: string,
+  flags: ConvertFlags,
+  passphrase: Uint8Array | undefined,
+): ConvertTarget {
   const format = formatOf(flags.outputFormat);
   const options = parseOptions(flags.options ?? [], format);
   if (flags.targetIsZero && !flags.existing) {
@@ -208,5 +215,6 @@ function targetOf(path: string, flags: ConvertFlags): ConvertTarget {
     kind: flags.existing ? (flags.targetIsZero ? 'existing, zero' : 'existing') : 'new',
     durable: cacheModes[flags.cache],
     allowPaths: flags.allowPath,
+    passphrase,
   };
 }

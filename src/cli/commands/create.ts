@@ -9,6 +9,7 @@ import type { ImageFormat } from '../../image/formats.ts';
 import { createImage, type CreateOptions } from '../../image/open.ts';
 import { formatOf } from '../../image/registry.ts';
 import type { CliContext } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import {
   backingOf,
   imageArgument,
@@ -18,7 +19,7 @@ import {
   warnOfFarParent,
 } from '../image-flags.ts';
 
-interface CreateFlags {
+interface CreateFlags extends KeyFlags {
   readonly format: ImageFormat;
   readonly options?: readonly string[];
   readonly backingFile?: string;
@@ -54,6 +55,7 @@ export const createCommand: Command<CliContext> = buildCommand({
       backingFormat: { ...imageFlags.format, brief: 'Format of the parent' },
       quiet: imageFlags.quiet,
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: { f: 'format', o: 'options', b: 'backingFile', F: 'backingFormat', q: 'quiet' },
     positional: {
@@ -83,7 +85,8 @@ export const createCommand: Command<CliContext> = buildCommand({
     const backing = backingOf(flags, options);
     using files = createFileTable();
     const request = { format: format.name, sizeBytes, options: options.own, backing };
-    createImage(path, { ...request, files, allowPaths, overwrite: true });
+    const passphrase = passphraseOf(flags);
+    createImage(path, { ...request, files, allowPaths, passphrase, overwrite: true });
     if (backing !== undefined) warnOfFarParent(this, path, backing.path);
     if (!quiet) this.process.stdout.write(`Formatting '${oneLine(path)}', ${wordsOf(request)}\n`);
   },

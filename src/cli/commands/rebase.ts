@@ -7,10 +7,11 @@ import { createFileTable } from '../../image/file-table.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { rebaseImage } from '../../image/rebase.ts';
 import { type CliContext, writeJson } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { imageArgument, imageFlags, parseText, warnOfFarParent } from '../image-flags.ts';
 import { runLong } from '../run-long.ts';
 
-interface RebaseFlags {
+interface RebaseFlags extends KeyFlags {
   readonly format?: ImageFormat;
   readonly backingFile?: string;
   readonly backingFormat?: ImageFormat;
@@ -48,6 +49,7 @@ export const rebaseCommand: Command<CliContext> = buildCommand({
       quiet: imageFlags.quiet,
       json: { ...off, brief: 'Print JSON' },
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: {
       f: 'format',
@@ -74,9 +76,10 @@ export const rebaseCommand: Command<CliContext> = buildCommand({
     if (name === '' && backingFormat !== undefined) {
       throw new Failure('invalid', 'no parent has no format — leave -F out');
     }
+    const passphrase = passphraseOf(flags);
     using files = createFileTable();
     const parent = name === '' ? undefined : { name, format: backingFormat };
-    const work = rebaseImage(path, { format, parent, unsafe, files, allowPaths });
+    const work = rebaseImage(path, { format, parent, unsafe, files, allowPaths, passphrase });
     const done = await runLong(this, work, flags.progress && !quiet);
     if (done === undefined) return;
     if (parent !== undefined) warnOfFarParent(this, path, name);

@@ -61,7 +61,8 @@ function repair(context: CliContext, flags: RepairFlags, path: string): number {
     throw new Failure('invalid', 'what others write to is not mended — -U goes with --dry-run');
   }
   using files = createFileTable();
-  const open = (writable: boolean): Image => openByFlags(path, flags, files, writable, true);
+  const open = (writable: boolean): Image =>
+    openByFlags(path, flags, files, writable, { locked: true, repairs: true });
   const what: RepairWhat = flags.leaks ? 'leaks' : 'all';
   const { report, mended } = checkImage(open, createTransfer(files), flags.dryRun ? 'none' : what);
   const told = flags.dryRun ? report.findings.filter((one) => isChosen(one, what)) : mended;

@@ -86,7 +86,7 @@ async function resizeImage(path: string, word: string, flags: ResizeFlags): Prom
   ]);
   using files = createFileTable();
   const transfer = createTransfer(files);
-  const image = openImage(path, { format: flags.format, writable: true, files });
+  const image = openImage(path, { format: flags.format, writable: true, files, locked: true });
   try {
     const sign = /^[+-]/.exec(word)?.[0];
     const given = parseSize(sign === undefined ? word : word.slice(1));

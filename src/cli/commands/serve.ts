@@ -14,9 +14,10 @@ import type { ImageToServe } from '../../nbd/serve-worker.ts';
 import { type Address, serveImages, type Serving } from '../../nbd/serve.ts';
 import { readTlsFiles } from '../../nbd/tls.ts';
 import type { CliContext } from '../context.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { imageArgument, imageFlags, parseText } from '../image-flags.ts';
 
-interface ServeFlags {
+interface ServeFlags extends KeyFlags {
   readonly format?: ImageFormat;
   readonly readOnly: boolean;
   readonly direct: boolean;
@@ -55,6 +56,7 @@ export const serveCommand: Command<CliContext> = buildCommand({
         withNegated: false,
       },
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
       cache: {
         kind: 'parsed',
         parse: parseSize,
@@ -106,6 +108,7 @@ function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServ
   if (twice !== undefined) {
     throw new Failure('invalid', `two images are called ${twice} — serve them apart`);
   }
+  const passphrase = passphraseOf(flags);
   return paths.map((path, index) => ({
     name: names[index] ?? '',
     path,
@@ -115,6 +118,7 @@ function imagesToServe(flags: ServeFlags, paths: readonly string[]): ImageToServ
     direct,
     allowPaths: allowPath,
     bitmaps: bitmap,
+    passphrase,
   }));
 }
 

@@ -2,8 +2,16 @@
 import { Failure } from '../../base/failure.ts';
 import { roundUp } from '../../base/round.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
+import { createLuks } from '../crypt/luks.ts';
 import type { CreateContext, ImageFormat } from '../formats.ts';
-import { Extension, Header, QCOW_MAGIC, V2_HEADER_BYTES } from './header.ts';
+import {
+  Encryption,
+  EncryptionExtension,
+  Extension,
+  Header,
+  QCOW_MAGIC,
+  V2_HEADER_BYTES,
+} from './header.ts';
 import { type Shape, shapeOf } from './options.ts';
 import { preallocate } from './preallocate.ts';
 import { putEntry, putU32 } from './tables.ts';
@@ -20,6 +28,9 @@ export interface Layout {
   readonly tableClusters: number;
   readonly blocksAt: number;
   readonly blocks: number;
+  /** The LUKS header; of no bytes where there is none. */
+  readonly luksAt: number;
+  readonly luksBytes: number;
   /** Second-level tables and clusters of the disk: none, or all. */
   readonly l2At: number;
   readonly l2Tables: number;
@@ -34,10 +45,12 @@ export function createQcow2(bytes: Bytes, context: CreateContext): void {
     const what = 'clusters that are there hide the parent';
     throw new Failure('invalid', `${what} — leave preallocation or the parent out`);
   }
-  const layout = layoutOf(shape, context.sizeBytes);
+  const luks = luksOf(shape, context);
+  const layout = layoutOf(shape, context.sizeBytes, luks?.length ?? 0);
   const { clusterBytes } = shape;
   const header = headerOf(shape, layout, context.parent);
   bytes.resize(layout.end);
+  if (luks !== undefined) bytes.write(luks, layout.luksAt);
   const table = new Uint8Array(layout.blocks * 8);
   for (let block = 0; block < layout.blocks; block++) {
     putEntry(table, block * 8, layout.blocksAt + block * clusterBytes, false);
@@ -49,7 +62,15 @@ export function createQcow2(bytes: Bytes, context: CreateContext): void {
   bytes.write(header, 0);
 }
 
-function layoutOf(shape: Shape, diskBytes: number): Layout {
+/** A LUKS header for the image that is to be encrypted. @throws Failure invalid */
+function luksOf({ luksMs }: Shape, { path, passphrase }: CreateContext): Uint8Array | undefined {
+  if (luksMs === undefined) return undefined;
+  if (passphrase !== undefined) return createLuks(passphrase, luksMs);
+  const what = `${path} is to be encrypted`;
+  throw new Failure('invalid', `${what} — give a passphrase with --key-file or --key-fd`);
+}
+
+function layoutOf(shape: Shape, diskBytes: number, luksBytes: number): Layout {
   const { clusterBytes, entryBytes } = shape;
   const sizeBytes = roundUp(diskBytes, 512);
   const l2Span = (clusterBytes / entryBytes) * clusterBytes;
@@ -64,7 +85,8 @@ function layoutOf(shape: Shape, diskBytes: number): Layout {
   const isOwn = isPlaced && shape.dataFile === undefined;
   const dataClusters = isOwn ? Math.ceil(sizeBytes / clusterBytes) : 0;
   const perBlock = (clusterBytes * 8) / 2 ** shape.refcountOrder;
-  const others = 1 + l1Clusters + l2Tables + dataClusters;
+  const luksClusters = Math.ceil(luksBytes / clusterBytes);
+  const others = 1 + luksClusters + l1Clusters + l2Tables + dataClusters;
   let blocks = 1;
   let tableClusters = 1;
   for (;;) {
@@ -77,23 +99,25 @@ function layoutOf(shape: Shape, diskBytes: number): Layout {
   const tableAt = clusterBytes;
   const blocksAt = tableAt + tableClusters * clusterBytes;
   const l1At = blocksAt + blocks * clusterBytes;
-  const l2At = l1At + l1Clusters * clusterBytes;
+  const luksAt = l1At + l1Clusters * clusterBytes;
+  const l2At = luksAt + luksClusters * clusterBytes;
   const dataAt = l2At + l2Tables * clusterBytes;
   const end = dataAt + dataClusters * clusterBytes;
   const tables = { tableAt, tableClusters, blocksAt, blocks, l1At, l1Entries, l2At, l2Tables };
-  return { sizeBytes, ...tables, dataAt, end };
+  return { sizeBytes, ...tables, luksAt, luksBytes, dataAt, end };
 }
 
 /** The first cluster. @throws Failure invalid */
 function headerOf(shape: Shape, layout: Layout, parent: CreateContext['parent']): Uint8Array {
   const header = new Uint8Array(shape.clusterBytes);
-  const backing = putExtensions(header, shape, parent);
+  const backing = putExtensions(header, shape, layout, parent);
   Header.put(header.subarray(0, Header.size), {
     magic: QCOW_MAGIC,
     version: shape.version,
     ...backing,
     clusterBits: Math.log2(shape.clusterBytes),
     sizeBytes: layout.sizeBytes,
+    encryption: layout.luksBytes > 0 ? Encryption.luks : Encryption.none,
     l1Entries: layout.l1Entries,
     l1At: layout.l1At,
     refcountTableAt: layout.tableAt,
@@ -133,9 +157,14 @@ export function storedFormat(format: ImageFormat): string {
 function putExtensions(
   header: Uint8Array,
   shape: Shape,
+  { luksAt, luksBytes }: Layout,
   parent: CreateContext['parent'],
 ): { backingNameAt?: number; backingNameBytes?: number } {
   const extensions: [type: number, content: Uint8Array][] = [];
+  if (luksBytes > 0) {
+    const place = EncryptionExtension.make({ headerAt: luksAt, headerBytes: luksBytes });
+    extensions.push([Extension.encryption, place]);
+  }
   if (shape.dataFile !== undefined) {
     extensions.push([Extension.dataFile, nameBytes(shape.dataFile)]);
   }

@@ -56,6 +56,15 @@ export const Extension = {
   dataFile: 0x44415441,
 } as const;
 
+/** Values of `encryption`. */
+export const Encryption = { none: 0, aes: 1, luks: 2 } as const;
+
+/** Where the LUKS header and its key material are. */
+export const EncryptionExtension = struct(16, {
+  headerAt: u64be,
+  headerBytes: u64be,
+});
+
 /** Of the directory of persistent bitmaps. */
 export const BitmapsExtension = struct(24, {
   count: u32be,
@@ -93,6 +102,7 @@ const MAX_L1_BYTES = 32 * 2 ** 20;
 const MAX_REFCOUNT_TABLE_BYTES = 8 * 2 ** 20;
 const MAX_SNAPSHOTS = 65536;
 const MAX_NAME_BYTES = 1023;
+const MAX_LUKS_BYTES = 16 * 2 ** 20;
 
 export type HeaderValues = ReturnType<typeof Header.get>;
 
@@ -102,6 +112,7 @@ export interface Head extends HeaderValues {
   readonly backingFormat: string | undefined;
   readonly dataFileName: string | undefined;
   readonly bitmaps: ReturnType<typeof BitmapsExtension.get> | undefined;
+  readonly luks: ReturnType<typeof EncryptionExtension.get> | undefined;
 }
 
 /** Reads and checks the header and its extensions. @throws Failure corrupt | unsupported */
@@ -141,8 +152,12 @@ function checkFeatures(header: HeaderValues, path: string): void {
   if (unknown !== 0 || header.incompatibleHigh !== 0) {
     throw new Failure('unsupported', `${path} uses features of qcow2 that are not known here`);
   }
-  if (header.encryption !== 0) {
-    throw new Failure('unsupported', `${path} is encrypted, which is not supported`);
+  if (header.encryption === Encryption.aes) {
+    const what = `${path} is encrypted in the old way, which no one should trust`;
+    throw new Failure('unsupported', `${what} — qemu-img convert makes one with LUKS`);
+  }
+  if (header.encryption > Encryption.luks) {
+    throw new Failure('unsupported', `${path} is encrypted in a way that is not known here`);
   }
   const isZstd = (header.incompatible & Incompatible.compression) !== 0;
   if (header.compression > 1 || (header.compression !== 0) !== isZstd) {
@@ -181,7 +196,7 @@ function checkTables(header: HeaderValues, clusterBytes: number, fileBytes: numb
   if (l1At + l1Entries * 8 > fileBytes) throw corrupt('its first table is cut off');
 }
 
-type Extensions = Pick<Head, 'backingName' | 'backingFormat' | 'dataFileName' | 'bitmaps'>;
+type Extensions = Pick<Head, 'backingName' | 'backingFormat' | 'dataFileName' | 'bitmaps' | 'luks'>;
 
 function readExtensions(file: Bytes, header: HeaderValues, clusterBytes: number): Extensions {
   const { backingNameAt, backingNameBytes, headerBytes } = header;
@@ -204,6 +219,10 @@ function readExtensions(file: Bytes, header: HeaderValues, clusterBytes: number)
   if (bitmaps !== undefined && bitmaps.length < BitmapsExtension.size) {
     throw corrupt('its bitmaps extension is cut off');
   }
+  const luks =
+    header.encryption === Encryption.luks
+      ? readEncryption(found.get(Extension.encryption), clusterBytes, file)
+      : undefined;
   const optional = (type: number): string | undefined => {
     const view = found.get(type);
     return view === undefined ? undefined : textOf(view);
@@ -213,7 +232,24 @@ function readExtensions(file: Bytes, header: HeaderValues, clusterBytes: number)
     backingFormat: optional(Extension.backingFormat),
     dataFileName: optional(Extension.dataFile),
     bitmaps: bitmaps && readLayout(() => BitmapsExtension.get(bitmaps)),
+    luks,
   };
+}
+
+/** @throws Failure corrupt */
+function readEncryption(
+  view: Uint8Array | undefined,
+  clusterBytes: number,
+  file: Bytes,
+): ReturnType<typeof EncryptionExtension.get> {
+  if (view === undefined || view.length < EncryptionExtension.size) {
+    throw corrupt('it does not say where its LUKS header is');
+  }
+  const luks = readLayout(() => EncryptionExtension.get(view));
+  const { headerAt, headerBytes } = luks;
+  const isThere = headerAt % clusterBytes === 0 && headerAt + headerBytes <= file.sizeBytes();
+  if (isThere && headerAt > 0 && headerBytes <= MAX_LUKS_BYTES) return luks;
+  throw corrupt(`its LUKS header is not in the file: at ${headerAt}`);
 }
 
 function findExtensions(view: Uint8Array, from: number): Map<number, Uint8Array> {

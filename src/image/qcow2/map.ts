@@ -97,7 +97,7 @@ function mapHole(image: Qcow2, state: State, at: number, length: number, out: Ex
 
 /** What the end of the file cuts of a cluster was never written, and reads as zeros. */
 function mapData(image: Qcow2, at: number, length: number, out: Extents): number {
-  const endAt = image.dataFile === image.file ? image.endAt : Infinity;
+  const endAt = image.isExternal ? Infinity : image.endAt;
   const stored = Math.max(0, Math.min(length, endAt - at));
   if (stored > 0 && !addExtent(out, ExtentKind.data, stored, image.dataFile, at)) return 0;
   if (stored === length) return length;

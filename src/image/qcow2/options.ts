@@ -18,6 +18,15 @@ export const qcow2Options: readonly CreateOption[] = [
   { name: 'data_file', says: 'a new file beside the image that holds the bytes of the disk' },
   { name: 'data_file_raw', says: 'whether that file is the disk as it is', values: onOff },
   {
+    name: 'encrypt.format',
+    says: 'how it is encrypted; with --key-file or --key-fd',
+    values: ['luks'],
+  },
+  {
+    name: 'encrypt.iter-time',
+    says: 'milliseconds that trying a passphrase takes; 2000 unless said',
+  },
+  {
     name: 'preallocation',
     says: 'what of the space is taken at once: tables; the file system knows; zeros are written',
     values: preallocations,
@@ -35,6 +44,8 @@ export interface Shape {
   readonly entryBytes: number;
   /** Name of the external file. */
   readonly dataFile: string | undefined;
+  /** How long trying a passphrase takes, where it is encrypted. */
+  readonly luksMs: number | undefined;
   readonly preallocation: (typeof preallocations)[number];
 }
 
@@ -63,7 +74,15 @@ export function shapeOf(options: CreateContext['options']): Shape {
     throw new Failure('invalid', 'data_file_raw is of a data file — name it with data_file');
   }
   const preallocation = chosen('preallocation', options, preallocations, 'off');
+  const isEncrypted = options['encrypt.format'] === 'luks';
+  const luksMs = Number(options['encrypt.iter-time'] ?? 2000);
+  if (!(luksMs > 0)) throw new Failure('invalid', 'encrypt.iter-time is a number of milliseconds');
+  if (isEncrypted && (isRaw || preallocation !== 'off')) {
+    const what = 'what was never written would not read as zeros when it is encrypted';
+    throw new Failure('invalid', `${what} — leave preallocation or data_file_raw out`);
+  }
   return {
+    luksMs: isEncrypted ? luksMs : undefined,
     version,
     clusterBytes,
     refcountOrder: Math.log2(bits),

@@ -5,6 +5,8 @@ import type { Bytes } from '../../bytes/bytes.ts';
 import { imageFormats, type Format, type ImageFormat, type OpenContext } from '../formats.ts';
 import type { BitmapInfo, Image, ImageInfo, Snapshots } from '../image.ts';
 import { isDevice } from '../vhd/device.ts';
+import { cryptBytes } from '../crypt/crypt-bytes.ts';
+import type { Luks } from '../crypt/luks.ts';
 import { bitmapsOf, distrustStored, storedBitmaps } from './bitmaps.ts';
 import { checkQcow2, recover } from './check.ts';
 import { createQcow2 } from './create.ts';
@@ -14,6 +16,7 @@ import { mapDisk } from './map.ts';
 import { measureQcow2 } from './measure.ts';
 import { qcow2Options } from './options.ts';
 import { planParent } from './parent.ts';
+import { luksInfo, openLuks } from './luks.ts';
 import { planResize } from './resize.ts';
 import { planEnd } from './session.ts';
 import {
@@ -58,8 +61,14 @@ function open(bytes: Bytes, context: OpenContext): Image {
     dataFile = files.add(context.openExtent(head.dataFileName, writable));
     numbers.push(dataFile);
   }
+  const isExternal = dataFile !== file;
+  const crypt = openLuks(bytes, head, context);
+  if (crypt !== undefined) {
+    dataFile = files.add(cryptBytes(files.get(dataFile), crypt.cipher));
+    numbers.push(dataFile);
+  }
   const parent = openParent(bytes.path, head, context);
-  const image = newImage(bytes, file, dataFile, head, parent, context);
+  const image = newImage(bytes, { file, dataFile, isExternal }, head, parent, context);
   if (writable) recover(image);
   return {
     format: 'qcow2',
@@ -82,7 +91,7 @@ function open(bytes: Bytes, context: OpenContext): Image {
     planParent: (parent, out) => planParent(image, parent, out),
     planEmpty: (out) => planEmpty(image, out),
     planFailed: () => lookAnew(image),
-    info: () => infoOf(image),
+    info: () => infoOf(image, crypt?.luks),
     check: () => checkQcow2(image),
     snapshots: snapshotsOf(image),
     bitmaps: bitmapsOf(image),
@@ -144,8 +153,7 @@ function snapshotsOf(image: Qcow2): Snapshots {
 
 function newImage(
   bytes: Bytes,
-  file: number,
-  dataFile: number,
+  places: Pick<Qcow2, 'file' | 'dataFile' | 'isExternal'>,
   head: Head,
   parent: Image | undefined,
   { files, writable }: OpenContext,
@@ -158,8 +166,8 @@ function newImage(
   return {
     path: bytes.path,
     files,
-    file,
-    dataFile,
+    ...places,
+    isEncrypted: head.luks !== undefined,
     head,
     parent,
     writable,
@@ -168,9 +176,9 @@ function newImage(
     entriesPerL2,
     l2Span: entriesPerL2 * clusterBytes,
     sizeBytes: wholeSectors(head),
-    l1: files.keep(file, head.l1At, head.l1Entries * 8),
+    l1: files.keep(places.file, head.l1At, head.l1Entries * 8),
     l1At: head.l1At,
-    refcountTable: files.keep(file, head.refcountTableAt, tableBytes),
+    refcountTable: files.keep(places.file, head.refcountTableAt, tableBytes),
     refcountTableAt: head.refcountTableAt,
     snapshots: head.snapshots,
     snapshotsAt: head.snapshotsAt,
@@ -203,7 +211,7 @@ function formatCalled(name: string | undefined): ImageFormat | undefined {
   return imageFormats.find((known) => known === name);
 }
 
-function infoOf(image: Qcow2): ImageInfo {
+function infoOf(image: Qcow2, luks: Luks | undefined): ImageInfo {
   const { head, isDirty } = image;
   const bitmaps = storedBitmaps(image);
   const isV3 = head.version >= 3;
@@ -217,6 +225,7 @@ function infoOf(image: Qcow2): ImageInfo {
       ...(isV3 ? { 'lazy-refcounts': (head.compatible & Compatible.lazyRefcounts) !== 0 } : {}),
       'refcount-bits': 2 ** head.refcountOrder,
       ...(bitmaps.length === 0 ? {} : { bitmaps: bitmaps.map(bitmapInfo) }),
+      ...(luks === undefined ? {} : { encrypt: luksInfo(luks) }),
       ...(isV3 ? { corrupt: has(Incompatible.corrupt) } : {}),
       ...(isV3 ? { 'extended-l2': has(Incompatible.extendedL2) } : {}),
       ...(head.dataFileName === undefined
@@ -226,6 +235,7 @@ function infoOf(image: Qcow2): ImageInfo {
             'data-file-raw': (head.autoclear & Autoclear.rawDataFile) !== 0,
           }),
     },
+    encrypted: luks === undefined ? undefined : true,
     dirty: isDirty,
     corrupt: has(Incompatible.corrupt),
   };

@@ -16,7 +16,7 @@ export function planResize(image: Qcow2, sizeBytes: number, out: Steps): void {
   if (newBytes < image.sizeBytes) {
     throw new Failure('unsupported', `${path} can only grow — convert it to a smaller disk`);
   }
-  if ((head.autoclear & Autoclear.bitmaps) !== 0 || image.dataFile !== image.file) {
+  if ((head.autoclear & Autoclear.bitmaps) !== 0 || image.isExternal) {
     throw new Failure('unsupported', `${path} has bitmaps or a data file, and is not resized here`);
   }
   if (parent !== undefined && parent.sizeBytes > image.sizeBytes) {
@@ -32,11 +32,11 @@ export function planResize(image: Qcow2, sizeBytes: number, out: Steps): void {
   const oldBytes = image.l1.length;
   if (entries * 8 > oldBytes) growL1(image, entries, out);
   addBarrier(out, image.file);
-  // Size, encryption (none) and first table, in one sector: all of it is new, or nothing.
+  // Size, encryption (the same) and first table, in one sector: all of it is new, or nothing.
   const from = addPut(out, image.file, Header.at.sizeBytes, 24);
   putU32(out.scratch, from, Math.floor(newBytes / 2 ** 32));
   putU32(out.scratch, from + 4, newBytes % 2 ** 32);
-  putU32(out.scratch, from + 8, 0);
+  putU32(out.scratch, from + 8, head.encryption);
   putU32(out.scratch, from + 12, image.l1.length / 8);
   putEntry(out.scratch, from + 16, image.l1At, false);
   if (image.l1At !== oldAt) {
@@ -69,5 +69,5 @@ function planTail(image: Qcow2, out: Steps): void {
   const entry = newEntry();
   readEntry(image, readPlanned(image, entryAt, image.entryBytes, out), 0, entry);
   if (entry.state !== State.data || !entry.isOwn) return;
-  addZero(out, image.file, entry.at + used, image.clusterBytes - used, true);
+  addZero(out, image.dataFile, entry.at + used, image.clusterBytes - used, true);
 }

@@ -89,7 +89,7 @@ export function l1Of(image: Qcow2, { l1At, l1Entries }: Stored): Uint8Array {
 }
 
 function begin(image: Qcow2, out: Steps): void {
-  if (image.dataFile !== image.file) {
+  if (image.isExternal) {
     throw new Failure('unsupported', `${image.path} has a data file, and no snapshots`);
   }
   planFirstWrite(image, out);

@@ -61,6 +61,8 @@ export function surveyImage(image: Qcow2): Survey {
   surveyTables(image, survey, image.l1At, image.l1.length / 8, true);
   surveySnapshots(image, survey);
   surveyBitmaps(image, survey);
+  const { luks } = image.head;
+  if (luks !== undefined) use(image, survey, luks.headerAt, luks.headerBytes);
   return survey;
 }
 
@@ -148,7 +150,7 @@ function surveyL2(
     if (entry.state === State.broken || entry.state === State.absent) continue;
     if (isActive && entry.state !== State.zero) survey.allocated++;
     if (isActive && entry.state === State.compressed) survey.compressed++;
-    if (image.dataFile !== image.file || entry.at === 0) continue;
+    if (image.isExternal || entry.at === 0) continue;
     const length = entry.state === State.compressed ? entry.storedBytes : clusterBytes;
     const stored = entry.state === State.compressed ? endWithin(image, entry.at, length) : length;
     if (!use(image, survey, entry.at, stored, at) || !isActive) continue;

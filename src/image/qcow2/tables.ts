@@ -8,8 +8,12 @@ export interface Qcow2 {
   readonly path: string;
   readonly files: FileTable;
   readonly file: number;
-  /** Where clusters of the disk are: the file itself, or the external one. */
+  /** Where clusters of the disk are: the file itself, or the external one; encrypted, what it holds. */
   readonly dataFile: number;
+  /** Clusters of the disk are in an external file, and where they are on the disk. */
+  readonly isExternal: boolean;
+  /** They are encrypted: what was never written does not read as zeros. */
+  readonly isEncrypted: boolean;
   head: Head;
   readonly parent: Image | undefined;
   readonly writable: boolean;
@@ -100,7 +104,7 @@ export function readEntry(image: Qcow2, view: Uint8Array, from: number, entry: E
   }
   const isZero = (low & 1) !== 0 && image.head.version >= 3 && image.entryBytes === 8;
   // In an external file a cluster may be at byte 0: there, the first bit says that it is there.
-  const isThere = entry.at !== 0 || (image.dataFile !== image.file && entry.isOwn);
+  const isThere = entry.at !== 0 || (image.isExternal && entry.isOwn);
   if (isZero) entry.state = State.zero;
   else if (!isThere) entry.state = entry.zeroBits === 0 ? State.absent : State.data;
   else entry.state = State.data;
@@ -112,7 +116,7 @@ export function readEntry(image: Qcow2, view: Uint8Array, from: number, entry: E
 
 function isPlace(image: Qcow2, at: number): boolean {
   if (at % image.clusterBytes !== 0) return false;
-  if (image.dataFile !== image.file) return true;
+  if (image.isExternal) return true;
   return at < image.endAt || image.isDirty;
 }
 
@@ -123,7 +127,7 @@ function readCompressed(image: Qcow2, high: number, low: number, entry: Entry): 
   const sectors = (high & 0x3fffffff) >>> bits;
   entry.storedBytes = (sectors + 1) * 512 - (entry.at % 512);
   entry.isOwn = false;
-  const isThere = entry.at !== 0 && entry.at < image.endAt && image.dataFile === image.file;
+  const isThere = entry.at !== 0 && entry.at < image.endAt && !image.isExternal;
   entry.state = isThere ? State.compressed : State.broken;
 }
 

@@ -116,7 +116,7 @@ function shorten(image: Qcow2): void {
 function releases(image: Qcow2, cluster: number): boolean {
   const act = actOn(image, cluster);
   if (act !== Act.allocate && act !== Act.markZero && act !== Act.drop) return false;
-  return entry.at !== 0 && image.dataFile === image.file;
+  return entry.at !== 0 && !image.isExternal;
 }
 
 function planStretch(
@@ -146,7 +146,7 @@ function planStretch(
   planFirstAllocation(image, out);
   const isOwn = table > 0 && isOwnL2(image, index);
   const tables = isOwn ? 0 : 1;
-  const clusters = image.dataFile === file ? allocated : 0;
+  const clusters = image.isExternal ? 0 : allocated;
   const first = tables + clusters === 0 ? 0 : planClusters(image, tables + clusters, out);
   const newTable = isOwn ? table : first;
   const newAt = first + tables * clusterBytes;
@@ -195,7 +195,12 @@ function actOn(image: Qcow2, cluster: number): Act {
   const { state, isOwn } = entry;
   const clusterAt = cluster * image.clusterBytes;
   if (state === State.broken) throw damaged(image, clusterAt);
-  const isHere = isOwn && state !== State.absent && (entry.at !== 0 || isExternal(image));
+  const isHere = isOwn && state !== State.absent && (entry.at !== 0 || image.isExternal);
+  const clusterEnd = Math.min(clusterAt + image.clusterBytes, image.sizeBytes);
+  const whole = stretch.from <= clusterAt && stretch.end >= clusterEnd;
+  // Holes of the file do not read as zeros there: the cluster goes as a whole.
+  const goes = image.isEncrypted && whole && image.head.version >= 3 && !image.isExternal;
+  if (change === Change.unmap && goes && state === State.data) return Act.markZero;
   if (state === State.data && isHere && isWhole(image)) return Act.inPlace;
   if (change !== Change.unmap) {
     if (!isHere) return Act.allocate;
@@ -204,9 +209,7 @@ function actOn(image: Qcow2, cluster: number): Act {
   if (state === State.zero) return Act.nothing;
   const hides = hidesParent(image, clusterAt);
   if (state === State.absent && !hides) return Act.nothing;
-  const clusterEnd = Math.min(clusterAt + image.clusterBytes, image.sizeBytes);
-  const whole = stretch.from <= clusterAt && stretch.end >= clusterEnd;
-  if (!whole || isExternal(image)) return isHere ? Act.fill : Act.allocate;
+  if (!whole || image.isExternal) return isHere ? Act.fill : Act.allocate;
   if (image.head.version >= 3) return isHere ? Act.fill : Act.markZero;
   return hides ? Act.allocate : Act.drop;
 }
@@ -214,10 +217,6 @@ function actOn(image: Qcow2, cluster: number): Act {
 /** All subclusters have data, or there are none. */
 function isWhole(image: Qcow2): boolean {
   return !hasSubclusters(image) || entry.dataBits === 0xffffffff;
-}
-
-function isExternal(image: Qcow2): boolean {
-  return image.dataFile !== image.file;
 }
 
 function hidesParent({ parent }: Qcow2, clusterAt: number): boolean {
@@ -240,13 +239,13 @@ function planBytes(image: Qcow2, newAt: number, requestAt: number, out: Steps): 
     const from = Math.max(stretch.from, clusterAt);
     const end = Math.min(stretch.end, clusterAt + clusterBytes);
     // New space in this file reads as zeros; a cluster that was there, or another file, may not.
-    const isFresh = act === Act.allocate && !isExternal(image);
+    const isFresh = act === Act.allocate && !image.isExternal && !image.isEncrypted;
     const shows =
       entry.state === State.absent ? hidesParent(image, clusterAt) : entry.state > State.zero;
     const copies = act !== Act.inPlace && (!isFresh || shows);
     let place = entry.at;
     if (act === Act.allocate) {
-      place = isExternal(image) ? clusterAt : nextNew;
+      place = image.isExternal ? clusterAt : nextNew;
       nextNew += clusterBytes;
     }
     if (copies && from > clusterAt) addCopy(out, dataFile, place, from - clusterAt, clusterAt);
@@ -260,7 +259,7 @@ function planBytes(image: Qcow2, newAt: number, requestAt: number, out: Steps): 
     if (copies && end < clusterEnd) {
       addCopy(out, dataFile, place + (end - clusterAt), clusterEnd - end, end);
     }
-    hides ||= copies;
+    hides ||= copies || (act === Act.allocate && image.isEncrypted);
   }
   return hides;
 }
@@ -282,7 +281,7 @@ function planEntries(image: Qcow2, table: number, newAt: number, out: Steps): vo
         const act = actOn(image, cluster + i);
         let place = entry.at;
         if (act === Act.allocate) {
-          place = isExternal(image) ? (cluster + i) * image.clusterBytes : nextNew;
+          place = image.isExternal ? (cluster + i) * image.clusterBytes : nextNew;
           nextNew += image.clusterBytes;
         }
         putNewEntry(image, out.scratch, from + i * entryBytes, act, place);
