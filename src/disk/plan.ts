@@ -90,7 +90,8 @@ export function planDisk(facts: DiskFacts): Plan {
   const plan = planNodes(facts);
   const step = plan.steps[0]?.do;
   const rests = step === undefined || step === 'report' || step === 'close backend';
-  if (!rests || facts.held?.link !== 'down') return plan;
+  const foreign = facts.nodes !== undefined && !facts.ours;
+  if (!rests || foreign || facts.held?.link !== 'down') return plan;
   // What a dead guest has asked for would keep its backend from closing.
   const gone = facts.guest === 'gone';
   const because = [...plan.because, 'its image is not served'];

@@ -17,7 +17,8 @@ const NLM_F_ACK = 4;
 const NLMSG_ERROR = 2;
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
-const GENL_ID_CTRL = 16;
+/** The family that knows the numbers of the others. */
+export const GENL_ID_CTRL = 16;
 const CTRL_CMD_GETFAMILY = 3;
 const CTRL_ATTR_FAMILY_ID = 1;
 const CTRL_ATTR_FAMILY_NAME = 2;
@@ -122,6 +123,12 @@ export interface NetlinkMessage {
   readonly attributes: readonly NetlinkAttribute[];
 }
 
+/** Asks which number the family of that name has. */
+export function familyMessage(name: string): NetlinkMessage {
+  const attributes = [textAttribute(CTRL_ATTR_FAMILY_NAME, name)];
+  return { command: CTRL_CMD_GETFAMILY, attributes };
+}
+
 export interface NetlinkFamily extends Disposable {
   /** @returns the attributes of what the kernel answered. @throws ErrnoError of the command */
   ask(message: NetlinkMessage): NetlinkAttribute[];
@@ -135,8 +142,7 @@ export function openNetlinkFamily(name: string): NetlinkFamily {
   using stack = new DisposableStack();
   const fd = stack.use(ownFd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC)));
   const state = { sequence: 0 };
-  const attributes = [textAttribute(CTRL_ATTR_FAMILY_NAME, name)];
-  const found = ask(fd, state, name, GENL_ID_CTRL, { command: CTRL_CMD_GETFAMILY, attributes });
+  const found = ask(fd, state, name, GENL_ID_CTRL, familyMessage(name));
   const id = found.find(({ type }) => type === CTRL_ATTR_FAMILY_ID);
   if (id === undefined) throw new ErrnoError(name, constants.errno.ENOENT);
   const family = Buffer.from(id.payload).readUInt16LE();

@@ -51,6 +51,14 @@ const nodes: BackendNodes = {
   discard: true,
 };
 const attached = { ...nodes, physicalDevice: '7:a', hotplugStatus: 'connected' };
+const unserved: HeldFacts = {
+  ...held,
+  kind: 'nbd',
+  device: { major: 43, minor: 0 },
+  devicePath: '/dev/nbd0',
+  link: 'down',
+};
+const onNbd = { ...attached, physicalDevice: '2b:0' };
 const fresh: DiskFacts = {
   key: { kind: 'vbd', domid: 3, devid: 51712 },
   nodes,
@@ -79,6 +87,31 @@ const situations: [what: string, facts: Partial<DiskFacts>, steps: string[]][] =
   [
     'also once the guest is connected',
     { held, published: true, nodes: { ...attached, state: 4 } },
+    [],
+  ],
+  [
+    'an nbd device that nobody serves is connected again',
+    { held: unserved, published: true, nodes: onNbd },
+    ['reconnect'],
+  ],
+  [
+    'also while its guest closes it, which may have something to write',
+    { held: unserved, published: true, nodes: { ...onNbd, online: false, state: 5 } },
+    ['reconnect'],
+  ],
+  [
+    'once its guest is gone it is disconnected, so that its backend can close',
+    { held: unserved, published: true, nodes: onNbd, guest: 'gone' },
+    ['sever'],
+  ],
+  [
+    'what is to be given back is not connected first',
+    { held: unserved, nodes: { ...onNbd, online: false, state: 6 } },
+    ['release'],
+  ],
+  [
+    'what was disconnected stays so',
+    { held: { ...unserved, link: 'severed' }, published: true, nodes: onNbd, guest: 'gone' },
     [],
   ],
   ['a disk of another script is only watched', { ours: false }, []],
@@ -226,7 +259,7 @@ const anyFacts: fc.Arbitrary<DiskFacts> = fc.record({
   driverDomain: fc.boolean(),
   guest: fc.constantFrom('alive', 'gone', 'not asked'),
   backend: fc.constantFrom('there', 'not there', 'unknown'),
-  held: optional(held),
+  held: fc.constantFrom(held, unserved, { ...unserved, link: 'severed' } as const, undefined),
   published: fc.boolean(),
   closingSeen: fc.boolean(),
   refusal: optional(conflict),
@@ -260,6 +293,10 @@ test('in every situation there is a reason, and no step is unsafe', (t) => {
           const anew = there !== undefined && there.physicalDevice === undefined;
           assert.ok(facts.held !== undefined);
           assert.ok(seenClosed || nobody || never || anew, 'released under a running guest');
+        }
+        if (step.do === 'sever') assert.equal(facts.guest, 'gone');
+        if (step.do === 'sever' || step.do === 'reconnect') {
+          assert.equal(facts.held?.link, 'down');
         }
         if (step.do === 'remove nodes') {
           const orphan = facts.guest === 'gone' && facts.graceOver;

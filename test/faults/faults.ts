@@ -7,6 +7,7 @@ import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
 import { qcow2Faults } from './qcow2-faults.ts';
+import { nbdFaults } from './nbd-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 import { verbFaults } from './verb-faults.ts';
 import { vhdFaults } from './vhd-faults.ts';
@@ -377,6 +378,7 @@ export const faults: readonly Fault[] = [
   ...imageFaults,
   ...vhdFaults,
   ...engineFaults,
+  ...nbdFaults,
   ...ringFaults,
   ...verbFaults,
 ];

@@ -1,0 +1,184 @@
+/** Images of every format through blkback, on nbd devices of dom0's kernel that the tap serves. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { outside } from '../outside.ts';
+import { door, type Lab } from '../step.ts';
+import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
+
+const MiB = 1024 * 1024;
+const SECTORS = 131_072;
+
+/** vbdkit's names of formats, and qemu's. */
+const formats = { vmdk: 'vmdk', vhd: 'vpc', qcow2: 'qcow2', vhdx: 'vhdx', raw: 'raw' } as const;
+type Format = keyof typeof formats;
+
+/** A new image of 64 MiB; only VHD rounds that up. */
+async function image({ dom0 }: Lab, path: string, format: Format): Promise<void> {
+  await dom0.run(`vbd create -f ${format} ${path} 64M`, { timeoutMs: 120_000 });
+}
+
+/** As a stock xl config has it. */
+const spec = (format: Format, path: string, vdev = 'xvda', access = 'rw'): string =>
+  `format=raw,script=block-vbd,vdev=${vdev},access=${access},target=${format}:${path}`;
+
+/** What nbd devices are connected, by their numbers; a disk's goes a moment after its nodes. */
+const connected = ({ dom0 }: Lab): Promise<string> =>
+  dom0.run('cd /sys/block; for n in nbd*; do [ ! -e $n/pid ] || echo $n; done');
+
+async function allGone({ dom0 }: Lab): Promise<void> {
+  await dom0.run('until ! ls /sys/block/nbd*/pid 2> /dev/null; do sleep 0.1; done');
+  await dom0.run('until [ -z "$(ls /run/vbdkit/nbd)" ]; do sleep 0.1; done');
+}
+
+/** Compares dom0's copies of two images as qemu reads them, outside: dom0 has no qemu-img. */
+async function compare(
+  { dom0 }: Lab,
+  one: readonly [Format, string],
+  other: readonly [Format, string],
+): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'vbdkit-lab-'));
+  try {
+    const args: string[] = [];
+    for (const [flag, [format, path]] of [
+      ['-f', one],
+      ['-F', other],
+    ] as const) {
+      const copy = join(folder, `${flag}.${format}`);
+      await writeFile(copy, await dom0.get(path));
+      args.push(flag, formats[format], copy);
+    }
+    const options = args.filter((_, at) => at % 3 < 2);
+    const files = args.filter((_, at) => at % 3 === 2);
+    assert.match(
+      await outside('qemu-img', ['compare', ...options, ...files]),
+      /Images are identical/,
+    );
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+export const steps = [
+  door(
+    'a guest finds in images of every format what it wrote before, and so does qemu',
+    async (lab) => {
+      await startTap(lab);
+      const each = Object.keys(formats) as Format[];
+      const disks: string[] = [];
+      for (const [at, format] of each.entries()) {
+        await image(lab, `/d/a.${format}`, format);
+        disks.push(spec(format, `/d/a.${format}`, `xvd${'abcde'[at]}`));
+      }
+      const first = await lab.guests.create({ disks });
+      for (const [at] of each.entries()) {
+        const name = `xvd${'abcde'[at]}`;
+        await first.awaitDisk(name);
+        await first.fill(name, 10 + at, { at: 4096 * (at + 1), length: 4 * MiB });
+      }
+      const found = await first.disks();
+      assert.ok(found.every(({ sectors, readonly }) => sectors >= SECTORS && !readonly));
+      assert.equal((await connected(lab)).split('\n').length, 4);
+      await first.end('poweroff');
+      await first.gone();
+      await allGone(lab);
+      const second = await lab.guests.create({ disks });
+      for (const [at] of each.entries()) {
+        const name = `xvd${'abcde'[at]}`;
+        await second.awaitDisk(name);
+        await second.verify(name, 10 + at, { at: 4096 * (at + 1), length: 4 * MiB });
+        await second.verifyZeros(name, { at: 8 * MiB, length: MiB });
+      }
+      await second.destroy();
+      await allGone(lab);
+      for (const [at, format] of each.entries()) {
+        const sizeBytes = (found[at]?.sectors ?? 0) * 512;
+        await lab.dom0.run(`rm -f /d/told.img; truncate -s ${sizeBytes} /d/told.img
+        disk fill /d/told.img ${10 + at} ${4096 * (at + 1)} ${4 * MiB}`);
+        await compare(lab, [format, `/d/a.${format}`], ['raw', '/d/told.img']);
+      }
+    },
+  ),
+
+  door('the tap is killed under a guest’s writes, and the guest sees no error', async (lab) => {
+    await startTap(lab);
+    await image(lab, '/d/a.vmdk', 'vmdk');
+    const guest = await lab.guests.create({ disks: [spec('vmdk', '/d/a.vmdk')] });
+    await guest.awaitDisk('xvda');
+    const stress = guest.stress('xvda', 7, { seconds: 40 });
+    for (const signal of ['KILL', 'TERM', 'KILL'] as const) {
+      await stopTap(lab, signal);
+      await startTap(lab);
+    }
+    await stress;
+    await guest.destroy();
+    await allGone(lab);
+  }),
+
+  door(
+    'vbdd is killed under a guest’s writes, finds its nbd device again, and lets go of it',
+    async (lab) => {
+      await startTap(lab);
+      await image(lab, '/d/a.qcow2', 'qcow2');
+      const disk = spec('qcow2', '/d/a.qcow2');
+      const guest = await lab.guests.create({ disks: [disk] });
+      await guest.awaitDisk('xvda');
+      const stress = guest.stress('xvda', 7, { seconds: 20 });
+      await stopVbdd(lab, 'KILL');
+      assert.match(await connected(lab), /^nbd\d+$/);
+      await startVbdd(lab);
+      assert.match(
+        await lab.dom0.run('vbd list'),
+        /xvda +attached +w +\/dev\/nbd\d+ +1 +\/d\/a\.qcow2/,
+      );
+      const refused = await lab.guests.refused({ disks: [disk], paused: true, memoryMb: 96 });
+      assert.match(refused.stderr, /a\.qcow2 is in use by guest/);
+      await stress;
+      await guest.fill('xvda', 3, { at: MiB, length: MiB });
+      await lab.dom0.run(`xl block-detach ${guest.name} xvda`);
+      await guest.awaitNoDisk('xvda');
+      await allGone(lab);
+      await lab.dom0.run(`xl block-attach ${guest.name} ${disk}`);
+      await guest.awaitDisk('xvda');
+      await guest.verify('xvda', 3, { at: MiB, length: MiB });
+      await stopVbdd(lab, 'KILL');
+      await guest.destroy();
+      // blkback's was the last close.
+      assert.equal(await connected(lab), '');
+      await startVbdd(lab);
+      await allGone(lab);
+    },
+  ),
+
+  door(
+    'an image is read by many guests, grows under its one writer, and vbd says so',
+    async (lab) => {
+      await startTap(lab);
+      await image(lab, '/d/a.vhdx', 'vhdx');
+      const reading = spec('vhdx', '/d/a.vhdx', 'xvda', 'ro');
+      const reader = await lab.guests.create({ disks: [reading, reading.replace('xvda', 'xvdb')] });
+      for (const name of ['xvda', 'xvdb']) await reader.awaitDisk(name);
+      assert.ok((await reader.disks()).every(({ readonly }) => readonly));
+      await assert.rejects(reader.fill('xvda', 5, { length: 4096 }), /guest/);
+      await reader.verifyZeros('xvdb', { length: MiB });
+      const disk = spec('vhdx', '/d/a.vhdx');
+      const refused = await lab.guests.refused({ disks: [disk], paused: true, memoryMb: 96 });
+      assert.match(refused.stderr, /a\.vhdx is in use by guest .* for reading/);
+      await reader.destroy();
+      const guest = await lab.guests.create({ disks: [disk] });
+      await guest.awaitDisk('xvda');
+      const sectors = async (): Promise<number | undefined> => (await guest.disks())[0]?.sectors;
+      assert.equal(await sectors(), SECTORS);
+      await lab.dom0.run(`vbd resize ${guest.name} xvda 96M`);
+      while ((await sectors()) !== (96 * MiB) / 512) await guest.ask('zeros xvda 0 0 4096');
+      await guest.fill('xvda', 3, { at: 64 * MiB, length: 32 * MiB });
+      assert.match(await lab.dom0.run(`vbd why ${guest.name} xvda`), /vbdkit holds \/dev\/nbd\d+/);
+      await lab.dom0.run(`vbd detach ${guest.name} xvda`);
+      await guest.awaitNoDisk('xvda');
+      await allGone(lab);
+      await guest.destroy();
+      await lab.dom0.run('vbd check /d/a.vhdx', { timeoutMs: 120_000 });
+    },
+  ),
+];
