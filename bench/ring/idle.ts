@@ -43,7 +43,7 @@ export async function measureMany(
       createGuest(guests, domid, GUEST_PAGES);
       const disk = `/v1/disks/vbd3-${domid}-51712`;
       await client.call('PUT', disk, { path: image, format: 'raw', writable: false });
-      const ring = { domid, references: [RING_REFERENCE], port: 1 };
+      const ring = { domid, queues: [{ references: [RING_REFERENCE], port: 1 }] };
       await client.call('PUT', `${disk}/ring`, ring);
     };
     // The first ones warm up what all of them use.

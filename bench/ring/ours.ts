@@ -56,6 +56,7 @@ loop.add({
   abi,
   references: [8],
   port: 1,
+  persistent: false,
   disk: {
     image,
     rules: {

@@ -3,11 +3,10 @@
  * after another and does it, until the store, the guest and the tap agree.
  */
 import { Failure } from '../base/failure.ts';
-import { SECTOR_BYTES } from '../base/units.ts';
 import { diskName, wasRefused, XenbusState } from '../disk/backend-nodes.ts';
-import { frontendNames, parseFrontendNodes } from '../disk/frontend-nodes.ts';
+import { frontendNames, parseFrontendNodes, queueNames } from '../disk/frontend-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
-import { MOST_RING_ORDER } from '../ring/blkif.ts';
+import { MOST_QUEUES, MOST_RING_ORDER } from '../ring/blkif.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import {
@@ -123,8 +122,13 @@ function nothingWithoutTap(thrown: unknown): undefined {
 async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFacts> {
   const { store } = world;
   const { frontend } = pathsOf(record);
-  const { values } = await store.readAll(frontendNames.map((name) => `${frontend}/${name}`));
-  const named = frontendNames.map((name, index) => [name, values[index]] as const);
+  const read = async (names: readonly string[]): Promise<Record<string, string | undefined>> => {
+    const { values } = await store.readAll(names.map((name) => `${frontend}/${name}`));
+    return Object.fromEntries(names.map((name, index) => [name, values[index]]));
+  };
+  const common = await read(frontendNames);
+  const ofQueues = queueNames(common);
+  const offer = ofQueues.length === 0 ? common : { ...common, ...(await read(ofQueues)) };
   const { ring, nodes, refusal, key, closingSeen } = record;
   const goneSinceMs = world.goneSinceMs(key.domid);
   // Who lives matters only when the store has no such disk any more.
@@ -132,7 +136,7 @@ async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFa
   return {
     nodes,
     kernel: world.blkback.serves(key),
-    frontend: parseFrontendNodes(Object.fromEntries(named)),
+    frontend: parseFrontendNodes(offer),
     guest: goneSinceMs !== undefined ? 'gone' : isKnown ? 'alive' : 'unknown',
     tap: ring === undefined ? 'nothing' : ring.connected ? 'connected' : 'open',
     refusal,
@@ -198,15 +202,18 @@ async function carryOutRing(
 /** What every backend of ours offers. */
 const offered: Readonly<Record<string, string>> = {
   'max-ring-page-order': String(MOST_RING_ORDER),
-  'multi-queue-max-queues': '1',
+  'multi-queue-max-queues': String(MOST_QUEUES),
   'feature-max-indirect-segments': String(MOST_INDIRECT_SEGMENTS),
   'hotplug-status': 'connected',
 };
 
+/** Writes of less are slower: the host's page cache reads the rest first. */
+const PHYSICAL_SECTOR_BYTES = 4096;
+
 /** What the guest is told of the disk. */
 function describe({ ring, nodes }: DiskRecord): Record<string, string> {
   if (ring === undefined) throw new Error('a disk that is not open is not described');
-  const { sectors, writable, clusterBytes } = ring.image;
+  const { sectors, writable, clusterBytes, sectorBytes } = ring.image;
   const discard = writable && nodes?.discard !== false;
   return {
     'feature-flush-cache': '1',
@@ -215,15 +222,15 @@ function describe({ ring, nodes }: DiskRecord): Record<string, string> {
     ...(discard
       ? {
           'feature-discard': '1',
-          'discard-granularity': String(Math.max(clusterBytes, SECTOR_BYTES)),
+          'discard-granularity': String(Math.max(clusterBytes, sectorBytes)),
           'discard-alignment': '0',
           'discard-secure': '0',
         }
       : {}),
     sectors: String(sectors),
     info: writable ? '0' : String(INFO_READ_ONLY),
-    'sector-size': String(SECTOR_BYTES),
-    'physical-sector-size': String(SECTOR_BYTES),
+    'sector-size': String(sectorBytes),
+    'physical-sector-size': String(Math.max(sectorBytes, PHYSICAL_SECTOR_BYTES)),
   };
 }
 

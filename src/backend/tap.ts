@@ -9,6 +9,8 @@ export interface OpenedImage {
   readonly writable: boolean;
   /** Space is given back in units of this. */
   readonly clusterBytes: number;
+  /** The disk's own sectors. */
+  readonly sectorBytes: number;
   /** Every file of it, its own first, then those of its parents. */
   readonly members: readonly Member[];
 }

@@ -16,7 +16,10 @@ const LOOK_MS = 1000;
 /** libxl waits ten seconds for a backend: what takes longer is told in time. */
 const ANSWER_MS = 8000;
 
-type OpenedView = Omit<OpenedImage, 'clusterBytes'> & { readonly cluster_bytes: number };
+type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes'> & {
+  readonly cluster_bytes: number;
+  readonly sector_bytes: number;
+};
 
 type FoundView = OpenedView & { readonly connected: boolean; readonly nbd_clients: number };
 type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name: string };
@@ -91,6 +94,7 @@ export function openTap(socketPath: string, answerMs = ANSWER_MS): WatchedTap {
   };
 }
 
-function imageOf({ cluster_bytes: clusterBytes, ...same }: OpenedView): OpenedImage {
-  return { ...same, clusterBytes };
+function imageOf(view: OpenedView): OpenedImage {
+  const { cluster_bytes: clusterBytes, sector_bytes: sectorBytes, ...same } = view;
+  return { ...same, clusterBytes, sectorBytes };
 }

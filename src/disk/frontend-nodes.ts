@@ -3,27 +3,47 @@
  * io/blkif.h, «Frontend XenBus Nodes»).
  */
 import { Failure } from '../base/failure.ts';
-import { MOST_RING_ORDER, MOST_RING_PAGES } from '../ring/blkif.ts';
+import { MOST_QUEUES, MOST_RING_ORDER, MOST_RING_PAGES } from '../ring/blkif.ts';
 
 const references = Array.from({ length: MOST_RING_PAGES }, (_, i) => `ring-ref${i}`);
+
+/** Of each ring. */
+const ringNames: readonly string[] = ['event-channel', 'ring-ref', ...references];
 
 /** The nodes that are read of each frontend; all in one round trip. */
 export const frontendNames: readonly string[] = [
   'state',
-  'event-channel',
   'protocol',
+  'feature-persistent',
   'ring-page-order',
   'multi-queue-num-queues',
-  'ring-ref',
-  ...references,
+  ...ringNames,
 ];
 
-/** What a backend needs to serve the guest's ring. */
-export interface OfferedRing {
+/** The nodes that are to be read, too, of a frontend that has several queues. */
+export function queueNames(values: Values): readonly string[] {
+  const queues = queuesOf(values);
+  if (queues === undefined || queues === 1) return [];
+  return Array.from({ length: queues }, (_, queue) =>
+    ringNames.map((name) => `queue-${queue}/${name}`),
+  ).flat();
+}
+
+type Values = Readonly<Record<string, string | undefined>>;
+
+/** One ring of a guest's, and the event channel for it. */
+export interface OfferedQueue {
   readonly references: readonly number[];
   readonly port: number;
-  /** The ring's layout; undefined when the guest says none. */
+}
+
+/** What a backend needs to serve the guest's rings. */
+export interface OfferedRing {
+  readonly queues: readonly OfferedQueue[];
+  /** The layout of the rings; undefined when the guest says none. */
   readonly protocol: string | undefined;
+  /** The guest grants the same pages for ever. */
+  readonly persistent: boolean;
 }
 
 export interface FrontendNodes {
@@ -33,34 +53,48 @@ export interface FrontendNodes {
   readonly ring: OfferedRing | Failure;
 }
 
-/** @param values by the names of `frontendNames` */
-export function parseFrontendNodes(
-  values: Readonly<Record<string, string | undefined>>,
-): FrontendNodes {
+/** @param values by the names of `frontendNames` and `queueNames` */
+export function parseFrontendNodes(values: Values): FrontendNodes {
   return { state: Number(values['state'] ?? 0), ring: parseRing(values) };
 }
 
-function parseRing(values: Readonly<Record<string, string | undefined>>): OfferedRing | Failure {
+/** Undefined when it is not one to as many as were offered. */
+function queuesOf(values: Values): number | undefined {
   const queues = Number(values['multi-queue-num-queues'] ?? 1);
-  if (queues !== 1) return wrong(`it asks for ${queues} queues, and one was offered`);
-  const port = numberOf(values['event-channel']);
-  if (port === undefined) return wrong('its event-channel is no port');
+  return Number.isInteger(queues) && queues >= 1 && queues <= MOST_QUEUES ? queues : undefined;
+}
+
+function parseRing(values: Values): OfferedRing | Failure {
+  const count = queuesOf(values);
+  if (count === undefined) {
+    const asked = values['multi-queue-num-queues'];
+    return wrong(`it asks for ${asked} queues, and ${MOST_QUEUES} were offered at most`);
+  }
+  const queues: OfferedQueue[] = [];
+  for (let queue = 0; queue < count; queue++) {
+    const found = parseQueue(values, count === 1 ? '' : `queue-${queue}/`);
+    if (found instanceof Failure) return found;
+    queues.push(found);
+  }
+  const persistent = values['feature-persistent'] === '1';
+  return { queues, protocol: values['protocol'], persistent };
+}
+
+function parseQueue(values: Values, at: string): OfferedQueue | Failure {
+  const port = numberOf(values[`${at}event-channel`]);
+  if (port === undefined) return wrong(`its ${at}event-channel is no port`);
   const order = values['ring-page-order'];
   const pages = order === undefined ? undefined : 2 ** Number(order);
   if (pages !== undefined && !(pages >= 1 && pages <= references.length)) {
     return wrong(`its ring-page-order is ${order}, and ${MOST_RING_ORDER} was offered at most`);
   }
   // One page has a name of its own, with an order of 0 or without any.
-  const single = pages === undefined || (pages === 1 && values['ring-ref'] !== undefined);
+  const single = pages === undefined || (pages === 1 && values[`${at}ring-ref`] !== undefined);
   const names = single ? ['ring-ref'] : references.slice(0, pages);
-  const found = names.map((name) => numberOf(values[name]));
+  const found = names.map((name) => numberOf(values[at + name]));
   const missing = names.find((_, i) => found[i] === undefined);
-  if (missing !== undefined) return wrong(`its ${missing} is no grant reference`);
-  return {
-    references: found.filter((each) => each !== undefined),
-    port,
-    protocol: values['protocol'],
-  };
+  if (missing !== undefined) return wrong(`its ${at}${missing} is no grant reference`);
+  return { references: found.filter((each) => each !== undefined), port };
 }
 
 function numberOf(text: string | undefined): number | undefined {

@@ -60,6 +60,9 @@ const PART_PAGES = 640;
 const MOST_PARTS = 32;
 export const SHARED_PAGES: number = PART_PAGES * MOST_PARTS;
 
+/** Virtual processors of a guest, each with a queue of its own. */
+const MOST_QUEUES = 2;
+
 /** The first ports belong to the guest's store, console and timers. */
 const FIRST_PORT = 8;
 const INFO_READ_ONLY = 4;
@@ -159,13 +162,19 @@ async function backendChanged(frontend: Frontend, state: number): Promise<void> 
 async function offerRing(frontend: Frontend): Promise<void> {
   const { device, options } = frontend;
   const { guestsFolder, kernelServes = () => true } = options;
-  const { ref, port } =
+  const queues =
     guestsFolder === undefined || kernelServes(device.otherEndPath)
-      ? grantRing(frontend)
-      : await shareRing(frontend, guestsFolder);
+      ? [grantRing(frontend)]
+      : await shareRings(frontend, guestsFolder);
   await device.change((tx) => {
-    void tx.write(`${device.path}/ring-ref`, String(ref));
-    void tx.write(`${device.path}/event-channel`, String(port));
+    if (queues.length > 1) {
+      void tx.write(`${device.path}/multi-queue-num-queues`, String(queues.length));
+    }
+    for (const [queue, { ref, port }] of queues.entries()) {
+      const at = queues.length > 1 ? `${device.path}/queue-${queue}` : device.path;
+      void tx.write(`${at}/ring-ref`, String(ref));
+      void tx.write(`${at}/event-channel`, String(port));
+    }
     void tx.write(`${device.path}/protocol`, 'x86_64-abi');
     void tx.write(`${device.path}/feature-persistent`, '1');
   });
@@ -181,27 +190,36 @@ function grantRing(frontend: Frontend): { ref: number; port: number } {
   return { ref, port };
 }
 
-/** A ring of bytes in memory that another process maps. */
-async function shareRing(
+/** Rings of bytes in memory that another process maps: as many queues as both sides have. */
+async function shareRings(
   frontend: Frontend,
   folder: string,
-): Promise<{ ref: number; port: number }> {
+): Promise<{ ref: number; port: number }[]> {
   const { device, disk, options, part } = frontend;
   const [abi] = abis;
   if (abi === undefined) throw new Error('there is no ABI');
-  const indirect = await device.store.read(`${device.otherEndPath}/feature-max-indirect-segments`);
-  const ring = createRingFrontend({
-    folder,
-    domid: options.domid,
-    abi,
-    firstPage: part * PART_PAGES,
-    ringPages: 1,
-    dataPages: PART_PAGES - 1,
-    indirectSegments: Number(indirect ?? 0),
-  });
-  frontend.shared = ringDisk(ring);
+  const [indirect, queues, persistent] = await Promise.all(
+    ['feature-max-indirect-segments', 'multi-queue-max-queues', 'feature-persistent'].map((name) =>
+      device.store.read(`${device.otherEndPath}/${name}`),
+    ),
+  );
+  const count = Math.min(Number(queues ?? 1), MOST_QUEUES);
+  const pages = Math.floor(PART_PAGES / count);
+  const rings = Array.from({ length: count }, (_, queue) =>
+    createRingFrontend({
+      folder,
+      domid: options.domid,
+      abi,
+      firstPage: part * PART_PAGES + queue * pages,
+      ringPages: 1,
+      dataPages: pages - 1,
+      indirectSegments: Number(indirect ?? 0),
+      persistent: persistent === '1',
+    }),
+  );
+  frontend.shared = ringDisk(rings);
   disk.use(frontend.shared);
-  return { ref: ring.ringReferences[0] ?? 0, port: ring.port };
+  return rings.map(({ ringReferences, port }) => ({ ref: ringReferences[0] ?? 0, port }));
 }
 
 /** Also what follows a live resize: the backend writes its state once more. */

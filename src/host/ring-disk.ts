@@ -7,8 +7,28 @@ import type { DiskRequest, DiskResponse, DiskStatus, Ring } from './rings.ts';
 
 const statuses: Readonly<Record<string, DiskStatus>> = { '0': 'ok', '-2': 'unsupported' };
 
-/** Serves requests over the frontend's ring until it is disposed, and the frontend with it. */
-export function ringDisk(frontend: RingFrontend): Ring & Disposable {
+/** Serves requests over the frontends' rings, in turn, until it is disposed, and they with it. */
+export function ringDisk(frontends: readonly RingFrontend[]): Ring & Disposable {
+  const queues = frontends.map(startQueue);
+  const mostBytes = Math.min(...frontends.map((frontend) => frontend.mostBytes));
+  let last = 0;
+  const ask = (request: BlockRequest): Promise<number> => {
+    last = (last + 1) % queues.length;
+    return queues[last]?.ask(request) ?? Promise.reject(new Error('a disk has queues'));
+  };
+  return {
+    serve: (request) => serve(request, mostBytes, ask),
+    [Symbol.dispose]() {
+      for (const queue of queues) queue[Symbol.dispose]();
+    },
+  };
+}
+
+interface Queue extends Disposable {
+  ask(request: BlockRequest): Promise<number>;
+}
+
+function startQueue(frontend: RingFrontend): Queue {
   const waiting: { request: BlockRequest; onAnswer: (status: number) => void }[] = [];
   const pump = (): void => {
     while (waiting[0] !== undefined && frontend.begin(waiting[0].request, waiting[0].onAnswer)) {
@@ -27,14 +47,13 @@ export function ringDisk(frontend: RingFrontend): Ring & Disposable {
     frontend.poll();
     pump();
   });
-  const ask = (request: BlockRequest): Promise<number> => {
-    const { promise, resolve } = Promise.withResolvers<number>();
-    waiting.push({ request, onAnswer: resolve });
-    pump();
-    return promise;
-  };
   return {
-    serve: (request) => serve(request, frontend.mostBytes, ask),
+    ask(request) {
+      const { promise, resolve } = Promise.withResolvers<number>();
+      waiting.push({ request, onAnswer: resolve });
+      pump();
+      return promise;
+    },
     [Symbol.dispose]() {
       events.destroy();
       frontend[Symbol.dispose]();

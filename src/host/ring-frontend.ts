@@ -28,6 +28,8 @@ export interface FrontendOptions {
   readonly dataPages: number;
   /** Segments of an indirect request that the backend takes; 0 when it takes none. */
   readonly indirectSegments: number;
+  /** Grants all of these pages once, for ever. */
+  readonly persistent?: boolean | undefined;
 }
 
 export interface BlockRequest {
@@ -121,6 +123,9 @@ export function createRingFrontend(options: FrontendOptions): RingFrontend {
     table.memory.fill(0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
     table.grant(referenceOf(page), page, false);
   }
+  if (options.persistent === true) {
+    for (const page of f.freePages) table.grant(referenceOf(page), page, false);
+  }
   storeIndex(f, RingAt.requestEvent, 1);
   storeIndex(f, RingAt.responseEvent, 1);
   const owned = stack.move();
@@ -168,7 +173,9 @@ function begin(f: Frontend, request: BlockRequest, onAnswer: (status: number) =>
   const taken = f.freePages.splice(0, needed);
   const listPage = isIndirect ? taken.pop() : undefined;
   const isRead = request.operation === 'read';
-  for (const page of taken) f.table.grant(referenceOf(page), page, !isRead);
+  if (f.options.persistent !== true) {
+    for (const page of taken) f.table.grant(referenceOf(page), page, !isRead);
+  }
   if (data !== undefined && !isRead) scatter(f, data, firstByte, taken);
   f.lastId += 1;
   const operation = Operation[request.operation];
@@ -210,7 +217,7 @@ function writeEntry(
   memory.setUint8(entry + at.segments, operation);
   memory.setUint16(entry + at.indirectSegments, pages.length, true);
   memory.setUint32(entry + at.indirectPages, referenceOf(listPage), true);
-  f.table.grant(referenceOf(listPage), listPage, true);
+  if (f.options.persistent !== true) f.table.grant(referenceOf(listPage), listPage, true);
   if (pages.length > SEGMENTS_PER_PAGE) throw new Error('more segments than one page lists');
   writeSegments(f, listPage * PAGE_BYTES, pages, firstByte, end);
 }
@@ -296,7 +303,9 @@ function takeResponse(f: Frontend): void {
     );
   }
   const used = listPage === undefined ? pages : [...pages, listPage];
-  for (const page of used) f.table.revoke(referenceOf(page));
+  if (f.options.persistent !== true) {
+    for (const page of used) f.table.revoke(referenceOf(page));
+  }
   f.freePages.push(...used);
   pending.onAnswer(status);
 }

@@ -21,6 +21,8 @@ export interface Image extends Disposable {
   readonly parent: Image | undefined;
   /** Files of this image alone, as `FileTable` numbers them. */
   readonly files: readonly number[];
+  /** The disk's own sectors, below which nothing of it is addressed; 512 unless said. */
+  readonly sectorBytes?: number | undefined;
   /** Ranges of this many bytes are allocated, and given back, as one. */
   readonly clusterBytes: number;
   /**

@@ -23,6 +23,8 @@ export const MOST_INDIRECT_PAGES = 8;
 /** Of a ring, as a power of two: `max-ring-page-order`. */
 export const MOST_RING_ORDER = 4;
 export const MOST_RING_PAGES = 2 ** MOST_RING_ORDER;
+/** Rings that one disk of a guest may have: `multi-queue-max-queues`. */
+export const MOST_QUEUES = 4;
 
 export const Operation = {
   read: 0,

@@ -16,6 +16,7 @@ export interface WordMemory extends FixedMemory {
 
 /** Granted pages as one range; disposing it unmaps them. No view of it may be used afterwards. */
 export interface MappedGrants extends Disposable {
+  readonly address: number;
   readonly memory: ArrayBuffer;
 }
 

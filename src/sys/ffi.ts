@@ -206,6 +206,7 @@ export const raw: {
   errno(): number;
   read(fd: number, to: Address, count: number): number;
   write(fd: number, from: Address, count: number): number;
+  memcpy(to: Address, from: Address, count: number): Address;
   processVmReadv(
     pid: number,
     to: Address,
@@ -231,6 +232,7 @@ export const raw: {
   errno: () => koffi.errno(),
   read: libc.func('int64_t read(int fd, size_t to, size_t count)'),
   write: libc.func('int64_t write(int fd, size_t from, size_t count)'),
+  memcpy: libc.func('size_t memcpy(size_t to, size_t from, size_t count)'),
   processVmReadv: libc.func(
     'int64_t process_vm_readv(int pid, size_t to, ulong toCount, size_t from, ulong fromCount, ulong flags)',
   ),

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
-import { MOST_RING_PAGES } from '../ring/blkif.ts';
+import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
 import type { DiskState, OpenedDisk } from './orders.ts';
 import type { Workers } from './workers.ts';
 
@@ -20,8 +20,16 @@ const OpenRequest = z.strictObject({
 const word = z.int().min(0).max(0xffff_ffff);
 const ConnectRequest = z.strictObject({
   domid: z.int().min(0).max(0x7fff),
-  references: z.array(word).min(1).max(MOST_RING_PAGES),
-  port: word,
+  queues: z
+    .array(
+      z.strictObject({
+        references: z.array(word).min(1).max(MOST_RING_PAGES),
+        port: word,
+      }),
+    )
+    .min(1)
+    .max(MOST_QUEUES),
+  persistent: z.boolean().default(false),
   protocol: z.string().optional(),
   discard: z.boolean().default(true),
   take_up: z.boolean().default(false),
@@ -92,8 +100,8 @@ function stateView({ opened, nbdClients, ...state }: DiskState): object {
   return { ...state, nbd_clients: nbdClients, ...viewOf(opened) };
 }
 
-function viewOf({ clusterBytes, ...opened }: OpenedDisk): object {
-  return { ...opened, cluster_bytes: clusterBytes };
+function viewOf({ clusterBytes, sectorBytes, ...opened }: OpenedDisk): object {
+  return { ...opened, cluster_bytes: clusterBytes, sector_bytes: sectorBytes };
 }
 
 async function bodyOf<T>(context: Context, schema: z.ZodType<T>): Promise<T> {

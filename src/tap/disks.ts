@@ -7,9 +7,8 @@ import type { FileTable } from '../image/file-table.ts';
 import type { Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import type { Transfer } from '../image/transfer.ts';
-import { type Abi, abiOf, entriesOf, MOST_RING_PAGES, RING_SECTOR_BYTES } from '../ring/blkif.ts';
+import { RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { createLimiter } from '../ring/limiter.ts';
-import { recordBytes } from '../ring/record.ts';
 import type { RingDisk } from '../ring/request.ts';
 import type { ServedDisk } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
@@ -17,10 +16,11 @@ import { readStatistics, statisticsPage } from '../ring/statistics.ts';
 import { fileFacts } from '../sys/file.ts';
 import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
+import { connectRings, type DiskRings } from './disk-rings.ts';
 import type { DiskSocket, DiskSockets } from './disk-sockets.ts';
 import type { ConnectOrder, DiskName, DiskState, OpenedDisk, OpenOrder } from './orders.ts';
-import { openRecord, openStatistics, removeRecords, removeStatistics } from './records.ts';
-import type { RingLoop, ServedRing } from './ring-loop.ts';
+import { openStatistics, removeRecords, removeStatistics } from './records.ts';
+import type { RingLoop } from './ring-loop.ts';
 
 export interface Disks {
   /** @throws Failure exists, and whatever opening the image fails with */
@@ -55,9 +55,8 @@ interface Disk {
   readonly image: Image;
   readonly served: ServedDisk;
   readonly statistics: Mapping;
-  ring: { readonly served: ServedRing; readonly record: Mapping } | undefined;
+  rings: DiskRings | undefined;
   nbd: DiskSocket | undefined;
-  fault: string | undefined;
 }
 
 export function createDisks(options: DisksOptions): Disks {
@@ -72,7 +71,7 @@ export function createDisks(options: DisksOptions): Disks {
 
   async function disconnect(name: DiskName): Promise<void> {
     const disk = find(name);
-    if (disk.ring === undefined) return;
+    if (disk.rings === undefined) return;
     await quieten(disk);
     removeRecords(recordsFolder, name);
   }
@@ -96,8 +95,9 @@ export function createDisks(options: DisksOptions): Disks {
     },
     connect(name, order) {
       const disk = find(name);
-      if (disk.ring !== undefined) throw new Failure('exists', `${name} has a ring already`);
-      disk.ring = connectRing(options, name, disk, order);
+      if (disk.rings !== undefined) throw new Failure('exists', `${name} has a ring already`);
+      disk.served.rules = rulesOf(disk.image, order.discard);
+      disk.rings = connectRings(options, name, disk.served, order);
     },
     disconnect,
     export(name) {
@@ -135,25 +135,19 @@ async function closeSocket(disk: Disk, answered: boolean): Promise<void> {
 }
 
 async function quieten(disk: Disk): Promise<void> {
-  const { ring } = disk;
-  if (ring === undefined) return;
-  const quiet = Promise.withResolvers<void>();
-  ring.served.close(quiet.resolve);
-  await quiet.promise;
-  disk.ring = undefined;
-  disk.fault = undefined;
-  ring.record[Symbol.dispose]();
+  await disk.rings?.close();
+  disk.rings = undefined;
 }
 
 function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
-  const { image, ring, nbd, fault, statistics } = disk;
+  const { image, rings, nbd, statistics } = disk;
   return {
     name,
     path: image.path,
     opened: describe(files, image),
-    connected: ring !== undefined && fault === undefined,
+    connected: rings !== undefined && rings.fault === undefined,
     nbdClients: nbd?.clients ?? 0,
-    fault,
+    fault: rings?.fault,
     statistics: readStatistics(statistics.memory),
   };
 }
@@ -169,13 +163,13 @@ function startDisk(image: Image, statistics: Mapping): Disk {
   const limiter = createLimiter();
   limiter.set(page.limits(), performance.now());
   const served = { image, rules: rulesOf(image, true), limiter, statistics: page };
-  return { image, served, statistics, ring: undefined, nbd: undefined, fault: undefined };
+  return { image, served, statistics, rings: undefined, nbd: undefined };
 }
 
 function rulesOf(image: Image, discard: boolean): RingDisk {
   return {
     sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
-    sectorBytes: RING_SECTOR_BYTES,
+    sectorBytes: image.sectorBytes ?? RING_SECTOR_BYTES,
     readOnly: !image.writable,
     canFlush: true,
     canDiscard: discard && image.writable,
@@ -188,6 +182,7 @@ function describe(files: FileTable, image: Image): OpenedDisk {
     sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
     writable: image.writable,
     clusterBytes: image.clusterBytes,
+    sectorBytes: image.sectorBytes ?? RING_SECTOR_BYTES,
     members: membersOf(files, image),
   };
 }
@@ -202,43 +197,4 @@ function membersOf(files: FileTable, image: Image | undefined): Member[] {
 function memberOfBytes({ path, fd, writable }: Bytes): Member {
   if (fd === undefined) throw new Error(`${path} is no open file`);
   return memberOf(path, fileFacts(fd), writable ? 'w' : 'r');
-}
-
-function connectRing(
-  { loop, recordsFolder }: DisksOptions,
-  name: DiskName,
-  disk: Disk,
-  order: ConnectOrder,
-): Disk['ring'] {
-  const abi = requireAbi(name, order);
-  const { image, served } = disk;
-  served.rules = rulesOf(image, order.discard);
-  const entries = entriesOf(abi, order.references.length);
-  using stack = new DisposableStack();
-  const record = stack.use(openRecord(recordsFolder, name, order, recordBytes(entries)));
-  const ring = loop.add({
-    domid: order.domid,
-    abi,
-    references: order.references,
-    port: order.port,
-    disk: served,
-    record: record.memory,
-    takeUp: order.takeUp,
-    onHostile() {
-      disk.fault = 'the guest claims more requests than its ring holds';
-    },
-  });
-  stack.move();
-  return { served: ring, record };
-}
-
-function requireAbi(name: DiskName, { protocol, references }: ConnectOrder): Abi {
-  const abi = abiOf(protocol);
-  if (abi === undefined) {
-    throw new Failure('invalid', `the frontend of ${name} speaks ${protocol}, which is no ABI`);
-  }
-  const pages = references.length;
-  if (pages > 0 && pages <= MOST_RING_PAGES && Number.isInteger(Math.log2(pages))) return abi;
-  const most = `a power of two, ${MOST_RING_PAGES} at most`;
-  throw new Failure('invalid', `the ring of ${name} has ${pages} pages — ${most}`);
 }

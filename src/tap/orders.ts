@@ -22,14 +22,19 @@ export interface OpenedDisk {
   readonly writable: boolean;
   /** `discard-granularity`: space is given back in units of this. */
   readonly clusterBytes: number;
+  readonly sectorBytes: number;
   /** Every file of it, then every one of its parents. */
   readonly members: readonly Member[];
 }
 
 export interface ConnectOrder {
   readonly domid: number;
-  readonly references: readonly number[];
-  readonly port: number;
+  readonly queues: readonly {
+    readonly references: readonly number[];
+    readonly port: number;
+  }[];
+  /** Pages that the guest grants for ever are mapped and kept. */
+  readonly persistent: boolean;
   /** The frontend's `protocol`; undefined when it says none. */
   readonly protocol?: string | undefined;
   readonly discard: boolean;

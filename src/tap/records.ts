@@ -9,9 +9,10 @@ import { STATISTICS_BYTES } from '../ring/statistics.ts';
 import { O, openFd } from '../sys/fd.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { mapShared, type Mapping } from '../sys/memory.ts';
-import type { ConnectOrder, DiskName } from './orders.ts';
+import type { DiskName } from './orders.ts';
+import type { RingPlace } from './ring-loop.ts';
 
-type Ring = Pick<ConnectOrder, 'domid' | 'references' | 'port'>;
+type Ring = Pick<RingPlace, 'domid' | 'references' | 'port'>;
 
 function nameOf(disk: DiskName, { domid, references, port }: Ring): string {
   return `${disk}.${domid}.${references.join('-')}.${port}`;
@@ -24,16 +25,16 @@ function nameOf(disk: DiskName, { domid, references, port }: Ring): string {
 export function openRecord(
   folder: string,
   disk: DiskName,
-  order: ConnectOrder,
+  ring: Ring,
+  takeUp: boolean,
   sizeBytes: number,
 ): Mapping {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  if (!order.takeUp) removeRecords(folder, disk);
-  const path = join(folder, nameOf(disk, order));
-  const create = order.takeUp ? 0 : O.CREAT | O.EXCL;
+  const path = join(folder, nameOf(disk, ring));
+  const create = takeUp ? 0 : O.CREAT | O.EXCL;
   try {
     using fd = openFd(path, O.RDWR | create, 0o600);
-    if (!order.takeUp) ftruncateSync(fd.number, sizeBytes);
+    if (!takeUp) ftruncateSync(fd.number, sizeBytes);
     return mapShared(fd.number, 0, sizeBytes);
   } catch (thrown) {
     if (!isErrno(thrown, 'ENOENT')) throw thrown;
@@ -44,6 +45,7 @@ export function openRecord(
 
 /** Forgets every ring of that disk. */
 export function removeRecords(folder: string, disk: DiskName): void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
   for (const name of readdirSync(folder)) {
     if (name.startsWith(`${disk}.`)) unlinkSync(join(folder, name));
   }

@@ -5,6 +5,7 @@
 import type { Engine } from '../image/engine-contract.ts';
 import { type Abi } from '../ring/blkif.ts';
 import type { GrantCopier, Hypervisor, MappedGrants, WordMemory } from '../ring/hypervisor.ts';
+import { MOST_PERSISTENT_PAGES, persistentCopier } from '../ring/persistent-copier.ts';
 import { type RingRecord, ringRecord } from '../ring/record.ts';
 import type { ServedDisk } from '../ring/request-work.ts';
 import { createRingServer, type RingServer } from '../ring/serve.ts';
@@ -18,6 +19,8 @@ export interface RingPlace {
   readonly abi: Abi;
   readonly references: readonly number[];
   readonly port: number;
+  /** The guest grants its pages for ever: they are mapped once. */
+  readonly persistent: boolean;
 }
 
 export interface RingOptions extends RingPlace {
@@ -238,7 +241,7 @@ function addRing(
   const { domid, disk, onHostile } = options;
   using stack = new DisposableStack();
   const mapped = stack.use(hypervisor.mapGrants(domid, options.references));
-  const copier = stack.use(hypervisor.copier(domid, memory, COPIES));
+  const copier = stack.use(copierOf(hypervisor, options, memory));
   const port = hypervisor.bind(domid, options.port);
   stack.defer(() => hypervisor.unbind(port));
   const notify = (): void => hypervisor.notify(port);
@@ -295,6 +298,15 @@ function addRing(
   // An earlier backend may have died between its answers and telling of them.
   if (options.takeUp) notify();
   return ring;
+}
+
+function copierOf(hypervisor: Hypervisor, place: RingPlace, memory: WordMemory): GrantCopier {
+  const { domid, persistent } = place;
+  const copier = hypervisor.copier(domid, memory, COPIES);
+  if (!persistent) return copier;
+  const map = (references: readonly number[]): MappedGrants =>
+    hypervisor.mapGrants(domid, references);
+  return persistentCopier({ map, memory, copier, mostPages: MOST_PERSISTENT_PAGES });
 }
 
 /** A new ring begins at nothing, one that is taken up at what its guest has been answered. */

@@ -149,7 +149,8 @@ test('a ring that was answered from before is taken up, a new one is not', () =>
     const { step } = planRing(facts({ nodes: nodes(state), state: 4 }));
     assert.ok(step?.do === 'connect');
     assert.equal(step.takeUp, takeUp);
-    assert.deepEqual(step.ring, { references: [8], port: 3, protocol: 'x86_64-abi' });
+    const queues = [{ references: [8], port: 3 }];
+    assert.deepEqual(step.ring, { queues, protocol: 'x86_64-abi', persistent: false });
   }
 });
 
@@ -168,7 +169,25 @@ const offers: [what: string, nodes: Record<string, string>, says: RegExp | numbe
     [1, 2, 3, 4],
   ],
   ['one page by number', { 'event-channel': '3', 'ring-page-order': '0', 'ring-ref0': '7' }, [7]],
-  ['two queues', { ...ringNodes, 'multi-queue-num-queues': '2' }, /asks for 2 queues/],
+  ['five queues', { ...ringNodes, 'multi-queue-num-queues': '5' }, /asks for 5 queues/],
+  ['half a queue', { ...ringNodes, 'multi-queue-num-queues': '0.5' }, /asks for 0.5 queues/],
+  ['one queue, said', { ...ringNodes, 'multi-queue-num-queues': '1' }, [8]],
+  [
+    'two queues',
+    {
+      'multi-queue-num-queues': '2',
+      'queue-0/ring-ref': '4',
+      'queue-0/event-channel': '5',
+      'queue-1/ring-ref': '6',
+      'queue-1/event-channel': '7',
+    },
+    [4, 5, 6],
+  ],
+  [
+    'a queue without a ring',
+    { ...ringNodes, 'multi-queue-num-queues': '2' },
+    /queue-0.event-channel is no port/,
+  ],
   ['no port', { 'ring-ref': '8' }, /event-channel is no port/],
   [
     'a page too few',
@@ -185,7 +204,8 @@ for (const [what, given, says] of offers) {
     const { ring } = parseFrontendNodes({ ...given, state: '3' });
     if (Array.isArray(says)) {
       assert.ok(!(ring instanceof Failure));
-      assert.deepEqual(ring.references, says);
+      const found = ring.queues.flatMap(({ references, port }) => [...references, port]);
+      assert.deepEqual(found.slice(0, -1), says);
     } else {
       assert.ok(ring instanceof Failure);
       assert.match(ring.message, says);

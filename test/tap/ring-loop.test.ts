@@ -120,6 +120,7 @@ test('random legal requests of several guests leave what a model disk has', (t) 
   const histories = fc.record({
     abi: fc.constantFrom(...abis),
     ringPages: fc.constantFrom(1, 2, 16),
+    persistent: fc.boolean(),
     uring: fc.boolean(),
     // Few places for bytes: requests have to wait for each other.
     slots: fc.constantFrom([256, 64, 16] as const, [2, 1, 1] as const),
@@ -149,4 +150,41 @@ test('random legal requests of several guests leave what a model disk has', (t) 
     }
   });
   fc.assert(history, searching(t, 200, 5000));
+});
+
+test('a disk of large sectors is addressed in 512 bytes, and only by whole sectors', () => {
+  using rig = startRingRig({ changes: { sectorBytes: 4096 } });
+  const guest = rig.addGuest();
+  const data = pattern(16, 3);
+  assert.equal(ask(rig, guest, { operation: 'write', sector: 8, data }), 0);
+  assert.deepEqual(readFileSync(guest.path).subarray(4096, 3 * 4096), Buffer.from(data));
+  for (const [sector, sectors] of [
+    [12, 8],
+    [8, 4],
+  ] as const) {
+    const part = new Uint8Array(sectors * 512);
+    assert.equal(ask(rig, guest, { operation: 'read', sector, data: part }), -1);
+  }
+});
+
+test('pages that are granted for ever are mapped once, and given back with the ring', () => {
+  using rig = startRingRig({ persistent: true });
+  const guest = rig.addGuest();
+  const mapped = (): number =>
+    readFileSync('/proc/self/maps', 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(rig.folder)).length;
+  const before = mapped();
+  const data = pattern(8, 1);
+  for (let i = 0; i < 50; i++) {
+    assert.equal(ask(rig, guest, { operation: 'write', sector: 8 * i, data }), 0);
+  }
+  const during = mapped();
+  assert.ok(during > before && during <= before + 50, `${before}, then ${during} mappings`);
+  const state = { isQuiet: false };
+  guest.served.close(() => {
+    state.isQuiet = true;
+  });
+  while (!state.isQuiet) rig.loop.pass(0);
+  assert.ok(mapped() < before);
 });

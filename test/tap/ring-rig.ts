@@ -36,6 +36,7 @@ export interface RigOptions {
   readonly slots?: SlotCounts;
   /** Whether the engine may use io_uring. */
   readonly uring?: boolean;
+  readonly persistent?: boolean;
   readonly changes?: Partial<RingDisk>;
 }
 
@@ -98,6 +99,7 @@ export function startRingRig(options: RigOptions = {}): RingRig {
           ringPages: all.ringPages,
           firstPage: 0,
           dataPages: DATA_PAGES,
+          persistent: all.persistent,
           indirectSegments: rules.mostIndirectSegments,
         }),
       );
@@ -110,6 +112,7 @@ export function startRingRig(options: RigOptions = {}): RingRig {
         abi,
         references: frontend.ringReferences,
         port: frontend.port,
+        persistent: all.persistent ?? false,
         disk,
         record: new ArrayBuffer(recordBytes(entriesOf(abi, all.ringPages))),
         takeUp: false,

@@ -53,9 +53,10 @@ async function attach(
   const { dev, ino } = statSync(path);
   const identity = `file:${dev >> 8}:${dev & 0xff}/${ino}`;
   const members = [{ identity, stack: [identity], mode: 'w', path }];
-  assert.deepEqual(opened, { sectors: SECTORS, writable: true, cluster_bytes: 512, members });
+  const sizes = { sectors: SECTORS, cluster_bytes: 512, sector_bytes: 512 };
+  assert.deepEqual(opened, { ...sizes, writable: true, members });
   const { ringReferences: references, port } = frontend;
-  const ring = { domid, references, port, take_up: takeUp };
+  const ring = { domid, queues: [{ references, port }], take_up: takeUp };
   await tap.client.call('PUT', `/v1/disks/${name}/ring`, ring);
 }
 
@@ -137,13 +138,18 @@ test('wrong orders get one sentence', async () => {
   using frontend = guestOf(tap, 1);
   const image = { path: rawFile(tap), format: 'raw', writable: true };
   await tap.client.call('PUT', '/v1/disks/y', image);
-  const ring = { domid: 1, references: frontend.ringReferences, port: frontend.port };
-  const connect = (changes: object): Promise<unknown> =>
-    tap.client.call('PUT', '/v1/disks/y/ring', { ...ring, ...changes });
+  const { ringReferences: references, port } = frontend;
+  const connect = (changes: object, queue: object = {}): Promise<unknown> => {
+    const queues = [{ references, port, ...queue }];
+    return tap.client.call('PUT', '/v1/disks/y/ring', { domid: 1, queues, ...changes });
+  };
   await assert.rejects(connect({ protocol: 'sparc-abi' }), /speaks sparc-abi, which is no ABI/);
-  await assert.rejects(connect({ references: [1, 2, 3] }), /has 3 pages — a power of two, 16 at/);
-  await assert.rejects(connect({ references: [4000] }), { kind: 'gone' });
-  await assert.rejects(connect({ port: 77 }), { kind: 'gone' });
+  await assert.rejects(
+    connect({}, { references: [1, 2, 3] }),
+    /has 3 pages — a power of two, 16 at/,
+  );
+  await assert.rejects(connect({}, { references: [4000] }), { kind: 'gone' });
+  await assert.rejects(connect({}, { port: 77 }), { kind: 'gone' });
   await assert.rejects(connect({ take_up: true }), /has no record of that ring/);
   await connect({});
   await assert.rejects(connect({}), { kind: 'exists' });

@@ -2,6 +2,7 @@
 import { Failure } from '../../base/failure.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
+import { sectorBytes } from '../../sys/blockdev.ts';
 import { fileFacts } from '../../sys/file.ts';
 import { addExtent, ExtentKind } from '../extents.ts';
 import type { CreateContext, Format, OpenContext } from '../formats.ts';
@@ -28,6 +29,12 @@ function wholeSectors(sizeBytes: number): number {
   return Math.ceil(sizeBytes / SECTOR_BYTES) * SECTOR_BYTES;
 }
 
+/** A device's own sectors; a file's are of any size. */
+function sectorsOf({ fd }: Bytes): number {
+  const isDevice = fd !== undefined && fileFacts(fd).kind === 'block';
+  return isDevice ? sectorBytes(fd).logical : SECTOR_BYTES;
+}
+
 function open(bytes: Bytes, { files, writable }: OpenContext): Image {
   const file = files.add(bytes);
   const image: Image & { sizeBytes: number } = {
@@ -37,6 +44,7 @@ function open(bytes: Bytes, { files, writable }: OpenContext): Image {
     writable,
     parent: undefined,
     files: [file],
+    sectorBytes: sectorsOf(bytes),
     clusterBytes: SECTOR_BYTES,
     map(at, lengthBytes, out) {
       return addExtent(out, ExtentKind.data, lengthBytes, file, at) ? lengthBytes : 0;

@@ -181,6 +181,7 @@ function imageOf(vhdx: Vhdx, parentName: string | undefined, metadata: Metadata)
     writable: vhdx.writable,
     parent: vhdx.parent,
     files: [vhdx.file],
+    sectorBytes: vhdx.sectorBytes,
     clusterBytes: vhdx.blockBytes,
     map(at, lengthBytes, out) {
       if (vhdx.log.last !== undefined) redo(vhdx);
