@@ -110,4 +110,13 @@ export const formatFaults: readonly Fault[] = [
     caughtBy: 'test/image/qcow2-damage.test.ts',
     only: 'does not say what format',
   },
+  {
+    name: 'vhdx-table-before-its-bytes',
+    breaks: 'a block table that moves is on stable storage before it counts',
+    file: 'src/image/vhdx/relocate.ts',
+    find: 'put(out, file, region.at, content);\n  addBarrier(out, file);',
+    plant: 'put(out, file, region.at, content);',
+    caughtBy: 'test/image/vhdx-table.test.ts',
+    only: 'that is fixed moves',
+  },
 ];

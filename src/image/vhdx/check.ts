@@ -6,7 +6,7 @@ import { put } from '../put.ts';
 import { isSoundHeader, isSoundRegionTable, readRegionTables } from './header.ts';
 import { BlockState, regionTablePlaces } from './layout.ts';
 import { beginPlan, planHeader, planLogged } from './log.ts';
-import { eachPlaced, type Placed, usedEnd } from './places.ts';
+import { eachPlaced, type Placed, usedEnd, withRegions } from './places.ts';
 import { bitmapPlace, indexOf, isSound, stateAt, type Vhdx } from './table.ts';
 import { entryChange } from './write.ts';
 
@@ -20,7 +20,7 @@ export function checkVhdx(vhdx: Vhdx): CheckReport {
   }
   const blocks = placed.filter(({ isBitmap }) => !isBitmap);
   const inOrder = placed.toSorted((a, b) => a.place - b.place);
-  findings.push(...checkOverlaps(inOrder), ...checkSpace(vhdx, inOrder));
+  findings.push(...checkOverlaps(inOrder), ...checkSpace(vhdx, inOrder[0], placed));
   return {
     findings,
     totalClusters: vhdx.blocks,
@@ -104,10 +104,14 @@ function* checkOverlaps(inOrder: readonly Placed[]): Iterable<Finding> {
 }
 
 /** Bytes that are stored and nobody's: between blocks and after the last one. */
-function* checkSpace(vhdx: Vhdx, inOrder: readonly Placed[]): Iterable<Finding> {
-  let end = inOrder[0]?.place ?? vhdx.metadataEnd;
-  for (const { place, lengthBytes } of inOrder) {
-    if (end >= vhdx.metadataEnd && place > end && isStored(vhdx, end, place)) {
+function* checkSpace(
+  vhdx: Vhdx,
+  first: Placed | undefined,
+  placed: readonly Placed[],
+): Iterable<Finding> {
+  let end = first?.place ?? vhdx.metadataEnd;
+  for (const { place, lengthBytes } of withRegions(vhdx, placed)) {
+    if (place > end && isStored(vhdx, end, place)) {
       const at = end;
       yield {
         kind: 'leak',

@@ -144,6 +144,18 @@ export function readRegions(bytes: Bytes, log: Region): Regions {
   return { blockTable, metadata, all };
 }
 
+/** The region of this kind that a region table names. */
+export function regionOf(raw: Uint8Array, guid: Uint8Array): Region | undefined {
+  const { entryCount } = RegionTableHeader.get(raw);
+  for (let index = 0; index < entryCount; index++) {
+    const at = RegionTableHeader.size + index * RegionTableEntry.size;
+    const entry = RegionTableEntry.get(raw, at);
+    if (Buffer.compare(entry.guid, guid) !== 0) continue;
+    return { at: entry.fileOffset, end: entry.fileOffset + entry.length };
+  }
+  return undefined;
+}
+
 function nameOf(guid: Uint8Array): string | undefined {
   return Object.entries(regionIds).find(([, id]) => Buffer.compare(id, guid) === 0)?.[0];
 }

@@ -63,6 +63,17 @@ export function* eachPlaced(vhdx: Vhdx): Iterable<Placed> {
   }
 }
 
+/** What takes space, in the order of the file: of regions of metadata the index is -1. */
+export function withRegions(vhdx: Vhdx, placed: readonly Placed[]): Placed[] {
+  const regions = vhdx.regions.map(({ at, end }) => ({
+    index: -1,
+    place: at,
+    lengthBytes: end - at,
+    isBitmap: false,
+  }));
+  return [...placed, ...regions].sort((a, b) => a.place - b.place);
+}
+
 /** Looks through the block table, once. */
 export function survey(vhdx: Vhdx): void {
   const { places } = vhdx;
@@ -77,12 +88,13 @@ export function survey(vhdx: Vhdx): void {
   placed.sort((a, b) => a.place - b.place);
   let gapAt = placed[0]?.place ?? vhdx.metadataEnd;
   let last: Placed | undefined;
-  for (const one of placed) {
+  for (const one of withRegions(vhdx, placed)) {
+    addGaps(vhdx, gapAt, one.place);
+    gapAt = Math.max(gapAt, one.place + one.lengthBytes);
+    if (one.index < 0) continue;
     if (last !== undefined && one.place < last.place + last.lengthBytes) {
       places.shared.add(one.place).add(last.place);
     }
-    addGaps(vhdx, Math.max(gapAt, vhdx.metadataEnd), one.place);
-    gapAt = Math.max(gapAt, one.place + one.lengthBytes);
     last = one;
   }
   places.end = Math.max(gapAt, vhdx.metadataEnd);

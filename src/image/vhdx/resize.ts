@@ -1,10 +1,11 @@
-/** Another size for a VHDX's disk, within what its block table has room for. */
+/** Another size for a VHDX's disk, with a larger block table where that is needed. */
 import { Failure } from '../../base/failure.ts';
 import { freePlace } from '../places.ts';
 import { addBarrier, addZero, type Steps } from '../steps.ts';
 import { BlockState, MIB } from './layout.ts';
 import { beginPlan, type MetadataChange, planLogged } from './log.ts';
 import { survey } from './places.ts';
+import { planLargerTable, settleTable } from './relocate.ts';
 import { entriesOf, indexOf, placeAt, stateAt, type Vhdx } from './table.ts';
 import { entryChange } from './write.ts';
 
@@ -13,17 +14,12 @@ const MAX_DISK_BYTES = 64 * 2 ** 40;
 /** `Image.planResize`. @throws Failure invalid | unsupported */
 export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): void {
   const { path, parent, blockBytes, sectorBytes, chunkBlocks, table } = vhdx;
+  if (sizeBytes === vhdx.sizeBytes) return;
   if (sizeBytes % sectorBytes !== 0 || sizeBytes <= 0 || sizeBytes > MAX_DISK_BYTES) {
     throw new Failure('invalid', `a VHDX of ${sizeBytes} bytes cannot be`);
   }
   const blocks = Math.ceil(sizeBytes / blockBytes);
-  if (entriesOf(blocks, chunkBlocks, parent !== undefined) * 8 > table.byteLength) {
-    const what = `the block table of ${path} has no room for so large a disk`;
-    throw new Failure('unsupported', `${what} — convert it to a larger image`);
-  }
-  if (sizeBytes > vhdx.sizeBytes && vhdx.leaveAllocated) {
-    throw new Failure('unsupported', `${path} is fixed — convert it to a larger image`);
-  }
+  const isLarger = entriesOf(blocks, chunkBlocks, parent !== undefined) * 8 > table.byteLength;
   if (sizeBytes > vhdx.sizeBytes && parent !== undefined && parent.sizeBytes > vhdx.sizeBytes) {
     const what = `the parent of ${path} is larger than it: what it holds there would appear`;
     throw new Failure('unsupported', `${what} — convert the disk, then resize it`);
@@ -35,8 +31,11 @@ export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): void 
   size.writeBigUInt64LE(BigInt(sizeBytes));
   const changes: MetadataChange[] = [];
   const freed: { readonly index: number; readonly place: number }[] = [];
-  // Entries past the end of the disk say nothing, whoever left them.
-  for (let block = Math.min(blocks, vhdx.blocks); block < Math.max(blocks, vhdx.blocks); block++) {
+  const moves = isLarger || (vhdx.leaveAllocated && blocks > vhdx.blocks);
+  const moved = moves ? planLargerTable(vhdx, blocks, out) : undefined;
+  // Entries past the end of the disk say nothing, whoever left them; a table that moves has none.
+  const known = moves ? blocks : vhdx.blocks;
+  for (let block = Math.min(blocks, known); block < Math.max(blocks, known); block++) {
     const index = indexOf(vhdx, block);
     if (stateAt(vhdx, index) === BlockState.notPresent && placeAt(vhdx, index) === 0) continue;
     const isPlaced = stateAt(vhdx, index) >= BlockState.full && block < vhdx.blocks;
@@ -47,7 +46,7 @@ export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): void 
   planInParts(vhdx, [...changes, { at: vhdx.sizeAt, data: size }], out);
   for (const { index, place } of freed) freePlace(vhdx, index, place, out);
   zeroTail(vhdx, sizeBytes, blocks, out);
-  vhdx.planned = { item, sizeBytes };
+  vhdx.planned = { item, sizeBytes, moved };
 }
 
 /** One entry of the log holds no more than a quarter of it. */
@@ -75,6 +74,7 @@ export function settle(vhdx: Vhdx): void {
   const { planned } = vhdx;
   if (planned === undefined) return;
   vhdx.planned = undefined;
+  if (planned.moved !== undefined) settleTable(vhdx, planned.moved);
   if (Number(Buffer.from(planned.item).readBigUInt64LE()) !== planned.sizeBytes) return;
   vhdx.sizeBytes = planned.sizeBytes;
   vhdx.blocks = Math.ceil(planned.sizeBytes / vhdx.blockBytes);

@@ -6,6 +6,7 @@ import type { HeaderFields, Region } from './header.ts';
 import { BlockState, MIB } from './layout.ts';
 import type { Log } from './log.ts';
 import type { VhdxPlaces } from './places.ts';
+import type { MovedTable } from './relocate.ts';
 
 export interface Vhdx extends Ground {
   readonly path: string;
@@ -29,13 +30,13 @@ export interface Vhdx extends Ground {
   /** The header says so, on stable storage. */
   begun: boolean;
   /** The block table as it is in the file: the entries of the whole region. */
-  readonly table: DataView;
-  readonly tableAt: number;
+  table: DataView;
+  tableAt: number;
   /** How many changes of its log are seen though they are not in the file; undefined: it is in order. */
   readonly replayed: number | undefined;
-  readonly regions: readonly Region[];
+  regions: readonly Region[];
   /** Where the last of them ends. */
-  readonly metadataEnd: number;
+  metadataEnd: number;
   /** Byte of the file where the size of the disk is. */
   readonly sizeAt: number;
   sizeBytes: number;
@@ -46,8 +47,14 @@ export interface Vhdx extends Ground {
   readonly log: Log;
   /** Something was planned that has yet to be seen in the file. */
   unproven: boolean;
-  /** A size that was planned: its item as it is in the file shows whether it counts. */
-  planned: { readonly item: Uint8Array; readonly sizeBytes: number } | undefined;
+  /** A size that was planned, and a table: its item as it is in the file shows whether it counts. */
+  planned:
+    | {
+        readonly item: Uint8Array;
+        readonly sizeBytes: number;
+        readonly moved: MovedTable | undefined;
+      }
+    | undefined;
 }
 
 /** A sector bitmap takes as much whatever the size of blocks is. */
