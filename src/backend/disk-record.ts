@@ -83,7 +83,7 @@ export interface Outcome {
 
 /** What the tap has of a disk, as far as we know. */
 export interface RingHold {
-  readonly image: OpenedImage;
+  image: OpenedImage;
   connected: boolean;
   /** Of the frontend's state. */
   readonly watch: AsyncDisposable;

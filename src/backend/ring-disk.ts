@@ -6,7 +6,7 @@ import { Failure } from '../base/failure.ts';
 import { diskName, wasRefused, XenbusState } from '../disk/backend-nodes.ts';
 import { frontendNames, parseFrontendNodes, queueNames } from '../disk/frontend-nodes.ts';
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
-import { MOST_QUEUES, MOST_RING_ORDER } from '../ring/blkif.ts';
+import { MOST_QUEUES, MOST_RING_ORDER, RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import {
@@ -244,6 +244,36 @@ async function write(
     if ((await tx.read(`${path}/state`)) === undefined) return;
     for (const [name, value] of Object.entries(values)) void tx.write(`${path}/${name}`, value);
   });
+}
+
+/**
+ * Gives a disk that its guest may be using another size, and tells the guest.
+ * @returns the new size in bytes
+ * @throws Failure invalid when it would shrink; unsupported | io
+ */
+export async function resizeRing(
+  world: DiskWorld,
+  record: DiskRecord,
+  sizeBytes: number,
+): Promise<number> {
+  const { ring, key } = record;
+  if (ring === undefined || world.tap === undefined) throw new Error('a ring is resized');
+  const now = ring.image.sectors * RING_SECTOR_BYTES;
+  if (sizeBytes < now) {
+    const advice = 'a disk can only grow while it is attached';
+    throw new Failure('invalid', `the disk has ${now} bytes — ${advice}`);
+  }
+  const image = await world.tap.resize(diskName(key), sizeBytes);
+  ring.image = image;
+  const { path } = record;
+  await world.store.transaction(async (tx) => {
+    const state = await tx.read(`${path}/state`);
+    if (state === undefined) return;
+    void tx.write(`${path}/sectors`, String(image.sectors));
+    // The same state once more: a frontend looks at the size then.
+    void tx.write(`${path}/state`, state);
+  });
+  return image.sectors * RING_SECTOR_BYTES;
 }
 
 async function refuse(world: DiskWorld, record: DiskRecord, failure: Failure): Promise<void> {

@@ -1,6 +1,8 @@
 /** The data plane as the control plane asks it: images are opened, guests' rings are served from them. */
 import type { OfferedRing } from '../disk/frontend-nodes.ts';
 import type { Member } from '../disk/identity.ts';
+import type { Limits } from '../ring/limiter.ts';
+import type { DiskStatistics } from '../ring/statistics.ts';
 import type { ImageFormat } from '../image/formats.ts';
 
 export interface OpenedImage {
@@ -47,6 +49,10 @@ export interface Tap {
   export(name: string): Promise<string>;
   /** Gives the image another size, while it is served. @throws Failure invalid | unsupported | io */
   resize(name: string, sizeBytes: number): Promise<OpenedImage>;
+  /** From now on, until it is closed. @throws Failure not-found */
+  limit(name: string, limits: Limits): Promise<void>;
+  /** What it has done so far, as shared memory says: the tap is not asked, and need not be there. */
+  statistics(name: string): DiskStatistics | undefined;
   /** Closes the image in order; with a ring, disconnects it first. */
   close(name: string): Promise<void>;
   /** What it has of a disk now. */

@@ -7,6 +7,8 @@ import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
 import type { Leases } from './leases.ts';
 import { checkSchema } from '../base/schema.ts';
+import { LimitsRequest, limitsOf } from '../tap/control.ts';
+import { limit, statistics } from './traffic.ts';
 import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
 import { viewOf, whyOf } from './views.ts';
 
@@ -90,6 +92,15 @@ export function controlApi(options: ControlOptions): Hono {
     const { guest, vdev } = context.req.param();
     const { size } = await parsed(context, ResizeRequest);
     return context.json({ size: await resize(daemon, guest, vdev, size) });
+  });
+  app.get('/v1/disks/:guest/:vdev/stat', async (context) => {
+    const { guest, vdev } = context.req.param();
+    return context.json(await statistics(daemon, guest, vdev));
+  });
+  app.put('/v1/disks/:guest/:vdev/limits', async (context) => {
+    const { guest, vdev } = context.req.param();
+    await limit(daemon, guest, vdev, limitsOf(await parsed(context, LimitsRequest)));
+    return context.body(null, 204);
   });
   loopRoutes(app, options);
   app.notFound((context) => {

@@ -1,7 +1,11 @@
 /** vbdd's side of the tap: its orders, and word of its end and of its successor. */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { OpenedImage, Tap } from '../backend/tap.ts';
 import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
+import { type DiskStatistics, readStatistics } from '../ring/statistics.ts';
+import { STATISTICS_FOLDER } from '../tap/records.ts';
 import { openUnixClient } from '../tap/unix-client.ts';
 
 /** A tap that is watched: it may die, and another one come in its place. */
@@ -71,6 +75,11 @@ export function openTap(socketPath: string, answerMs = ANSWER_MS): WatchedTap {
     async resize(name, size) {
       return imageOf(await order<OpenedView>('PUT', `${disk(name)}/size`, { size }));
     },
+    async limit(name, { iops, bytesPerSecond, burstSeconds }) {
+      const limits = { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds };
+      await order('PUT', `${disk(name)}/limits`, limits);
+    },
+    statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),
     close: (name) => order('DELETE', disk(name)),
     async find(name) {
       try {
@@ -92,6 +101,16 @@ export function openTap(socketPath: string, answerMs = ANSWER_MS): WatchedTap {
     },
     [Symbol.dispose]: () => stopped.abort(),
   };
+}
+
+function readPage(path: string): DiskStatistics | undefined {
+  try {
+    const bytes = readFileSync(path);
+    return readStatistics(new Uint8Array(bytes).buffer);
+  } catch (thrown) {
+    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT') return undefined;
+    throw new Failure('io', `${path} cannot be read`, { path }, thrown);
+  }
 }
 
 function imageOf(view: OpenedView): OpenedImage {

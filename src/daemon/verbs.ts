@@ -6,6 +6,7 @@ import type { DiskRecord, DiskWorld } from '../backend/disk-record.ts';
 import { newRecord } from '../backend/disk-record.ts';
 import { lookAtTarget } from '../backend/look.ts';
 import { resizeImage } from '../backend/nbd-disk.ts';
+import { resizeRing } from '../backend/ring-disk.ts';
 import { factsOf } from '../backend/reconcile.ts';
 import { openTarget } from '../backend/target.ts';
 import { attachDisk, detachDisk } from '../backend/toolstack.ts';
@@ -166,7 +167,7 @@ export async function detach(
 /**
  * Makes a disk as large as its file is, after growing the file to `sizeBytes` where that is given.
  * @returns the disk's new size in bytes
- * @throws Failure invalid when the file would shrink; unsupported for a device, and for a ring
+ * @throws Failure invalid when the disk would shrink; unsupported for a device
  */
 export async function resize(
   daemon: Daemon,
@@ -176,15 +177,11 @@ export async function resize(
 ): Promise<number> {
   const record = await findDisk(daemon, guest, vdev);
   const { held, key, path, ring } = record;
-  if (ring !== undefined) {
-    const advice = 'detach it, resize the image, attach it again';
-    throw new Failure('unsupported', `${vdev} of ${guest} is served by vbd-tap — ${advice}`);
-  }
+  if (ring !== undefined) return resizeRing(daemon.world, record, wantedSize(sizeBytes));
   if (held === undefined)
     throw new Failure('gone', `${vdev} of ${guest} has no device — vbd why says why`);
   if (held.nbd !== undefined) {
-    if (sizeBytes !== undefined) return resizeImage(daemon.world, record, sizeBytes);
-    throw new Failure('invalid', `${vdev} of ${guest} is an image — say how large it is to be`);
+    return resizeImage(daemon.world, record, wantedSize(sizeBytes));
   }
   const { member } = held.facts;
   if (held.loop === undefined) {
@@ -197,6 +194,11 @@ export async function resize(
   const state = await daemon.world.store.read(`${path}/state`);
   if (state === undefined) throw new Failure('gone', `${vdev} of domain ${key.domid} is gone`);
   return deviceSizeBytes(held.loop.fd);
+}
+
+function wantedSize(sizeBytes: number | undefined): number {
+  if (sizeBytes !== undefined) return sizeBytes;
+  throw new Failure('invalid', 'the disk is an image — say how large it is to be');
 }
 
 function growFile(path: string, identity: string, sizeBytes: number): void {

@@ -6,6 +6,7 @@ import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
 import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
+import type { Limits } from '../ring/limiter.ts';
 import type { DiskState, OpenedDisk } from './orders.ts';
 import type { Workers } from './workers.ts';
 
@@ -36,6 +37,19 @@ const ConnectRequest = z.strictObject({
 });
 
 const ResizeRequest = z.strictObject({ size: z.int().positive() });
+
+/** 0: none. */
+export const LimitsRequest = z.strictObject({
+  iops: z.int().min(0).default(0),
+  bytes_per_second: z.int().min(0).default(0),
+  /** How long an idle disk saves up for. */
+  burst_seconds: z.number().min(0).max(3600).default(1),
+});
+
+export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
+  const { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds } = request;
+  return { iops, bytesPerSecond, burstSeconds };
+}
 
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string): Hono {
@@ -71,6 +85,11 @@ export function tapApi(workers: Workers, version: string): Hono {
     const { size: sizeBytes } = await bodyOf(context, ResizeRequest);
     const name = context.req.param('name');
     return context.json(viewOf(await workers.order('resize', { name, sizeBytes })));
+  });
+  app.put('/v1/disks/:name/limits', async (context) => {
+    const limits = limitsOf(await bodyOf(context, LimitsRequest));
+    await workers.order('limit', { name: context.req.param('name'), limits });
+    return context.body(null, 204);
   });
   app.delete('/v1/disks/:name', async (context) => {
     await workers.order('close', { name: context.req.param('name') });

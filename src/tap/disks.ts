@@ -8,7 +8,7 @@ import type { Image } from '../image/image.ts';
 import { openImage } from '../image/open.ts';
 import type { Transfer } from '../image/transfer.ts';
 import { RING_SECTOR_BYTES } from '../ring/blkif.ts';
-import { createLimiter } from '../ring/limiter.ts';
+import { createLimiter, type Limits } from '../ring/limiter.ts';
 import type { RingDisk } from '../ring/request.ts';
 import type { ServedDisk } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
@@ -33,6 +33,8 @@ export interface Disks {
   export(name: DiskName): { readonly socket: string };
   /** @throws Failure invalid | unsupported | io */
   resize(name: DiskName, sizeBytes: number): Promise<OpenedDisk>;
+  /** Applies from now on, and for those who open it after this tap. @throws Failure not-found */
+  limit(name: DiskName, limits: Limits): void;
   /** Disconnects it and closes its image in order. */
   close(name: DiskName): Promise<void>;
   /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
@@ -110,6 +112,11 @@ export function createDisks(options: DisksOptions): Disks {
       await resizeImage(options.asks, image, sizeBytes);
       served.rules = rulesOf(image, served.rules.canDiscard);
       return describe(files, image);
+    },
+    limit(name, limits) {
+      const { served } = find(name);
+      served.statistics.setLimits(limits);
+      served.limiter.set(limits, performance.now());
     },
     async close(name) {
       await closeSocket(find(name), false);

@@ -2,6 +2,7 @@
 import type { FailureFacts, FailureKind } from '../base/failure.ts';
 import type { Member } from '../disk/identity.ts';
 import type { ImageFormat } from '../image/formats.ts';
+import type { Limits } from '../ring/limiter.ts';
 import type { DiskStatistics } from '../ring/statistics.ts';
 
 /** A disk is named by whoever attaches it: `vbd-7-51712`. */
@@ -61,6 +62,7 @@ export interface Orders {
   /** Serves it by NBD on a socket of its own; asked again, it says where. */
   export: { order: { name: DiskName }; answer: { readonly socket: string } };
   resize: { order: { name: DiskName; readonly sizeBytes: number }; answer: OpenedDisk };
+  limit: { order: { name: DiskName; readonly limits: Limits }; answer: undefined };
   close: { order: { name: DiskName }; answer: undefined };
   list: { order: object; answer: DiskState[] };
   stop: { order: object; answer: undefined };

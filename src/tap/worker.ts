@@ -52,6 +52,10 @@ async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknow
       const { name, sizeBytes } = order as Orders['resize']['order'];
       return disks.resize(name, sizeBytes);
     }
+    case 'limit': {
+      const { name, limits } = order as Orders['limit']['order'];
+      return disks.limit(name, limits);
+    }
     case 'close':
       return disks.close((order as Orders['close']['order']).name);
     case 'list':

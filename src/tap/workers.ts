@@ -14,7 +14,7 @@ import type {
 
 export interface Workers extends AsyncDisposable {
   /** @throws Failure of what was ordered; not-found when no worker has the disk */
-  order<K extends 'connect' | 'disconnect' | 'export' | 'resize' | 'close'>(
+  order<K extends 'connect' | 'disconnect' | 'export' | 'resize' | 'limit' | 'close'>(
     kind: K,
     order: Orders[K]['order'],
   ): Promise<Orders[K]['answer']>;

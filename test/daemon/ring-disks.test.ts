@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openTap } from '../../src/daemon/tap-client.ts';
+import { limit, statistics } from '../../src/daemon/traffic.ts';
 import { detach, resize } from '../../src/daemon/verbs.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
@@ -179,8 +180,6 @@ test(
     const path = kit.image('a.vhd', 'vhd');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
     await guest.disk('xvda');
-    const resized = resize(kit.vbdd, 'web', 'xvda', SIZE_BYTES * 2);
-    await assert.rejects(resized, /xvda of web is served by vbd-tap — detach it, resize the image/);
     const verbs = { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 };
     await detach(kit.vbdd, verbs, 'web', 'xvda', false);
     await kit.vbdd.disks.settled();
@@ -250,3 +249,31 @@ test(
     assert.equal(kit.vbdd.disks.records.size, 0);
   },
 );
+
+test('a disk grows under its guest, is limited, and says what it did', options, async () => {
+  await using kit = await startRingKit();
+  const path = kit.image('a.qcow2', 'qcow2');
+  const guest = await kit.host.createGuest({ name: 'web', disks: [spec('qcow2', path)] });
+  const disk = await guest.disk('xvda');
+  assert.equal(await resize(kit.vbdd, 'web', 'xvda', SIZE_BYTES * 2), SIZE_BYTES * 2);
+  const sectors = (SIZE_BYTES * 2) / 512;
+  for (let tries = 0; disk.description.sectors !== sectors; tries++) {
+    assert.ok(tries < 500, 'the guest does not learn of the new size');
+    await sleep(10);
+  }
+  const data = new Uint8Array(4096).fill(9);
+  await disk.write(sectors - 8, data);
+  assert.deepEqual(await disk.read(sectors - 8, 8), data);
+  await assert.rejects(resize(kit.vbdd, 'web', 'xvda', 4096), /can only grow while it is attached/);
+  await assert.rejects(resize(kit.vbdd, 'web', 'xvda', undefined), /say how large it is to be/);
+  const limits = { iops: 40, bytesPerSecond: 0, burstSeconds: 0 };
+  await limit(kit.vbdd, 'web', 'xvda', limits);
+  const before = performance.now();
+  for (let i = 0; i < 10; i++) await disk.read(0, 8);
+  assert.ok(performance.now() - before > 150, 'ten requests at forty a second take longer');
+  const found = await statistics(kit.vbdd, 'web', 'xvda');
+  assert.equal(found.limits.iops, 40);
+  const [reads, writes] = found.requests;
+  assert.deepEqual([reads?.requests, reads?.bytes, writes?.bytes], [11, 11 * 4096, 4096]);
+  await guest.destroy();
+});
