@@ -39,10 +39,10 @@ export function playCuts(
   };
   files.onCall = () => {
     calls += 1;
-    if (random() * Math.max(1, judged / many) ** 3 > 0.5) return;
+    if (random() * Math.max(1, judged / many) ** 3 > 0.8) return;
     judgeOne('killed', afterKill(files));
     for (const [name, reached] of waysToCut(files, random)) {
-      if (random() < 0.5) judgeOne(name, afterPowerCut(files, reached));
+      if (random() < 0.6) judgeOne(name, afterPowerCut(files, reached));
     }
   };
   {

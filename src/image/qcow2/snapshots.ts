@@ -7,7 +7,7 @@ import { roundUp } from '../../base/round.ts';
 import type { Snapshot } from '../image.ts';
 import { addBarrier, addPut, addZero, type Steps } from '../steps.ts';
 import { trackChange } from './bitmaps.ts';
-import { Header, readLayout, SnapshotEntry } from './header.ts';
+import { Autoclear, Header, readLayout, SnapshotEntry } from './header.ts';
 import { countsOf, planClusters, planDeltas, readPlanned } from './refcounts.ts';
 import { planFirstAllocation, planFirstWrite } from './session.ts';
 import {
@@ -25,6 +25,8 @@ import {
 interface Stored extends Snapshot {
   readonly l1At: number;
   readonly l1Entries: number;
+  /** Its entry says how large the disk was. */
+  readonly saysSize: boolean;
   readonly bytes: Uint8Array;
 }
 
@@ -59,6 +61,7 @@ export function storedSnapshots(image: Qcow2): Stored[] {
       vmStateBytes: extraBytes >= 8 ? wide(bytes, SnapshotEntry.size) : fixed.vmStateBytes,
       l1At: fixed.l1At,
       l1Entries: fixed.l1Entries,
+      saysSize: extraBytes >= EXTRA_BYTES,
       bytes,
     });
     at += bytes.length;
@@ -125,12 +128,15 @@ export function planCreate(image: Qcow2, name: string, out: Steps): void {
 /** The disk becomes what it was when the snapshot was made. @throws Failure not-found | unsupported */
 export function planApply(image: Qcow2, wanted: string, out: Steps): void {
   const snapshot = storedSnapshot(image, wanted);
-  if (snapshot.sizeBytes !== image.sizeBytes || snapshot.l1Entries * 8 > image.l1.length) {
-    throw new Failure('unsupported', `snapshot ${wanted} is of a disk of another size`);
+  const { sizeBytes } = snapshot;
+  const isResized = sizeBytes !== image.sizeBytes;
+  if (isResized && (image.head.autoclear & Autoclear.bitmaps) !== 0) {
+    const what = `snapshot ${wanted} is of a disk of another size than the bitmaps`;
+    throw new Failure('unsupported', `${what} — vbd convert -l makes an image of it`);
   }
   const before = image.l1.slice();
   const beforeAt = image.l1At;
-  const l1 = new Uint8Array(before.length);
+  const l1 = new Uint8Array(Math.max(before.length, snapshot.l1Entries * 8));
   l1.set(l1Of(image, snapshot));
   begin(image, out);
   trackChange(image, 0, image.sizeBytes);
@@ -142,13 +148,23 @@ export function planApply(image: Qcow2, wanted: string, out: Steps): void {
   image.l1At = at;
   putBytes(image, at, l1, out);
   addBarrier(out, image.file);
-  const from = addPut(out, image.file, Header.at.l1At, 8);
-  putEntry(out.scratch, from, at, false);
+  putDisk(image, sizeBytes, out);
+  image.sizeBytes = sizeBytes;
   addBarrier(out, image.file);
   const lost: Deltas = new Map();
   eachTable(image, before, out, (table, view) => addUsers(image, table, view, -1, lost));
   addRange(image, beforeAt, before.length, -1, lost);
   planFree(image, planDeltas(image, lost, out), out);
+}
+
+/** Adds what makes the disk so large, and its first table the one in memory: in one sector. */
+export function putDisk(image: Qcow2, sizeBytes: number, out: Steps): void {
+  const from = addPut(out, image.file, Header.at.sizeBytes, 24);
+  putU32(out.scratch, from, Math.floor(sizeBytes / 2 ** 32));
+  putU32(out.scratch, from + 4, sizeBytes % 2 ** 32);
+  putU32(out.scratch, from + 8, image.head.encryption);
+  putU32(out.scratch, from + 12, image.l1.length / 8);
+  putEntry(out.scratch, from + 16, image.l1At, false);
 }
 
 /** @throws Failure not-found */
@@ -204,13 +220,18 @@ export function addUsers(
   deltas: Deltas,
 ): void {
   addRange(image, table, image.clusterBytes, by, deltas);
+  addEntryUsers(image, view, by, deltas);
+}
+
+/** Counts what entries of a table point to. */
+export function addEntryUsers(image: Qcow2, view: Uint8Array, by: number, deltas: Deltas): void {
   const entry = newEntry();
   for (let from = 0; from < view.length; from += image.entryBytes) {
     readEntry(image, view, from, entry);
     if (entry.state === State.broken) {
       throw new Failure('corrupt', `${image.path} is damaged — look at it with vbd check`);
     }
-    if (entry.at === 0 || image.dataFile !== image.file) continue;
+    if (entry.at === 0 || image.isExternal) continue;
     const length = entry.state === State.compressed ? entry.storedBytes : image.clusterBytes;
     addRange(image, entry.at, length, by, deltas);
   }

@@ -31,6 +31,8 @@ export function planResizeDynamic(vhd: Dynamic, sizeBytes: number, out: Steps): 
   const blocks = Math.ceil(sizeBytes / vhd.blockBytes);
   const oldBlocks = vhd.blocks;
   const grows = sizeBytes > vhd.sizeBytes;
+  // A resize that was cut off may have left something behind the end.
+  if (grows) zeroBehind(vhd, oldBlocks - 1, vhd.sizeBytes, out);
   const applyGrowth = grows ? planGrowth(vhd, blocks, out) : undefined;
   if (grows) hideParent(vhd, sizeBytes, applyGrowth?.tableAt ?? 0, out);
   if (vhd.endAt === undefined) addEnd(vhd, vhd.places.end, out);
@@ -64,8 +66,13 @@ function planCut(vhd: Dynamic, sizeBytes: number, blocks: number, out: Steps): v
     putEntry(vhd, block, UNUSED, out);
     if (place >= 0 && !vhd.places.shared.has(place)) freePlace(vhd, block, place, out);
   }
-  const place = placeOf(vhd, blocks - 1);
-  const from = sizeBytes - (blocks - 1) * vhd.blockBytes;
+  zeroBehind(vhd, blocks - 1, sizeBytes, out);
+}
+
+/** Zeros what the last block holds behind the end of the disk. */
+function zeroBehind(vhd: Dynamic, block: number, sizeBytes: number, out: Steps): void {
+  const place = placeOf(vhd, block);
+  const from = sizeBytes - block * vhd.blockBytes;
   if (place < 0 || vhd.places.shared.has(place) || from === vhd.blockBytes) return;
   addZero(out, vhd.file, place + vhd.bitmapBytes + from, vhd.blockBytes - from, true);
 }

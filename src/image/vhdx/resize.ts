@@ -26,6 +26,8 @@ export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): void 
   }
   survey(vhdx);
   beginPlan(vhdx, out);
+  // A resize that was cut off may have left something behind the end.
+  if (sizeBytes > vhdx.sizeBytes) zeroBehind(vhdx, vhdx.sizeBytes, vhdx.blocks, out);
   const item = vhdx.files.keep(vhdx.file, vhdx.sizeAt, 8);
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(sizeBytes));
@@ -45,7 +47,10 @@ export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): void 
   }
   planInParts(vhdx, [...changes, { at: vhdx.sizeAt, data: size }], out);
   for (const { index, place } of freed) freePlace(vhdx, index, place, out);
-  zeroTail(vhdx, sizeBytes, blocks, out);
+  if (sizeBytes < vhdx.sizeBytes) {
+    addBarrier(out, vhdx.file);
+    zeroBehind(vhdx, sizeBytes, blocks, out);
+  }
   vhdx.planned = { item, sizeBytes, moved };
 }
 
@@ -58,14 +63,12 @@ function planInParts(vhdx: Vhdx, changes: readonly MetadataChange[], out: Steps)
   planLogged(vhdx, changes, [], true, out);
 }
 
-/** What the last block holds beyond the end is not to appear when the disk grows again. */
-function zeroTail(vhdx: Vhdx, sizeBytes: number, blocks: number, out: Steps): void {
-  if (sizeBytes >= vhdx.sizeBytes) return;
+/** What the last block holds beyond the end is not to appear when the disk grows. */
+function zeroBehind(vhdx: Vhdx, sizeBytes: number, blocks: number, out: Steps): void {
   const index = indexOf(vhdx, blocks - 1);
   const from = sizeBytes - (blocks - 1) * vhdx.blockBytes;
   const place = placeAt(vhdx, index);
-  if (stateAt(vhdx, index) < BlockState.full || place < MIB) return;
-  addBarrier(out, vhdx.file);
+  if (stateAt(vhdx, index) < BlockState.full || place < MIB || from === vhdx.blockBytes) return;
   addZero(out, vhdx.file, place + from, vhdx.blockBytes - from, true);
 }
 

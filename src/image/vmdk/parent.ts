@@ -1,26 +1,14 @@
 /**
- * Another parent for a VMDK, which its descriptor names; and giving back all that it holds. A
- * descriptor of one sector changes as one; a power cut may leave a longer one torn.
+ * Another parent for a VMDK, which its descriptor names. A descriptor of one sector changes as one;
+ * a power cut may leave a longer one torn.
  */
 import { Failure } from '../../base/failure.ts';
-import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { NewParent } from '../image.ts';
-import { addBarrier, addPut, addResize, addZero, type Steps } from '../steps.ts';
-import { descriptorEnd } from './check.ts';
+import { addBarrier, addPut, type Steps } from '../steps.ts';
 import { parseDescriptor } from './descriptor.ts';
 import { parentCid } from './descriptor-write.ts';
-import {
-  EntryForm,
-  redundantTableAt,
-  tableAt,
-  tableCount,
-  type Grains,
-  type Part,
-} from './part.ts';
-import { planFirstAllocation, type Session } from './session.ts';
-import { headerEnd, surveyGrains } from './survey.ts';
-import type { Written } from './write.ts';
+import type { Session } from './session.ts';
 
 /** As `Image.planParent`. @throws Failure unsupported | invalid */
 export function planParent(session: Session, parent: NewParent | undefined, out: Steps): void {
@@ -70,47 +58,4 @@ function withParent(text: string, digits: string, hint: string): string {
     : text.replace(/^[ \t]*CID[ \t]*=/im, `parentCID=${digits}\n$&`);
   if (hintLine.test(withId)) return withId.replace(hintLine, () => ended(hint));
   return withId.replace(/^[ \t]*createType[ \t]*=.*(?:\r?\n)/im, (line) => line + ended(hint));
-}
-
-/** As `Image.planEmpty`. @throws Failure unsupported */
-export function planEmpty(image: Written, out: Steps): boolean {
-  for (const part of image.parts) {
-    const { grains } = part;
-    if (grains === undefined || grains.form !== EntryForm.sectors) {
-      throw new Failure('unsupported', `${image.path} has an extent that cannot be empty`);
-    }
-    emptyGrains(image, part, grains, out);
-  }
-  return false;
-}
-
-function emptyGrains(image: Written, part: Part, grains: Grains, out: Steps): void {
-  const { files } = image;
-  const places: number[] = [];
-  const headEnd = headerEnd(grains, descriptorEnd(image, part));
-  const survey = surveyGrains(files, part, headEnd, (place) => void places.push(place));
-  if (survey.overlaps.count + survey.broken.count + survey.lost.length > 0) {
-    throw new Failure('corrupt', `${image.path} is damaged — run: vbd repair`);
-  }
-  planFirstAllocation(grains, out);
-  const tables = tableCount(part.lengthBytes, grains.grainBytes, grains.entriesPerTable);
-  let end = headEnd;
-  for (const at of [grains.directoryAt, grains.redundantAt]) {
-    if (at > 0) end = Math.max(end, at + tables * 4);
-  }
-  for (let table = 0; table < tables; table++) {
-    for (const at of [tableAt(grains, table), redundantTableAt(grains, table)]) {
-      if (at <= 0) continue;
-      const from = addPut(out, grains.file, at, grains.tableBytes);
-      out.scratch.fill(0, from, from + grains.tableBytes);
-      end = Math.max(end, at + grains.tableBytes);
-    }
-  }
-  addBarrier(out, grains.file);
-  grains.nextAt = roundUp(end, grains.grainBytes);
-  for (const place of places) {
-    if (place < grains.nextAt) addZero(out, grains.file, place, grains.grainBytes, true);
-  }
-  grains.endAt = grains.nextAt;
-  addResize(out, grains.file, grains.endAt);
 }

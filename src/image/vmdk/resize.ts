@@ -4,9 +4,19 @@ import { roundUp } from '../../base/round.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { FileTable } from '../file-table.ts';
 import { addBarrier, addPut, addResize, addZero, type Steps } from '../steps.ts';
+import { planCut } from './cut.ts';
 import { parseDescriptor, type Span } from './descriptor.ts';
 import { readHead } from './grains.ts';
-import { PartKind, placeOf, putU32, tableAt, tableCount, type Grains, type Part } from './part.ts';
+import {
+  PartKind,
+  placeOf,
+  putU32,
+  redundantTableAt,
+  tableAt,
+  tableCount,
+  type Grains,
+  type Part,
+} from './part.ts';
 import { planFirstAllocation, planFirstWrite, type Session } from './session.ts';
 import { SparseHeader } from './sparse-header.ts';
 import type { Written } from './write.ts';
@@ -24,21 +34,21 @@ export function planResize(image: Written, sizeBytes: number, out: Steps): void 
     throw new Failure('unsupported', `${image.path} has many extents — convert it`);
   }
   const { parent } = image;
-  if (parent !== undefined && parent.sizeBytes > image.sizeBytes) {
+  const grows = newBytes > image.sizeBytes;
+  if (grows && parent !== undefined && parent.sizeBytes > image.sizeBytes) {
     const what = `the parent of ${image.path} is larger than it`;
     throw new Failure('unsupported', `${what}, and would be seen behind its end — convert it`);
-  }
-  if (isSparse && newBytes < image.sizeBytes) {
-    throw new Failure('unsupported', `${image.path} can only grow — convert it to a smaller disk`);
   }
   if (isSparse && newBytes > MAX_SPARSE_BYTES) {
     throw new Failure('invalid', `a VMDK of this kind cannot be of ${newBytes} bytes`);
   }
   planFirstWrite(image.session, out);
-  if (part.grains !== undefined) {
+  if (part.grains !== undefined && !grows) {
+    cutGrains(image, part, part.grains, newBytes, out);
+  } else if (part.grains !== undefined) {
     growGrains(image.files, part, part.grains, newBytes, out);
     planDescriptor(image.session, newBytes, out);
-  } else if (newBytes > image.sizeBytes) {
+  } else if (grows) {
     addResize(out, part.file, newBytes);
     addBarrier(out, part.file);
     planDescriptor(image.session, newBytes, out);
@@ -61,6 +71,7 @@ function growGrains(
 ): void {
   planFirstAllocation(grains, out);
   planTail(files, part, grains, out);
+  clearBehind(files, part, grains, out);
   const tables = tableCount(newBytes, grains.grainBytes, grains.entriesPerTable);
   const before = tableCount(part.lengthBytes, grains.grainBytes, grains.entriesPerTable);
   if (tables > before) {
@@ -89,6 +100,35 @@ function growGrains(
     }
   }
   addBarrier(out, grains.file);
+  putHeader(files, grains, newBytes, out);
+}
+
+/** Entries behind the end, which a resize that was cut off may have left, are not to be seen. */
+function clearBehind(files: FileTable, part: Part, grains: Grains, out: Steps): void {
+  const used = Math.ceil(part.lengthBytes / grains.grainBytes);
+  const inTable = used % grains.entriesPerTable;
+  const table = Math.floor(used / grains.entriesPerTable);
+  if (inTable === 0) return;
+  for (const at of [tableAt(grains, table), redundantTableAt(grains, table)]) {
+    if (at <= 0) continue;
+    const view = readHead(files.get(grains.file), at, grains.tableBytes).subarray(inTable * 4);
+    if (view.every((byte) => byte === 0)) continue;
+    const from = addPut(out, grains.file, at + inTable * 4, view.length);
+    out.scratch.fill(0, from, from + view.length);
+  }
+}
+
+/** The header first: what is behind the end by it is not seen, and then taken away. */
+function cutGrains(image: Written, part: Part, grains: Grains, newBytes: number, out: Steps): void {
+  planFirstAllocation(grains, out);
+  putHeader(image.files, grains, newBytes, out);
+  planDescriptor(image.session, newBytes, out);
+  addBarrier(out, grains.file);
+  planTail(image.files, { ...part, lengthBytes: newBytes }, grains, out);
+  planCut(image, part, grains, roundUp(newBytes, grains.grainBytes), out);
+}
+
+function putHeader(files: FileTable, grains: Grains, newBytes: number, out: Steps): void {
   const header = readHead(files.get(grains.file), 0, SparseHeader.size);
   SparseHeader.put(header, {
     capacity: newBytes / SECTOR_BYTES,

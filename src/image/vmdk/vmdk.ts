@@ -18,7 +18,8 @@ import { cowdPart, openParts, sparsePart, type OpenFiles } from './open-parts.ts
 import { EntryForm, PartKind, u32, type Part } from './part.ts';
 import { looksLikeDescriptor } from './recognise.ts';
 import { planResize } from './resize.ts';
-import { planEmpty, planParent } from './parent.ts';
+import { planEmpty } from './cut.ts';
+import { planParent } from './parent.ts';
 import { planEnd, planFirstWrite, reopenEnd, type Session } from './session.ts';
 import {
   corrupt,
