@@ -38,6 +38,8 @@ export interface DiskWorld {
   readonly blkback: Blkback;
   /** True for the hotplug scripts whose place vbdkit takes. */
   readonly isOurs: (script: string | undefined) => boolean;
+  /** True of a guest whose device model is vbdkit's stand-in: its disks of kind qdisk are ours. */
+  readonly standsIn: (domid: number) => boolean;
   /** When the domain was seen to be gone, in `now`'s milliseconds; undefined while it is not known to be. */
   readonly goneSinceMs: (domid: number) => number | undefined;
   /** This is a driver domain: it may write its own nodes only, and removes them itself. */

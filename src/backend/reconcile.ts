@@ -170,12 +170,18 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
     else if (before === undefined) record.closingSeen = false;
     // What is held stays ours, even when its script's name has become another's meanwhile.
     const held = record.held !== undefined;
-    const isServed = record.key.kind === 'vbd' || (record.key.kind === 'vbd3' && world.tap);
-    record.ours = Boolean(isServed) && (held || world.isOurs(nodes.script));
+    record.ours = held || isOurs(world, record, nodes);
     record.onRing = record.ours && isOnRing(world, record, nodes);
     noteTold(record, nodes);
   }
   record.nodes = nodes;
+}
+
+function isOurs(world: DiskWorld, { key, ring }: DiskRecord, nodes: BackendNodes): boolean {
+  if (key.kind === 'vbd') return world.isOurs(nodes.script);
+  if (world.tap === undefined) return false;
+  if (key.kind === 'vbd3') return world.isOurs(nodes.script);
+  return ring !== undefined || world.standsIn(key.domid);
 }
 
 /** Of kind vbd, whoever has the disk keeps it, whatever the host's policy by now. */

@@ -23,6 +23,8 @@ export async function openRingImage(
   const { nodes } = record;
   if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
   const name = diskName(record.key);
+  // It may have counted as another's until now.
+  world.holdings.remove(record.path);
   try {
     const place = record.key.kind === 'vbd' ? imageOfVbd(nodes) : imageOfParams(nodes.params);
     const member = await lookAndHold(world, record, vms, place);

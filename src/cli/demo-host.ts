@@ -51,6 +51,7 @@ export async function startDemoHost(dir: string): Promise<DemoHost> {
       isOurs: isVbdScript,
       backendOf: kernelBackends(sysfsDir),
       blkback: blkbackDriver(sysfsDir),
+      standsIn: () => false,
       driverDomain: false,
       tap,
       images: 'nbd',

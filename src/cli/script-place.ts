@@ -1,6 +1,7 @@
 /**
- * The place of Xen's block scripts: vbdkit's helper is linked under their names, and Debian's own
- * are moved aside with dpkg-divert, so that upgrades of Xen land beside and not over it.
+ * The places of Xen's block scripts and of qemu as libxl starts it: vbdkit's own are linked under
+ * their names, and Debian's are moved aside with dpkg-divert, so that upgrades land beside and not
+ * over them.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs';
@@ -14,8 +15,13 @@ const own = 'block-vbd';
 export interface PlaceOptions {
   /** Where libxl looks for scripts. */
   readonly scriptDir: string;
-  /** What the links lead to. */
+  /** What the links of scripts lead to. */
   readonly helper: string;
+  /** The program that libxl starts to serve qdisk, and what its link leads to. */
+  readonly deviceModel: string;
+  readonly standIn: string;
+  /** Takes the device model's place as well. Giving back gives back both. */
+  readonly withDeviceModel: boolean;
   /** dpkg's database, where it is not the system's. */
   readonly adminDir: string | undefined;
 }
@@ -26,35 +32,46 @@ export interface Change {
   readonly run: () => void;
 }
 
+/** A path and what vbdkit links there. */
+interface Place {
+  readonly path: string;
+  readonly target: string;
+}
+
+function scriptPlace({ scriptDir, helper }: PlaceOptions, name: string): Place {
+  return { path: join(scriptDir, name), target: helper };
+}
+
+function modelPlace({ deviceModel, standIn }: PlaceOptions): Place {
+  return { path: deviceModel, target: standIn };
+}
+
 /**
- * What is still to be done for the helper to be in the scripts' place; empty when it is.
+ * What is still to be done for vbdkit's own to be in those places; empty when they are.
  * @throws Failure exists when something else is in the way
  */
 export function changesToSetUp(options: PlaceOptions): Change[] {
   checkHost(options);
   const steps = diverted.flatMap((name) => {
-    const path = join(options.scriptDir, name);
-    if (isDiverted(options, path)) return link(options, name);
-    if (kindOf(options, name) !== 'another') return [];
-    return [divert(options, path), ...linkTo(options, name)];
+    const place = scriptPlace(options, name);
+    return isTaken(place) ? take(options, place) : [];
   });
-  return [...link(options, own), ...steps];
+  const model = options.withDeviceModel ? take(options, modelPlace(options)) : [];
+  return [...link(scriptPlace(options, own)), ...steps, ...model];
 }
 
 /**
- * What is still to be done for Xen's own scripts to be in their place again.
+ * What is still to be done for Xen's own to be in their places again.
  * @throws Failure exists when something else is in the way
  */
 export function changesToUndo(options: PlaceOptions): Change[] {
   checkHost(options);
-  const steps = diverted.flatMap((name) => {
-    const path = join(options.scriptDir, name);
-    return [
-      ...unlink(options, name),
-      ...(isDiverted(options, path) ? [restore(options, path)] : []),
-    ];
-  });
-  return [...steps, ...unlink(options, own)];
+  const places = diverted.map((name) => scriptPlace(options, name));
+  const steps = [...places, modelPlace(options)].flatMap((place) => [
+    ...unlink(place),
+    ...(isDiverted(options, place.path) ? [restore(options, place.path)] : []),
+  ]);
+  return [...steps, ...unlink(scriptPlace(options, own))];
 }
 
 function checkHost({ scriptDir }: PlaceOptions): void {
@@ -64,30 +81,41 @@ function checkHost({ scriptDir }: PlaceOptions): void {
   }
 }
 
-/** What is at a name: nothing, a link to the helper, or something of others. */
-function kindOf({ scriptDir, helper }: PlaceOptions, name: string): 'nothing' | 'ours' | 'another' {
-  const path = join(scriptDir, name);
-  const there = lstatSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return 'nothing';
-  return there.isSymbolicLink() && readlinkSync(path) === helper ? 'ours' : 'another';
+/** Something is there, or was before it was moved aside. */
+function isTaken({ path }: Place): boolean {
+  return [path, asideOf(path)].some(
+    (each) => lstatSync(each, { throwIfNoEntry: false }) !== undefined,
+  );
 }
 
-function link(options: PlaceOptions, name: string): Change[] {
-  const kind = kindOf(options, name);
+/** What is at a place: nothing, vbdkit's link, or something of others. */
+function kindOf({ path, target }: Place): 'nothing' | 'ours' | 'another' {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (there === undefined) return 'nothing';
+  return there.isSymbolicLink() && readlinkSync(path) === target ? 'ours' : 'another';
+}
+
+/** Moves what is there aside, unless that is done, and links vbdkit's own. */
+function take(options: PlaceOptions, place: Place): Change[] {
+  if (kindOf(place) !== 'another' || isDiverted(options, place.path)) return link(place);
+  return [divert(options, place.path), linkTo(place)];
+}
+
+function link(place: Place): Change[] {
+  const kind = kindOf(place);
   if (kind === 'ours') return [];
-  if (kind === 'nothing') return linkTo(options, name);
-  const path = join(options.scriptDir, name);
+  if (kind === 'nothing') return [linkTo(place)];
+  const { path } = place;
   throw new Failure('exists', `${path} is not vbdkit's link — move it away first`, { path });
 }
 
-function linkTo({ scriptDir, helper }: PlaceOptions, name: string): Change[] {
-  const path = join(scriptDir, name);
-  return [{ says: `link ${path} to ${helper}`, run: () => symlinkSync(helper, path) }];
+function linkTo({ path, target }: Place): Change {
+  return { says: `link ${path} to ${target}`, run: () => symlinkSync(target, path) };
 }
 
-function unlink(options: PlaceOptions, name: string): Change[] {
-  if (kindOf(options, name) !== 'ours') return [];
-  const path = join(options.scriptDir, name);
+function unlink(place: Place): Change[] {
+  if (kindOf(place) !== 'ours') return [];
+  const { path } = place;
   return [{ says: `remove the link ${path}`, run: () => unlinkSync(path) }];
 }
 

@@ -33,6 +33,7 @@ export interface DaemonOptions {
   readonly isOurs: DiskWorld['isOurs'];
   readonly backendOf: DiskWorld['backendOf'];
   readonly blkback: DiskWorld['blkback'];
+  readonly standsIn: DiskWorld['standsIn'];
   readonly driverDomain: boolean;
   /** Serves guests' rings from images; undefined where none is to be used. */
   readonly tap?: WatchedTap | undefined;

@@ -15,6 +15,7 @@ import { type Config, loadConfig } from './config.ts';
 import { controlApi } from './control.ts';
 import { startDaemon } from './daemon.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
+import { followDeviceModels } from './device-models.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
@@ -108,6 +109,8 @@ async function main(): Promise<void> {
   const devices = stack.use(createDevicePool());
   const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap));
   const nbd = stack.use(nbdKernel(join(config.sysfs, 'block')));
+  const modelsFolder = join(dirname(config.socket), 'device-models');
+  const models = stack.use(await followDeviceModels({ folder: modelsFolder, store, log }));
   const daemon = stack.use(
     await startDaemon({
       store,
@@ -117,6 +120,7 @@ async function main(): Promise<void> {
       isOurs: scriptTest(config.scripts),
       backendOf: kernelBackends(config.sysfs),
       blkback: blkbackDriver(config.sysfs),
+      standsIn: (domid) => models.standsIn(domid),
       driverDomain: ownDomid !== 0,
       tap,
       images: config.images,
@@ -126,6 +130,7 @@ async function main(): Promise<void> {
     }),
   );
   stack.use(folder.follow(daemon.disks, log));
+  models.onChange((domid) => daemon.disks.callAll(({ key }) => key.domid === domid));
   const leases = stack.use(createLeases(daemon));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };

@@ -5,6 +5,9 @@ import { join } from 'node:path';
 /** What libxl runs in the place of its block script. */
 export const helperPath = join(import.meta.dirname, '..', '..', 'libexec', 'block-vbd');
 
+/** What libxl starts in the place of qemu. */
+export const standInPath = join(import.meta.dirname, '..', '..', 'libexec', 'xen-qemu');
+
 /**
  * A test for a disk's `script` node. `names` are paths as libxl runs them, or bare names; a path
  * that leads to the helper counts too, so that `vbd setup` needs no word in the configuration.

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { helperPath, scriptTest } from '../../src/daemon/scripts.ts';
+import { helperPath, scriptTest, standInPath } from '../../src/daemon/scripts.ts';
 import { type Ran, run } from '../daemon/vbdd-process.ts';
 import { needs, needsProgram } from '../peers.ts';
 
@@ -133,3 +133,24 @@ test('a script that leads to the helper is vbdkit’s, and no other', options, a
   assert.equal(isOurs('/elsewhere/block-vbd'), true);
   assert.equal(isOurs(undefined), false);
 });
+
+test(
+  'with --qdisk the stand-in takes qemu’s place, where there is one or none',
+  options,
+  async (t) => {
+    for (const isThere of [true, false]) {
+      const host = hostOf(t);
+      const model = join(host.scripts, 'xen-qemu-system-i386');
+      if (isThere) writeFileSync(model, 'qemu', { mode: 0o755 });
+      const before = host.look();
+      const words = ['--qdisk', '--device-model', model];
+      const done = await host.setup(...words);
+      assert.equal(done.code, 0, done.stderr);
+      assert.equal(realpathSync(model), realpathSync(standInPath));
+      if (isThere) assert.equal(readFileSync(`${model}.xen`, 'utf8'), 'qemu');
+      assert.equal((await host.setup(...words)).stdout, 'nothing is to be done\n');
+      assert.equal((await host.setup('--undo', '--device-model', model)).code, 0);
+      assert.deepEqual(host.look(), before);
+    }
+  },
+);

@@ -21,6 +21,14 @@ export interface RingKit extends AsyncDisposable {
   opened(): Promise<object[]>;
 }
 
+/** A new image of `SIZE_BYTES`. */
+export function makeImage(folder: string, name: string, format: ImageFormat): string {
+  using files = createFileTable();
+  const path = join(folder, name);
+  createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
+  return path;
+}
+
 export interface RingKitOptions {
   /** How long the tap may take over an order. */
   readonly answerMs?: number;
@@ -49,12 +57,7 @@ export async function startRingKit({
     get vbdd() {
       return vbdd;
     },
-    image(name, format) {
-      using files = createFileTable();
-      const path = join(host.dir, name);
-      createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
-      return path;
-    },
+    image: (name, format) => makeImage(host.dir, name, format),
     async restart(meanwhile) {
       await stop();
       await meanwhile?.();

@@ -33,6 +33,7 @@ export async function startTestDaemon(
       isOurs: (script) => script?.endsWith('/block-vbd') === true,
       backendOf: kernelBackends(host.sysfsDir),
       blkback: blkbackDriver(host.sysfsDir),
+      standsIn: () => false,
       driverDomain: false,
       images: 'nbd',
       nbd: stack.use(host.machine.openNbd()),

@@ -3,7 +3,7 @@ import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
-import { helperPath } from '../../daemon/scripts.ts';
+import { helperPath, standInPath } from '../../daemon/scripts.ts';
 import type { CliContext } from '../context.ts';
 import { changesToSetUp, changesToUndo } from '../script-place.ts';
 
@@ -11,6 +11,8 @@ interface SetupFlags {
   readonly undo: boolean;
   readonly dryRun: boolean;
   readonly scriptDir: string;
+  readonly qdisk: boolean;
+  readonly deviceModel: string;
   readonly dpkgDir?: string;
 }
 
@@ -19,6 +21,7 @@ export const setupCommand: Command<CliContext> = buildCommand({
     brief: 'Take the place of Xen’s block script, or give it back',
     fullDescription: [
       'vbd setup: xl hands every disk of the kind vbd to vbdkit; no guest’s configuration changes.',
+      'vbd setup --qdisk: also images that xl hands to qemu; guests that need qemu itself still get it.',
       'vbd setup --undo: everything is as it was. Both may be run again at any time.',
     ].join('\n'),
   },
@@ -32,6 +35,17 @@ export const setupCommand: Command<CliContext> = buildCommand({
         brief: 'Where libxl looks for scripts',
         default: '/etc/xen/scripts',
       },
+      qdisk: {
+        kind: 'boolean',
+        brief: 'Take the place of the program that serves qdisk, too',
+        default: false,
+      },
+      deviceModel: {
+        kind: 'parsed',
+        parse: (path: string) => resolve(path),
+        brief: 'The program that libxl starts to serve qdisk',
+        default: '/usr/libexec/xen-qemu-system-i386',
+      },
       dpkgDir: {
         kind: 'parsed',
         parse: String,
@@ -41,11 +55,19 @@ export const setupCommand: Command<CliContext> = buildCommand({
     },
     positional: { kind: 'tuple', parameters: [] },
   },
-  func(this: CliContext, { undo, dryRun, scriptDir, dpkgDir }: SetupFlags) {
+  func(this: CliContext, flags: SetupFlags) {
+    const { undo, dryRun, scriptDir, deviceModel, qdisk, dpkgDir } = flags;
     const say = (line: string): void => {
       this.process.stdout.write(`${line}\n`);
     };
-    const options = { scriptDir, helper: realpathSync(helperPath), adminDir: dpkgDir };
+    const options = {
+      scriptDir,
+      helper: realpathSync(helperPath),
+      deviceModel,
+      standIn: realpathSync(standInPath),
+      withDeviceModel: qdisk,
+      adminDir: dpkgDir,
+    };
     const changes = undo ? changesToUndo(options) : changesToSetUp(options);
     if (changes.length === 0) return say('nothing is to be done');
     if (!dryRun && process.getuid?.() !== 0) {
