@@ -11,7 +11,8 @@ import { zstdFrameBytes } from './zstd-frame.ts';
  * @throws Failure corrupt
  */
 export function unpack(codec: Codec, packed: Uint8Array, unpackedBytes: number): Uint8Array {
-  const options = { maxOutputLength: unpackedBytes };
+  // All in one piece; with room behind it, so that the end of the run is seen at once.
+  const options = { maxOutputLength: unpackedBytes, chunkSize: unpackedBytes + 64 };
   try {
     if (codec === Codec.zlib) return inflateSync(packed, options);
     if (codec === Codec.deflate) return inflateRawSync(packed, options);
