@@ -160,7 +160,11 @@ async function carryOutRing(
     case 'unbind':
       return world.blkback.release(record.key);
     case 'offer':
-      await write(world, record, { ...offered, state: String(XenbusState.initWait) });
+      await write(world, record, {
+        ...offered,
+        ...(await forDeviceModel(world, record)),
+        state: String(XenbusState.initWait),
+      });
       record.published = true;
       record.outcome ??= { refusal: undefined };
       return;
@@ -209,6 +213,19 @@ const offered: Readonly<Record<string, string>> = {
 
 /** Writes of less are slower: the host's page cache reads the rest first. */
 const PHYSICAL_SECTOR_BYTES = 4096;
+
+/**
+ * A guest without drivers of its own reads the disk through its device model at first: libxl gives
+ * that the NBD socket that this node names.
+ */
+async function forDeviceModel(
+  { store, tap, driverDomain }: RingWorld,
+  { key }: DiskRecord,
+): Promise<Record<string, string>> {
+  if (key.kind !== 'vbd3' || driverDomain) return {};
+  if ((await store.read(`/libxl/${key.domid}/type`)) !== 'hvm') return {};
+  return { 'physical-device-path': await tap.export(diskName(key)) };
+}
 
 /** What the guest is told of the disk. */
 function describe({ ring, nodes }: DiskRecord): Record<string, string> {

@@ -120,7 +120,8 @@ async function main(): Promise<void> {
       isOurs: scriptTest(config.scripts),
       backendOf: kernelBackends(config.sysfs),
       blkback: blkbackDriver(config.sysfs),
-      standsIn: (domid) => models.standsIn(domid),
+      // Nobody starts a qemu in a driver domain but `xl devd`, whose place this is.
+      standsIn: (domid) => ownDomid !== 0 || models.standsIn(domid),
       driverDomain: ownDomid !== 0,
       tap,
       images: config.images,

@@ -1,7 +1,7 @@
 /** Disks that no kernel serves: vbdd and vbd-tap give guests of an embedded host images over rings. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,6 +10,7 @@ import { limit, statistics } from '../../src/daemon/traffic.ts';
 import { detach, resize } from '../../src/daemon/verbs.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
+import { chooseExport } from '../../src/nbd/client.ts';
 import { startTestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { SIZE_BYTES, spec, startRingKit } from './ring-kit.ts';
@@ -275,5 +276,20 @@ test('a disk grows under its guest, is limited, and says what it did', options, 
   assert.equal(found.limits.iops, 40);
   const [reads, writes] = found.requests;
   assert.deepEqual([reads?.requests, reads?.bytes, writes?.bytes], [11, 11 * 4096, 4096]);
+  await guest.destroy();
+});
+
+test('an HVM guest’s device model finds the disk’s NBD socket in its nodes', options, async () => {
+  await using kit = await startRingKit();
+  const guest = await kit.host.createGuest({ name: 'web' });
+  await kit.host.store.write('/libxl/1/type', 'hvm');
+  await guest.attach(spec('vmdk', kit.image('a.vmdk', 'vmdk')));
+  const node = `/local/domain/0/backend/vbd3/1/${XVDA}/physical-device-path`;
+  const socket = (await kit.host.store.read(node)) ?? '';
+  const served = await chooseExport(socket);
+  assert.equal(served.sizeBytes, SIZE_BYTES);
+  served[Symbol.dispose]();
+  await guest.detach('xvda');
+  assert.equal(existsSync(socket), false);
   await guest.destroy();
 });

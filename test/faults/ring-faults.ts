@@ -203,6 +203,16 @@ export const ringFaults: readonly Fault[] = [
     only: 'nodes that are gone: disconnect',
   },
   {
+    name: 'device-model-told-nothing',
+    breaks: 'an HVM guest’s device model finds where the disk is served by NBD',
+    file: 'src/backend/ring-disk.ts',
+    find: "!== 'hvm') return {};",
+    plant: "!== 'pv') return {};",
+    caughtBy: 'test/daemon/ring-disks.test.ts',
+    only: 'HVM',
+    needsLoop: true,
+  },
+  {
     name: 'parents-not-held',
     breaks: 'what an image’s parent is read from is not written by another guest',
     file: 'src/backend/ring-image.ts',
