@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { makeGrubDisk } from '../grub.ts';
 import { outside } from '../outside.ts';
 import { door, type Lab } from '../step.ts';
 import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
@@ -181,4 +182,24 @@ export const steps = [
       await lab.dom0.run('vbd check /d/a.vhdx', { timeoutMs: 120_000 });
     },
   ),
+
+  door('pygrub finds the kernel on a VMDK, and the guest boots from it', async (lab) => {
+    await startTap(lab);
+    const boot = 'linux /boot/vmlinux console=hvc0 loglevel=1\ninitrd /boot/initrd\n';
+    const files = { '/lab/vmlinux': '/boot/vmlinux', '/lab/guest.cpio.gz': '/boot/initrd' };
+    await makeGrubDisk(lab, '/d/grub.img', `menuentry 'lab' {\n${boot}}\n`, files);
+    await lab.dom0.run('vbd convert -f raw -O vmdk /d/grub.img /d/grub.vmdk; rm /d/grub.img', {
+      timeoutMs: 300_000,
+    });
+    const guest = await lab.guests.create({
+      bootloader: 'pygrub',
+      lines: ["bootloader_args = ['--quiet']"],
+      disks: [spec('vmdk', '/d/grub.vmdk')],
+    });
+    await guest.awaitDisk('xvda');
+    await guest.fill('xvda', 6, { at: 100 * MiB, length: MiB });
+    await guest.verify('xvda', 6, { at: 100 * MiB, length: MiB });
+    await guest.destroy();
+    await allGone(lab);
+  }),
 ];
