@@ -218,7 +218,7 @@ for (const kind of kinds) {
       const sectors = before.length / SECTOR_BYTES;
       const size = Math.ceil(random() * 1.3 * sectors) * SECTOR_BYTES;
       const kept = Math.min(size, before.length);
-      const most = Math.max(size, before.length);
+      const most = Math.max(size, before.length) + 65_536;
       return playCuts(
         scene.files,
         random,

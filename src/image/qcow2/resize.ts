@@ -120,11 +120,12 @@ function planCut(image: Qcow2, cluster: number, out: Steps): void {
 /** A longer first-level table at the end of the file. */
 function growL1(image: Qcow2, entries: number, out: Steps): void {
   const bytes = entries * 8;
+  const now = readPlanned(image, image.l1At, image.l1.length, out);
   const at = planClusters(image, Math.ceil(bytes / image.clusterBytes), out);
   const kept = image.files.keep(image.file, at, bytes);
   const from = addPut(out, image.file, at, bytes);
   out.scratch.fill(0, from, from + bytes);
-  out.scratch.set(image.l1, from);
+  out.scratch.set(now, from);
   image.l1 = kept;
   image.l1At = at;
 }
