@@ -10,6 +10,7 @@ import type { FileTable } from './file-table.ts';
 import type { ImageFormat } from './formats.ts';
 import type { Image } from './image.ts';
 import { isSameFile, openImage, type OpenOptions } from './open.ts';
+import { requireNoSnapshots } from './snapshot-view.ts';
 import { createSteps, resetSteps } from './steps.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { type Run, walk } from './walk.ts';
@@ -68,6 +69,7 @@ export function* commitImage(
       without: base,
     });
     try {
+      requireNoSnapshots(child);
       if (child.sizeBytes > base.sizeBytes) transfer.resize(base, child.sizeBytes);
       const mergedBytes = yield* merge(child, base, files, transfer);
       transfer.flush(base);

@@ -13,6 +13,7 @@ import type { ImageFormat } from './formats.ts';
 import type { Image } from './image.ts';
 import { isSameFile, openImage } from './open.ts';
 import { splitRuns } from './runs.ts';
+import { requireNoSnapshots } from './snapshot-view.ts';
 import { createSteps } from './steps.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { isZero, type Run, walk } from './walk.ts';
@@ -73,6 +74,7 @@ export function* rebaseImage(
   try {
     const parentFormat = parent?.format ?? options.parent?.format;
     requirePossible(image, options.parent, parent, unsafe);
+    if (!unsafe) requireNoSnapshots(image);
     const copiedBytes = unsafe ? 0 : yield* copyDifferences(image, parent, files, transfer);
     transfer.flush(image);
     const steps = createSteps();

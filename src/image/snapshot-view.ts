@@ -9,6 +9,17 @@ export function snapshotsOf(image: Image): Snapshots {
   throw new Failure('unsupported', `${what} — vbd snapshot IMAGE CHILD makes a child of it`);
 }
 
+/** @throws Failure unsupported when snapshots inside would read otherwise once another image is below them */
+export function requireNoSnapshots({ path, snapshots }: Image): void {
+  const count = snapshots?.list().length ?? 0;
+  if (count === 0) return;
+  const what = `${path} has ${count} snapshots inside, which would not hold what they held`;
+  throw new Failure(
+    'unsupported',
+    `${what} — delete them with vbd snapshot -d, or convert the disk`,
+  );
+}
+
 /** The disk as it was then; it is closed with the image. @throws Failure not-found | unsupported */
 export function snapshotView(image: Image, wanted: string): Image {
   const snapshots = snapshotsOf(image);

@@ -92,6 +92,11 @@ test('rebase and commit do as qemu-img does', qemu, async () => {
   execFileSync('qemu-img', ['rebase', '-b', 'r1', '-F', 'qcow2', at('theirs')]);
   assert.equal(qemuImg('compare', at('ours'), at('theirs')).code, 0);
   assert.match(qemuImg('info', at('ours')).stdout, /^backing file: r1 /m);
+  await ok('snapshot', '-c', 'one', at('ours'));
+  for (const verb of [['commit'], ['rebase', '-b', 'r0', '-F', 'qcow2']]) {
+    assert.match((await vbd(...verb, at('ours'))).stderr, /has 1 snapshots inside/);
+  }
+  await ok('snapshot', '-d', 'one', at('ours'));
   await ok('commit', '-q', at('ours'));
   assert.equal(qemuImg('compare', at('r1'), at('ours')).code, 0);
   for (const name of ['ours', 'r1']) assert.equal(qemuImg('check', at(name)).code, 0);

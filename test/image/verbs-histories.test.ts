@@ -125,7 +125,7 @@ const verbs: Readonly<Record<string, (play: Play) => void>> = {
     try {
       drain(commitImage(join(play.folder, top.name), options));
     } catch (thrown) {
-      // A child that is larger than its parent, whose own parent is larger still.
+      // It has snapshots, or is larger than its parent, whose own parent is larger still.
       if (thrown instanceof Failure && thrown.kind === 'unsupported') return;
       throw thrown;
     }
@@ -142,7 +142,12 @@ const verbs: Readonly<Record<string, (play: Play) => void>> = {
     const given = parent && ({ name: parent.name, format } as const);
     const options = { format, parent: given, unsafe: false, files } as const;
     if (parent?.name === top.name) return;
-    drain(rebaseImage(join(folder, top.name), options));
+    try {
+      drain(rebaseImage(join(folder, top.name), options));
+    } catch (thrown) {
+      if (thrown instanceof Failure && top.snapshots.size > 0) return;
+      throw thrown;
+    }
     const at = parent === undefined ? 0 : chain.indexOf(parent) + 1;
     chain.splice(at, chain.length - at, top);
   },
