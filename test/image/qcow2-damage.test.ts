@@ -70,7 +70,7 @@ test('headers that cannot be are refused', () => {
     [{ refcountOrder: 7 }, /refcount order is 7/],
     [{ incompatible: 64 }, /features of qcow2 that are not known/],
     [{ incompatibleHigh: 1 }, /features of qcow2 that are not known/],
-    [{ encryption: 2 }, /encrypted/],
+    [{ encryption: 2 }, /where its LUKS header is/],
     [{ compression: 1 }, /compression is 1/],
     [{ snapshots: 70_000 }, /70000 snapshots/],
     [{ headerBytes: 108 }, /header is of 108 bytes/],
