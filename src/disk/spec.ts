@@ -55,6 +55,9 @@ export interface ImagePlace {
 /** The name of the script by which stock libxl hands a disk of any format to vbdkit. */
 export const vbdScript = 'block-vbd';
 
+/** Formats with which stock libxl hands any target to a script: as kind vbd, and as kind vbd3. */
+const carriers: readonly SpecFormat[] = ['raw', 'vhd'];
+
 /** True when the disk's script is vbdkit's own: then the target is `FORMAT:PATH`. */
 export function isVbdScript(script: string | undefined): boolean {
   return script?.split('/').at(-1) === vbdScript;
@@ -88,7 +91,7 @@ export function imageOf(
       `${prefix[1]} in the target ${spec.target} is not a format — use one of ${imageFormats.join(', ')}, or raw:${spec.target} if that is the file's name`,
     );
   }
-  if (spec.format !== 'raw' && spec.format !== format) {
+  if (!carriers.includes(spec.format) && spec.format !== format) {
     throw new Failure(
       'invalid',
       `the target ${spec.target} says ${format}, but format says ${spec.format} — keep one`,

@@ -20,6 +20,7 @@ test('the image of a disk is what its format and target, or its target under blo
     ['script=/x/block-vbd,vdev=xvdb,target=vhdx:/i,j', { format: 'vhdx', path: '/i,j' }],
     ['script=block-vbd,format=vhd,vdev=xvdb,target=/i', { format: 'vhd', path: '/i' }],
     ['script=block-vbd,format=vhd,vdev=xvdb,target=vhd:/i', { format: 'vhd', path: '/i' }],
+    ['script=block-vbd,format=vhd,vdev=xvdb,target=vmdk:/i', { format: 'vmdk', path: '/i' }],
     ['script=block-iscsi,vdev=xvdb,target=vmdk:/i', undefined],
     ['cdrom,vdev=xvdb', undefined],
     ...imageFormats.map(
@@ -35,7 +36,7 @@ test('an image that the specification does not settle is refused', () => {
     ['script=block-vbd,vdev=xvdb,target=vdi:/i', 'invalid', /^vdi in the target .* is not a form/],
     ['script=block-vbd,vdev=xvdb,target=VMDK:/i', 'invalid', /^VMDK in the target/],
     ['script=block-vbd,vdev=xvdb,target=qcow:/i', 'invalid', /^qcow in the target/],
-    ['script=block-vbd,format=vhd,vdev=xvdb,target=vmdk:/i', 'invalid', /says vmdk, but format/],
+    ['script=block-vbd,format=qcow2,vdev=xvdb,target=vmdk:/i', 'invalid', /says vmdk, but format/],
     ['script=block-vbd,vdev=xvdb,target=vmdk:', 'invalid', /^the target is empty/],
     ['vdev=xvdb,target=', 'invalid', /^the target is empty/],
     ['/i,qed,xvdb', 'unsupported', /^vbdkit does not serve qed images/],
