@@ -109,3 +109,22 @@ test('a request that was taken and not answered yet still has its slot', () => {
   words[RingAt.requestsProduced / 4] = 33;
   assert.equal(ring.waiting(), -1);
 });
+
+test('a request is read once: what its guest writes meanwhile is not seen', () => {
+  const [abi] = abis;
+  assert.ok(abi);
+  const memory = new ArrayBuffer(PAGE_BYTES);
+  const words = new Int32Array(memory);
+  const slot = RingAt.entries / 4;
+  words[slot] = Operation.read | (1 << 8);
+  // A word that is written as it is looked at, as by another processor.
+  const copy = new Int32Array(abi.entryBytes / 4);
+  const spied = new Proxy(copy, {
+    set(target, name, value: number) {
+      words[slot] = Operation.read | (11 << 8);
+      return Reflect.set(target, name, value);
+    },
+  });
+  sharedRing(abi, memory).take(spied, 0);
+  assert.equal(copy[0], Operation.read | (1 << 8));
+});

@@ -188,3 +188,19 @@ test('pages that are granted for ever are mapped once, and given back with the r
   while (!state.isQuiet) rig.loop.pass(0);
   assert.ok(mapped() < before);
 });
+
+test('segments that an indirect page lists past the end are refused', () => {
+  using rig = startRingRig();
+  const guest = rig.addGuest();
+  const data = new Uint8Array(1 << 17);
+  assert.equal(ask(rig, guest, { operation: 'write', sector: SECTORS - 255, data }), -1);
+  assert.equal(guest.statistics().kinds.write.errors, 1);
+});
+
+test('what an indirect page lists is not written to what may be read only', () => {
+  using rig = startRingRig({ changes: { readOnly: true } });
+  const guest = rig.addGuest();
+  const data = new Uint8Array(1 << 17).fill(1);
+  assert.equal(ask(rig, guest, { operation: 'write', sector: 0, data }), -1);
+  assert.ok(readFileSync(guest.path).every((byte) => byte === 0));
+});

@@ -1,0 +1,58 @@
+/** Limits and statistics of a disk, over the death of the tap that serves it. */
+import assert from 'node:assert/strict';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createRingFrontend } from '../../src/host/ring-frontend.ts';
+import { abis } from '../../src/ring/blkif.ts';
+import { createGuestMemory } from '../../src/ring/guest-memory.ts';
+import { readStatistics } from '../../src/ring/statistics.ts';
+import { startTapProcess } from './tap-process.ts';
+
+test('a disk keeps its limits and its counts when its tap is killed', async () => {
+  await using tap = await startTapProcess();
+  const [abi] = abis;
+  assert.ok(abi);
+  const path = join(tap.folder, 'a.img');
+  writeFileSync(path, '');
+  truncateSync(path, 1 << 20);
+  createGuestMemory(tap.guests, 1, 65);
+  const sizes = { firstPage: 0, ringPages: 1, dataPages: 64, indirectSegments: 0 };
+  using frontend = createRingFrontend({ folder: tap.guests, domid: 1, abi, ...sizes });
+  const queues = [{ references: frontend.ringReferences, port: frontend.port }];
+  const attach = async (takeUp: boolean): Promise<void> => {
+    await tap.client.call('PUT', '/v1/disks/d', { path, format: 'raw', writable: true });
+    await tap.client.call('PUT', '/v1/disks/d/ring', { domid: 1, queues, take_up: takeUp });
+  };
+  /** @returns how long so many reads took, in milliseconds */
+  const read = async (count: number): Promise<number> => {
+    const start = performance.now();
+    for (let i = 0; i < count; i++) {
+      const data = new Uint8Array(4096);
+      frontend.begin({ operation: 'read', sector: 0, data }, (status) => assert.equal(status, 0));
+    }
+    frontend.push();
+    while (frontend.inFlight > 0) if (!frontend.poll()) await sleep(1);
+    return performance.now() - start;
+  };
+  const counted = (): number | undefined => {
+    const page = readFileSync(join(tap.folder, 'statistics', 'd'));
+    return readStatistics(new Uint8Array(page).buffer)?.kinds.read.requests;
+  };
+  await attach(false);
+  await read(20);
+  await tap.client.call('PUT', '/v1/disks/d/limits', { iops: 50, burst_seconds: 0 });
+  const slow = await read(20);
+  assert.ok(slow > 300, `20 reads at 50 a second took ${slow} ms`);
+  assert.equal(counted(), 40);
+  await tap.kill();
+  assert.equal(counted(), 40);
+  await tap.killAndRestart();
+  await attach(true);
+  const still = await read(20);
+  assert.ok(still > 300, `20 reads at 50 a second took ${still} ms`);
+  assert.equal(counted(), 60);
+  await tap.client.call('DELETE', '/v1/disks/d');
+  assert.throws(counted, { code: 'ENOENT' });
+});
