@@ -41,15 +41,19 @@ export async function followDeviceModels(options: DeviceModelOptions): Promise<D
   const listeners = new Set<(domid: number) => void>();
   const begin = async (name: string): Promise<void> => {
     const [whose = '', pid = '', where = ''] = read(join(folder, name)).trim().split(' ');
-    if (name.startsWith('probe-')) return answerProbe(options, name, Number(pid), Number(where));
+    if (name.startsWith('probe-')) {
+      await answerProbe(options, name, Number(pid), Number(where));
+      models.delete(name);
+      return;
+    }
     const domid = Number(whose);
     const end = async (): Promise<void> => {
+      const model = models.get(name);
       models.delete(name);
       rmSync(join(folder, name), { force: true });
-      await model[Symbol.asyncDispose]();
+      await model?.[Symbol.asyncDispose]();
     };
-    const model = await serveModel(options, domid, Number(pid), where, end);
-    models.set(name, model);
+    models.set(name, await serveModel(options, domid, Number(pid), where, end));
     for (const listener of listeners) listener(domid);
   };
   const look = async (): Promise<void> => {
@@ -64,6 +68,7 @@ export async function followDeviceModels(options: DeviceModelOptions): Promise<D
     }
   };
   const watcher = watch(folder, () => void look());
+  watcher.on('error', (thrown) => log('warning', `${folder} is not followed: ${thrown.message}`));
   stack.defer(() => watcher.close());
   stack.defer(async () => {
     for (const model of models.values()) await model[Symbol.asyncDispose]();
@@ -101,13 +106,20 @@ async function serveModel(
   const state = `device-model/${domid}/state`;
   if ((await store.read(state)) !== 'running') await store.write(state, 'running');
   const watch = await store.observe(`device-model/${domid}`, () => {
-    void store.read(state).then((value) => (value === undefined ? end() : undefined));
+    // A store that was lost says no more of it; its watch fires again when it is back.
+    store.read(state).then(
+      (value) => (value === undefined ? end() : undefined),
+      () => {},
+    );
   });
   stack.defer(() => watch[Symbol.asyncDispose]());
   log('info', `stands in for the device model of domain ${domid}`);
   const owned = stack.move();
   return { [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
+
+/** libxl waits no longer for what its qemu can do. */
+const PROBE_MS = 10_000;
 
 /** libxl listens itself, and its child has the socket: that is taken from it. */
 async function answerProbe(
@@ -118,13 +130,12 @@ async function answerProbe(
 ): Promise<void> {
   using child = openPid(pid);
   const listening = takeFd(child.number, number);
-  const server = createServer((client) =>
-    answerQmp(client, () => {
-      server.close();
-      rmSync(join(folder, name), { force: true });
-      process.kill(pid, 'SIGTERM');
-    }),
-  );
+  rmSync(join(folder, name), { force: true });
+  const server = createServer((client) => {
+    client.once('close', () => server.close());
+    answerQmp(client, () => process.kill(pid, 'SIGTERM'));
+  });
+  setTimeout(() => server.close(), PROBE_MS).unref();
   await listen(server, { fd: listening.number });
 }
 
