@@ -90,4 +90,22 @@ export const steps = [
     await second.destroy();
     await judge(lab, '/d/a.vmdk', 'vmdk', 6);
   }),
+
+  door('a VHD of kind qdisk is served with no qemu at work', async (lab) => {
+    await startTap(lab);
+    await lab.dom0.run('vbd setup --qdisk', { timeoutMs: 300_000 });
+    await image(lab, '/d/a.vhd', 'vhd');
+    const disks = ['/d/a.vhd,vhd,xvda,rw'];
+    const first = await lab.guests.create({ disks });
+    await first.awaitDisk('xvda');
+    assert.equal((await lab.dom0.attempt('pgrep -f "^[^ ]*qemu-system"')).code, 1);
+    await first.fill('xvda', 7, { length: 4 * MiB });
+    await first.end('poweroff');
+    await first.gone();
+    const second = await lab.guests.create({ disks });
+    await second.awaitDisk('xvda');
+    await second.verify('xvda', 7, { length: 4 * MiB });
+    await second.destroy();
+    await judge(lab, '/d/a.vhd', 'vpc', 7);
+  }),
 ];
