@@ -24,7 +24,8 @@ import type { VmBook } from './vm-book.ts';
 
 /** More steps than any disk needs from nothing to connected, or back. */
 const MOST_STEPS = 16;
-const INFO_READ_ONLY = 4;
+/** Bits of `info`. */
+const Info = { cdrom: 1, removable: 2, readOnly: 4 } as const;
 
 /** When a tap that did not answer in time is asked again. */
 const ASK_AGAIN_MS = 1000;
@@ -228,10 +229,11 @@ async function forDeviceModel(
 }
 
 /** What the guest is told of the disk. */
-function describe({ ring, nodes }: DiskRecord): Record<string, string> {
+function describe({ ring, nodes, ringFacts }: DiskRecord): Record<string, string> {
   if (ring === undefined) throw new Error('a disk that is not open is not described');
   const { sectors, writable, clusterBytes, sectorBytes } = ring.image;
   const discard = writable && nodes?.discard !== false;
+  const medium = ringFacts?.frontend.cdrom === true ? Info.cdrom | Info.removable : 0;
   return {
     'feature-flush-cache': '1',
     'feature-barrier': '1',
@@ -245,7 +247,7 @@ function describe({ ring, nodes }: DiskRecord): Record<string, string> {
         }
       : {}),
     sectors: String(sectors),
-    info: writable ? '0' : String(INFO_READ_ONLY),
+    info: String((writable ? 0 : Info.readOnly) | medium),
     'sector-size': String(sectorBytes),
     'physical-sector-size': String(Math.max(sectorBytes, PHYSICAL_SECTOR_BYTES)),
   };

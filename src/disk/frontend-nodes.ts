@@ -13,6 +13,7 @@ const ringNames: readonly string[] = ['event-channel', 'ring-ref', ...references
 /** The nodes that are read of each frontend; all in one round trip. */
 export const frontendNames: readonly string[] = [
   'state',
+  'device-type',
   'protocol',
   'feature-persistent',
   'ring-page-order',
@@ -49,13 +50,19 @@ export interface OfferedRing {
 export interface FrontendNodes {
   /** 0 when there is no frontend (any more). */
   readonly state: number;
+  /** It was attached as a CD-ROM. */
+  readonly cdrom: boolean;
   /** What it offers in state 3 and 4; a failure when that makes no sense. */
   readonly ring: OfferedRing | Failure;
 }
 
 /** @param values by the names of `frontendNames` and `queueNames` */
 export function parseFrontendNodes(values: Values): FrontendNodes {
-  return { state: Number(values['state'] ?? 0), ring: parseRing(values) };
+  return {
+    state: Number(values['state'] ?? 0),
+    cdrom: values['device-type'] === 'cdrom',
+    ring: parseRing(values),
+  };
 }
 
 /** Undefined when it is not one to as many as were offered. */

@@ -293,3 +293,15 @@ test('an HVM guest’s device model finds the disk’s NBD socket in its nodes',
   assert.equal(existsSync(socket), false);
   await guest.destroy();
 });
+
+test('a CD-ROM is told as one, and is read only', options, async () => {
+  await using kit = await startRingKit();
+  const path = kit.image('a.iso', 'raw');
+  const disks = [spec('raw', path, ',devtype=cdrom')];
+  const guest = await kit.host.createGuest({ name: 'web', disks });
+  const disk = await guest.disk('xvda');
+  assert.equal(disk.description.readOnly, true);
+  const info = await kit.host.store.read(`/local/domain/0/backend/vbd3/1/${XVDA}/info`);
+  assert.equal(info, '7');
+  await guest.destroy();
+});
