@@ -91,8 +91,8 @@ export const faults: readonly Fault[] = [
     ...pool,
     name: 'last-user-forgotten',
     breaks: 'a device is freed with its last user',
-    find: 'if (entry.users === 0) retire(pool, entry);',
-    plant: '',
+    find: 'entry.users -= 1;\n      if (entry.users === 0) retire(pool, entry);',
+    plant: 'entry.users -= 1;',
   },
   {
     ...pool,

@@ -105,7 +105,7 @@ export const formatFaults: readonly Fault[] = [
     name: 'qcow2-parent-probed',
     breaks: 'the format of a parent is never guessed',
     file: 'src/image/qcow2/qcow2.ts',
-    find: 'if (format === undefined) {',
+    find: 'if (format === undefined && context.parentless !== true) {',
     plant: "if (backingFormat === '') {",
     caughtBy: 'test/image/qcow2-damage.test.ts',
     only: 'does not say what format',

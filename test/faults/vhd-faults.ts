@@ -62,15 +62,15 @@ export const vhdFaults: readonly Fault[] = [
     ...vhdx,
     name: 'vhdx-log-overlooked',
     breaks: 'a dirty VHDX is read as its log says',
-    find: 'if (!writable) return { bytes: replayed(given, replay), copies };',
-    plant: 'if (!writable) return { bytes: given, copies };',
+    find: 'bytes: replayed(given, replay), copies,',
+    plant: 'bytes: given, copies,',
   },
   {
     ...vhdx,
     name: 'vhdx-guids-kept',
     breaks: 'the children of a VHDX that was written to know it',
     file: 'src/image/vhdx/log.ts',
-    find: 'planHeader(vhdx, { fileWriteGuid, dataWriteGuid: randomGuidBytes() }, out);',
+    find: 'planHeader(vhdx, { fileWriteGuid, dataWriteGuid }, out);',
     plant: 'planHeader(vhdx, { fileWriteGuid }, out);',
   },
 ];
