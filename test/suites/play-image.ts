@@ -88,6 +88,10 @@ function run(play: Play, command: Command): void {
       return;
     case 'resize':
       if (kind.resizes === 'grow' && command.sizeBytes < image.sizeBytes) return;
+      if (showsParent(image, command.sizeBytes)) {
+        assert.throws(() => transfer.resize(image, command.sizeBytes), /is larger than it/);
+        return;
+      }
       transfer.resize(image, command.sizeBytes);
       cutTags(tags, command.sizeBytes);
       assert.equal(image.sizeBytes, command.sizeBytes, 'the disk has its new size');
@@ -95,6 +99,11 @@ function run(play: Play, command: Command): void {
   }
   play.image = openImage(path, { ...howToOpen(kind), writable: true, files });
   compare(play, `after ${command.do}`);
+}
+
+/** Only a VHD hides what a larger parent has behind the end of a child that grows. */
+function showsParent({ format, sizeBytes, parent }: Image, newBytes: number): boolean {
+  return format !== 'vhd' && newBytes > sizeBytes && (parent?.sizeBytes ?? 0) > sizeBytes;
 }
 
 function write(play: Play, { at, lengthBytes }: { at: number; lengthBytes: number }): void {
