@@ -12,7 +12,7 @@ import { startTestDaemon } from './test-daemon.ts';
 const options = needsLoop();
 
 test('a tap that does not answer holds up neither a start nor a refusal', options, async () => {
-  await using kit = await startRingKit({ answerMs: 400 });
+  await using kit = await startRingKit();
   const web = await kit.host.createGuest({
     name: 'web',
     disks: [spec('vhd', kit.image('a.vhd', 'vhd'))],
@@ -20,7 +20,7 @@ test('a tap that does not answer holds up neither a start nor a refusal', option
   const disk = await web.disk('xvda');
   process.kill(kit.tap.pid, 'SIGSTOP');
   try {
-    await kit.restart();
+    await kit.restart(undefined, 400);
     const asked = kit.host.createGuest({
       name: 'db',
       disks: [spec('vhd', kit.image('b.vhd', 'vhd'))],

@@ -15,8 +15,11 @@ export interface RingKit extends AsyncDisposable {
   readonly host: TestHost;
   readonly vbdd: TestDaemon;
   image(name: string, format: ImageFormat): string;
-  /** Ends vbdd, and starts another in its place, after what happens meanwhile. */
-  restart(meanwhile?: () => Promise<void>): Promise<void>;
+  /**
+   * Ends vbdd, and starts another in its place, after what happens meanwhile.
+   * @param answerMs how long the tap may take over an order from then on
+   */
+  restart(meanwhile?: () => Promise<void>, answerMs?: number): Promise<void>;
   /** What the tap has open. */
   opened(): Promise<object[]>;
 }
@@ -30,20 +33,15 @@ export function makeImage(folder: string, name: string, format: ImageFormat): st
 }
 
 export interface RingKitOptions {
-  /** How long the tap may take over an order. */
-  readonly answerMs?: number;
   /** Who serves images of kind vbd. */
   readonly images?: 'nbd' | 'ring';
 }
 
-export async function startRingKit({
-  answerMs,
-  images = 'nbd',
-}: RingKitOptions = {}): Promise<RingKit> {
+export async function startRingKit({ images = 'nbd' }: RingKitOptions = {}): Promise<RingKit> {
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  let client: WatchedTap = openTap(tap.socket, answerMs);
+  let client: WatchedTap = openTap(tap.socket);
   let vbdd = await startTestDaemon(host, { tap: client, images });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
@@ -58,7 +56,7 @@ export async function startRingKit({
       return vbdd;
     },
     image: (name, format) => makeImage(host.dir, name, format),
-    async restart(meanwhile) {
+    async restart(meanwhile, answerMs) {
       await stop();
       await meanwhile?.();
       client = openTap(tap.socket, answerMs);
