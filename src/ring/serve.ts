@@ -28,8 +28,6 @@ export interface RingServer {
   ended(tag: number, errno: number): void;
   /** Answers what is done, in order, and tells the guest when it wants to be told. */
   answer(): void;
-  /** The disk is another than when what waits was taken: it is checked again. */
-  checkAgain(): void;
   /** Requests that were taken and are not answered. */
   inFlight(): number;
   /** Those of them that the engine has not ended. */
@@ -108,9 +106,6 @@ export function createRingServer(options: RingServerOptions): RingServer {
       answer();
       if (state !== 'idle') return state ?? 'more';
       return ring.sleep() ? 'more' : 'idle';
-    },
-    checkAgain() {
-      if (stalled !== NOTHING) take(s, (ring.requestsConsumed - 1) | 0, performance.now());
     },
     ended: (tag, errno) => settle(s, tag - firstTag, errno),
     answer,

@@ -13,9 +13,6 @@ export interface DiskRings {
   readonly fault: string | undefined;
   /** Ends when nothing of them is under way and they are unmapped. */
   close(): Promise<void>;
-  /** Begins nothing more until `resume`; ends when nothing is under way. */
-  pause(): Promise<void>;
-  resume(): void;
 }
 
 export interface DiskRingsOptions {
@@ -34,16 +31,13 @@ export function connectRings(
   if (!order.takeUp) removeRecords(recordsFolder, name);
   let fault: string | undefined;
   const rings: { readonly served: ServedRing; readonly record: Mapping }[] = [];
-  const each = (what: (ring: ServedRing, done: () => void) => void): Promise<unknown> =>
-    Promise.all(
-      rings.map(({ served }) => {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        what(served, resolve);
-        return promise;
-      }),
-    );
   const close = async (): Promise<void> => {
-    await each((ring, done) => ring.close(done));
+    const closings = rings.map(({ served }) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      served.close(resolve);
+      return promise;
+    });
+    await Promise.all(closings);
     for (const { record } of rings.splice(0)) record[Symbol.dispose]();
   };
   const onHostile = (): void => {
@@ -71,12 +65,6 @@ export function connectRings(
       return fault;
     },
     close,
-    async pause() {
-      await each((ring, done) => ring.pause(done));
-    },
-    resume() {
-      for (const { served } of rings) served.resume();
-    },
   };
 }
 

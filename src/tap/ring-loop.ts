@@ -36,10 +36,6 @@ export interface RingOptions extends RingPlace {
 export interface ServedRing {
   /** Takes no further request; `onQuiet` is told when nothing of it is under way, and it is unmapped. */
   close(onQuiet: () => void): void;
-  /** Begins nothing more until it is resumed; `onQuiet` is told when nothing of it is under way. */
-  pause(onQuiet: () => void): void;
-  /** Goes on, with whatever its disk is now. */
-  resume(): void;
 }
 
 export interface RingLoop extends Disposable {
@@ -93,8 +89,6 @@ interface Ring extends ServedRing {
   starved: boolean;
   /** It waits until then for what its disk's limits allow; 0: it does not. */
   slowUntilMs: number;
-  paused: boolean;
-  pausing: (() => void) | undefined;
   closing: (() => void) | undefined;
   readonly onHostile: () => void;
 }
@@ -271,23 +265,11 @@ function addRing(
     next: undefined,
     starved: false,
     slowUntilMs: 0,
-    paused: false,
-    pausing: undefined,
     closing: undefined,
     onHostile,
     close(onQuiet) {
       if (loop.rings[number] !== ring) return onQuiet();
       ring.closing = onQuiet;
-      queue(loop, ring);
-    },
-    pause(onQuiet) {
-      if (loop.rings[number] !== ring) return onQuiet();
-      ring.pausing = onQuiet;
-      queue(loop, ring);
-    },
-    resume() {
-      ring.paused = false;
-      server.checkAgain();
       queue(loop, ring);
     },
   };
@@ -334,9 +316,12 @@ function takeEvents(loop: Loop): void {
 
 function turn(loop: Loop, ring: Ring): void {
   const { server } = ring;
-  if (ring.closing !== undefined || ring.pausing !== undefined || ring.paused) {
+  if (ring.closing !== undefined) {
     server.answer();
-    if (server.begun() === 0) rest(loop, ring);
+    if (server.begun() > 0) return;
+    // Nothing of the ring is under way, and nothing more is to begin.
+    release(loop, ring);
+    ring.closing();
     return;
   }
   // Others have theirs first; it is called when it may go on.
@@ -361,17 +346,6 @@ function turn(loop: Loop, ring: Ring): void {
       ring.close(() => {});
       ring.onHostile();
   }
-}
-
-/** Nothing of the ring is under way, and nothing more is to begin. */
-function rest(loop: Loop, ring: Ring): void {
-  const { closing, pausing } = ring;
-  ring.paused = true;
-  ring.pausing = undefined;
-  pausing?.();
-  if (closing === undefined) return;
-  release(loop, ring);
-  closing();
 }
 
 function release(loop: Loop, ring: Ring): void {
