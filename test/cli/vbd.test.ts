@@ -115,7 +115,7 @@ const wrong: [args: string[], code: number, stderr: RegExp][] = [
   ],
   [['attach', 'web', '/dev/null,raw,xvda'], 2, /^vbd: \/dev\/null is a character device/],
   [['attach', 'web', '/a.img,raw,xvda,q'], 2, /^vbd: there is no access q — use r, ro, w, rw\n$/],
-  [['attach', 'web', '/a.img,vmdk,xvda'], 1, /a\.img is vmdk, which blkback cannot read/],
+  [['attach', 'web', '/a.img,vmdk,xvda'], 1, /^vbd: \/a\.img does not exist/],
   [['detach', 'web', 'xvdz'], 1, /^vbd: guest web has no disk xvdz — see vbd list\n$/],
   [['why', 'web', 'xvdz'], 1, /has no disk xvdz/],
   [['resize', 'web', 'xvda', 'big'], 2, /big is not a size/],

@@ -67,9 +67,14 @@ const rows: readonly Row[] = [
     says: /is too long a path — give a shorter one/,
   },
   {
-    what: 'a format that blkback cannot read',
-    make: () => `vmdk:${inDir('a.vmdk')}`,
-    says: /a\.vmdk is vmdk, which blkback cannot read — convert it to raw first/,
+    what: 'an image that is not there',
+    make: () => `vmdk:${inDir('none.vmdk')}`,
+    says: /none\.vmdk does not exist — check/,
+  },
+  {
+    what: 'an image, where no tap runs',
+    make: () => `vmdk:${image(kit, 'a.vmdk')}`,
+    says: /vbd-tap does not answer at .* — start it/,
   },
 ];
 
