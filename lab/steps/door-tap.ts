@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { outside } from '../outside.ts';
 import { door, type Lab } from '../step.ts';
-import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
+import { serveBy, startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
 
 const MiB = 1024 * 1024;
 
@@ -72,7 +72,7 @@ export const steps = [
 
   door('a VMDK of kind vbd on the ring, by the host’s policy, without blkback', async (lab) => {
     await stopVbdd(lab, 'TERM');
-    await lab.dom0.run(`echo 'images = "ring"' > /etc/xen/vbdkit.conf`);
+    await lab.dom0.run(`echo 'images = "ring"' >> /etc/xen/vbdkit.conf`);
     await startVbdd(lab);
     await startTap(lab);
     await image(lab, '/d/a.vmdk', 'vmdk');
@@ -89,6 +89,8 @@ export const steps = [
     await second.verify('xvda', 6, { length: 4 * MiB });
     await second.destroy();
     await judge(lab, '/d/a.vmdk', 'vmdk', 6);
+    // The policy goes with the vbdd that has it.
+    await serveBy(lab, 'xen');
   }),
 
   door('a VHD of kind qdisk is served with no qemu at work', async (lab) => {

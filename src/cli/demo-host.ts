@@ -108,7 +108,7 @@ async function startTap(dir: string, guests: string): Promise<WatchedTap & Async
   const args = ['--socket', socket, '--guests', guests, '--workers', '1'];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });
   const exited = once(child, 'exit');
-  const client = openTap(socket);
+  const client = openTap(socket, 8000);
   const there = Promise.withResolvers<void>();
   client.onChange((isThere) => {
     if (isThere) there.resolve();

@@ -21,6 +21,8 @@ const Config = z.strictObject({
    * nbd device that the data plane serves; `ring`: the data plane itself, in blkback's place.
    */
   images: z.enum(['nbd', 'ring']).default('nbd'),
+  /** How long vbd-tap may take over an order: libxl gives a backend ten seconds to begin. */
+  tap_seconds: z.number().positive().default(8),
   /** Where libxl looks for scripts. */
   script_dir: z.string().default('/etc/xen/scripts'),
   /** Where the kernel shows its devices. */

@@ -107,7 +107,8 @@ async function main(): Promise<void> {
   );
   loops.replenish();
   const devices = stack.use(createDevicePool());
-  const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap));
+  const tapMs = config.tap_seconds * 1000;
+  const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap, tapMs));
   const nbd = stack.use(nbdKernel(join(config.sysfs, 'block')));
   const modelsFolder = join(dirname(config.socket), 'device-models');
   const models = stack.use(await followDeviceModels({ folder: modelsFolder, store, log }));

@@ -17,9 +17,6 @@ export interface WatchedTap extends Tap, Disposable {
 /** How often a tap that is not there is looked for. */
 const LOOK_MS = 1000;
 
-/** libxl waits ten seconds for a backend: what takes longer is told in time. */
-const ANSWER_MS = 8000;
-
 type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes'> & {
   readonly cluster_bytes: number;
   readonly sector_bytes: number;
@@ -32,7 +29,7 @@ type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name
  * The vbd-tap at `socketPath`, looked for until this is disposed.
  * @param answerMs how long it may take over an order
  */
-export function openTap(socketPath: string, answerMs = ANSWER_MS): WatchedTap {
+export function openTap(socketPath: string, answerMs: number): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();

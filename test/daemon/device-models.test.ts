@@ -41,7 +41,7 @@ async function startKit(): Promise<Kit> {
   const store = stack.use(host.connect());
   const folder = join(run, 'device-models');
   const models = stack.use(await followDeviceModels({ folder, store, log: silentLog }));
-  const client = stack.use(openTap(tap.socket));
+  const client = stack.use(openTap(tap.socket, 8000));
   const standsIn = (domid: number): boolean => models.standsIn(domid);
   const vbdd = stack.use(await startTestDaemon(host, { tap: client, standsIn }));
   models.onChange((domid) => vbdd.disks.callAll(({ key }) => key.domid === domid));

@@ -37,7 +37,7 @@ async function startKit(): Promise<Kit> {
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost());
-  let client: WatchedTap = openTap(tap.socket);
+  let client: WatchedTap = openTap(tap.socket, 8000);
   let vbdd = await startTestDaemon(host, { tap: client });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
@@ -60,7 +60,7 @@ async function startKit(): Promise<Kit> {
     async restart(meanwhile) {
       await stop();
       await meanwhile?.();
-      client = openTap(tap.socket);
+      client = openTap(tap.socket, 8000);
       vbdd = await startTestDaemon(host, { tap: client });
     },
     opened: async () => (await client.list()).map(({ name }) => name),

@@ -196,7 +196,7 @@ test(
 
 test('a disk without a tap is refused at once', options, async () => {
   await using host = await startTestHost();
-  using client = openTap(join(host.dir, 'none.sock'));
+  using client = openTap(join(host.dir, 'none.sock'), 8000);
   await using _vbdd = await startTestDaemon(host, { tap: client });
   const path = join(host.dir, 'a.img');
   writeFileSync(path, Buffer.alloc(4096));

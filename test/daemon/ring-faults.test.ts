@@ -46,7 +46,7 @@ test(
   async () => {
     await using kit = await startRingKit();
     await kit.vbdd[Symbol.asyncDispose]();
-    using client = openTap(kit.tap.socket);
+    using client = openTap(kit.tap.socket, 8000);
     let connects = 0;
     const late: WatchedTap = {
       ...client,

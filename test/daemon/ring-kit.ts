@@ -41,7 +41,7 @@ export async function startRingKit({ images = 'nbd' }: RingKitOptions = {}): Pro
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  let client: WatchedTap = openTap(tap.socket);
+  let client: WatchedTap = openTap(tap.socket, 8000);
   let vbdd = await startTestDaemon(host, { tap: client, images });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
@@ -59,7 +59,7 @@ export async function startRingKit({ images = 'nbd' }: RingKitOptions = {}): Pro
     async restart(meanwhile, answerMs) {
       await stop();
       await meanwhile?.();
-      client = openTap(tap.socket, answerMs);
+      client = openTap(tap.socket, answerMs ?? 8000);
       vbdd = await startTestDaemon(host, { tap: client, images });
     },
     async opened() {

@@ -19,7 +19,7 @@ test('a tap that dies in the middle of an answer does not answer', async () => {
   }).listen(socket);
   await once(server, 'listening');
   // Its look for a tap is answered so, too, and must not throw where nobody catches.
-  using tap = openTap(socket);
+  using tap = openTap(socket, 8000);
   await assert.rejects(tap.find('vbd3-1-51712'), { kind: 'unavailable' });
   await sleep(50);
   server.close();
@@ -29,7 +29,7 @@ test('a tap that dies in the middle of an answer does not answer', async () => {
 test('the end of vbdd is not the end of its tap', async () => {
   await using process = await startTapProcess();
   const told: boolean[] = [];
-  const tap = openTap(process.socket);
+  const tap = openTap(process.socket, 8000);
   const there = Promise.withResolvers<void>();
   tap.onChange((isThere) => {
     told.push(isThere);
