@@ -1,5 +1,6 @@
 /** vbdd: the control plane as a process, in the foreground until SIGTERM. */
 import { existsSync, readFileSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { delimiter, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createDevicePool } from '../backend/device-pool.ts';
@@ -144,6 +145,8 @@ async function main(): Promise<void> {
   );
   loops.releaseUnclaimed();
   service.ready();
+  // Now, as one that is killed leaves nothing of it to its successor.
+  flushCompileCache();
 
   const stopped = Promise.withResolvers<void>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)

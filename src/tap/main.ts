@@ -1,5 +1,6 @@
 /** vbd-tap: the data plane as a process, in the foreground until SIGTERM. It knows no xenstore. */
 import { readFileSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -79,6 +80,8 @@ async function main(): Promise<void> {
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
   tellStarter();
+  // Now, as one that is killed leaves nothing of it to its successor.
+  flushCompileCache();
 
   const stopped = Promise.withResolvers<void>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)

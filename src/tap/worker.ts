@@ -3,6 +3,7 @@
  * thread. It returns to Node's own loop only when it ends; whatever waits in it is woken by the
  * eventfd.
  */
+import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import {
   type MessagePort,
@@ -111,6 +112,8 @@ async function work(): Promise<void> {
     }
   });
   parent.postMessage('ready', []);
+  // Now, as one that is killed leaves nothing of it to its successor.
+  flushCompileCache();
   while (!state.stopped) {
     loop.pass(-1);
     // Orders go on only here; requests need none of it.
