@@ -80,6 +80,13 @@ function findProgram(name: string): string | undefined {
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
+async function stopSignal(): Promise<void> {
+  const stopped = Promise.withResolvers<void>();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.once(signal, () => stopped.resolve());
+  await stopped.promise;
+}
+
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
   const version = readVersion();
@@ -148,10 +155,7 @@ async function main(): Promise<void> {
   // Now, as one that is killed leaves nothing of it to its successor.
   flushCompileCache();
 
-  const stopped = Promise.withResolvers<void>();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const)
-    process.once(signal, () => stopped.resolve());
-  await stopped.promise;
+  await stopSignal();
   service.stopping();
   log('notice', 'vbdd stops; guests keep their disks');
 }
