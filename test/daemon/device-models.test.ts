@@ -18,7 +18,7 @@ import { startTestHost, type TestHost } from '../host/test-host.ts';
 import { needsLoop } from '../peers.ts';
 import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
 import { startTestDaemon, type TestDaemon, XVDA } from './test-daemon.ts';
-import { makeImage } from './ring-kit.ts';
+import { makeImage } from './tap-kit.ts';
 
 const options = needsLoop();
 

@@ -5,69 +5,16 @@ import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { detach, dryRun, resize } from '../../src/daemon/verbs.ts';
 import { viewOf, whyOf } from '../../src/daemon/views.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
-import type { ImageFormat } from '../../src/image/formats.ts';
 import { createImage } from '../../src/image/open.ts';
-import { startTestHost, type TestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
-import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
-import { backendOf, startTestDaemon, type TestDaemon, XVDA } from './test-daemon.ts';
+import { SIZE_BYTES, startTapKit } from './tap-kit.ts';
+import { backendOf, XVDA } from './test-daemon.ts';
 
 const options = needsLoop();
 const peers = options.skip === false ? needsProgram('qemu-img', 'qemu-io') : options;
-const SIZE_BYTES = 8 << 20;
-
-interface Kit extends AsyncDisposable {
-  readonly tap: TapProcess;
-  readonly host: TestHost;
-  readonly vbdd: TestDaemon;
-  image(name: string, format: ImageFormat): string;
-  /** Ends vbdd, and starts another in its place, after what happens meanwhile. */
-  restart(meanwhile?: () => Promise<void>): Promise<void>;
-  /** What the tap has open, by name. */
-  opened(): Promise<string[]>;
-  /** What nbd devices are connected for. */
-  connected(): Promise<string[]>;
-}
-
-async function startKit(): Promise<Kit> {
-  await using stack = new AsyncDisposableStack();
-  const tap = stack.use(await startTapProcess());
-  const host = stack.use(await startTestHost());
-  let client: WatchedTap = openTap(tap.socket, 8000);
-  let vbdd = await startTestDaemon(host, { tap: client });
-  const stop = async (): Promise<void> => {
-    await vbdd[Symbol.asyncDispose]();
-    client[Symbol.dispose]();
-  };
-  stack.defer(stop);
-  const owned = stack.move();
-  return {
-    tap,
-    host,
-    get vbdd() {
-      return vbdd;
-    },
-    image(name, format) {
-      using files = createFileTable();
-      const path = join(host.dir, name);
-      createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
-      return path;
-    },
-    async restart(meanwhile) {
-      await stop();
-      await meanwhile?.();
-      client = openTap(tap.socket, 8000);
-      vbdd = await startTestDaemon(host, { tap: client });
-    },
-    opened: async () => (await client.list()).map(({ name }) => name),
-    connected: () => host.machine.openNbd().names(),
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
-}
 
 /** As a stock xl config has it. */
 const spec = (format: string, path: string, access = 'rw'): string =>
@@ -83,7 +30,7 @@ for (const [format, qemus] of [
     `a ${format} image reaches a guest through blkback, and qemu reads it afterwards`,
     peers,
     async () => {
-      await using kit = await startKit();
+      await using kit = await startTapKit();
       const path = kit.image(`a.${format}`, format);
       const guest = await kit.host.createGuest({ name: 'web', disks: [spec(format, path)] });
       const disk = await guest.disk('xvda');
@@ -113,7 +60,7 @@ test(
   'what is given read-only may be read by many guests, and written by none',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.vhd', 'vhd');
     const web = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path, 'ro')] });
     const db = await kit.host.createGuest({ name: 'db', disks: [spec('vhd', path, 'ro')] });
@@ -139,7 +86,7 @@ test(
 );
 
 test('a parent is held while a child of it is served', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startTapKit();
   mkdirSync(join(kit.host.dir, 'chain'));
   const parent = kit.image('chain/parent.vhd', 'vhd');
   const child = join(kit.host.dir, 'chain/child.vhd');
@@ -157,7 +104,7 @@ test('a parent is held while a child of it is served', options, async () => {
 
 for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped', 'both'] as const) {
   test(`a guest’s disk goes on when ${who} is replaced under it`, options, async () => {
-    await using kit = await startKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.vmdk', 'vmdk');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
     const disk = await guest.disk('xvda');
@@ -179,7 +126,7 @@ for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped', 'both'] as con
 for (const tapIsAway of [false, true]) {
   const when = tapIsAway ? 'and the tap is away' : 'before anything is given';
   test(`an image on an nbd device is held when vbdd starts anew, ${when}`, options, async () => {
-    await using kit = await startKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.qcow2', 'qcow2');
     const web = await kit.host.createGuest({ name: 'web', disks: [spec('qcow2', path)] });
     const disk = await web.disk('xvda');
@@ -203,7 +150,7 @@ for (const tapIsAway of [false, true]) {
 }
 
 test('a disk grows under its guest, and says so', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.qcow2', 'qcow2');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('qcow2', path)] });
   const disk = await guest.disk('xvda');
@@ -219,7 +166,7 @@ test('a disk grows under its guest, and says so', options, async () => {
 });
 
 test('what vbdd says of an image that blkback serves is so', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vmdk', 'vmdk');
   const guest = await kit.host.createGuest({ name: 'web' });
   const parts = ['format=vmdk,vdev=xvda', `target=${path}`];
@@ -251,7 +198,7 @@ test('what vbdd says of an image that blkback serves is so', options, async () =
 });
 
 test('a guest that dies while its tap is away leaves nothing', options, async () => {
-  await using kit = await startKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vmdk', 'vmdk');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
   const disk = await guest.disk('xvda');
@@ -267,7 +214,7 @@ test(
   'what a guest that went without any vbdd has left is let go of by the next',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.vmdk', 'vmdk');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
     await guest.disk('xvda');
@@ -281,7 +228,7 @@ test(
   'an image that cannot be served is refused in its own words, and leaves nothing',
   options,
   async () => {
-    await using kit = await startKit();
+    await using kit = await startTapKit();
     const create = (disk: string) => kit.host.createGuest({ name: 'web', disks: [disk] });
     const raw = kit.image('b.img', 'raw');
     await assert.rejects(create(spec('vmdk', raw)), /b\.img is neither grains nor a descriptor/);

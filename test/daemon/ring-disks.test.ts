@@ -13,7 +13,7 @@ import { createImage } from '../../src/image/open.ts';
 import { chooseExport } from '../../src/nbd/client.ts';
 import { startTestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
-import { SIZE_BYTES, spec, startRingKit } from './ring-kit.ts';
+import { SIZE_BYTES, spec, startTapKit } from './tap-kit.ts';
 import { startTestDaemon, XVDA } from './test-daemon.ts';
 
 const options = needsLoop();
@@ -27,7 +27,7 @@ for (const [format, qemus] of [
     `a ${format} image reaches a guest over a ring, and qemu reads it afterwards`,
     peers,
     async () => {
-      await using kit = await startRingKit();
+      await using kit = await startTapKit();
       const path = kit.image(`a.${format}`, format);
       const guest = await kit.host.createGuest({ name: 'web', disks: [spec(format, path)] });
       const disk = await guest.disk('xvda');
@@ -55,7 +55,7 @@ for (const [format, qemus] of [
 }
 
 test('an image that a guest writes is refused to another, with one sentence', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const web = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   await web.disk('xvda');
@@ -74,7 +74,7 @@ test(
   'what a child’s parent is read from may not be written by another guest',
   options,
   async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     mkdirSync(join(kit.host.dir, 'chain'));
     const parent = kit.image('chain/parent.vhd', 'vhd');
     const child = join(kit.host.dir, 'chain/child.vhd');
@@ -94,7 +94,7 @@ test(
 
 for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
   test(`a guest goes on when ${who} is replaced under it`, options, async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.vmdk', 'vmdk');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });
     const disk = await guest.disk('xvda');
@@ -114,7 +114,7 @@ for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
 for (const tapIsAway of [false, true]) {
   const when = tapIsAway ? 'and the tap is away' : 'before anything is given';
   test(`what a guest is served from is held when vbdd starts anew, ${when}`, options, async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.img', 'raw');
     const web = await kit.host.createGuest({ name: 'web', disks: [spec('raw', path)] });
     const disk = await web.disk('xvda');
@@ -140,7 +140,7 @@ for (const tapIsAway of [false, true]) {
 }
 
 test('a guest goes on when its image was renamed before vbdd starts anew', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   const disk = await guest.disk('xvda');
@@ -161,7 +161,7 @@ test(
   'an image that an earlier disk of that name left open is not taken for its own',
   options,
   async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     const [left, wanted] = [kit.image('left.vhd', 'vhd'), kit.image('wanted.vhd', 'vhd')];
     const image = { path: left, format: 'vhd', writable: true };
     await kit.tap.client.call('PUT', `/v1/disks/vbd3-1-${XVDA}`, image);
@@ -177,7 +177,7 @@ test(
   'vbd detach lets the guest close a disk on a ring, and leaves nothing of it',
   options,
   async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     const path = kit.image('a.vhd', 'vhd');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
     await guest.disk('xvda');
@@ -205,7 +205,7 @@ test('a disk without a tap is refused at once', options, async () => {
 });
 
 test('a disk that is removed while it is attached leaves nothing', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web' });
   const refused = assert.rejects(guest.attach(spec('vhd', path)));
@@ -226,7 +226,7 @@ test(
   'by the host’s policy the tap takes blkback’s place for images of kind vbd',
   options,
   async () => {
-    await using kit = await startRingKit({ images: 'ring' });
+    await using kit = await startTapKit({ images: 'ring' });
     const path = kit.image('a.vmdk', 'vmdk');
     const raw = join(kit.host.dir, 'b.img');
     writeFileSync(raw, Buffer.alloc(1 << 20));
@@ -252,7 +252,7 @@ test(
 );
 
 test('a disk grows under its guest, is limited, and says what it did', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.qcow2', 'qcow2');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('qcow2', path)] });
   const disk = await guest.disk('xvda');
@@ -280,7 +280,7 @@ test('a disk grows under its guest, is limited, and says what it did', options, 
 });
 
 test('an HVM guest’s device model finds the disk’s NBD socket in its nodes', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const guest = await kit.host.createGuest({ name: 'web' });
   await kit.host.store.write('/libxl/1/type', 'hvm');
   await guest.attach(spec('vmdk', kit.image('a.vmdk', 'vmdk')));
@@ -295,7 +295,7 @@ test('an HVM guest’s device model finds the disk’s NBD socket in its nodes',
 });
 
 test('a CD-ROM is told as one, and is read only', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.iso', 'raw');
   const disks = [spec('raw', path, ',devtype=cdrom')];
   const guest = await kit.host.createGuest({ name: 'web', disks });

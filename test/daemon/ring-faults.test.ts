@@ -6,13 +6,13 @@ import { Failure } from '../../src/base/failure.ts';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { whyOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
-import { spec, startRingKit } from './ring-kit.ts';
+import { spec, startTapKit } from './tap-kit.ts';
 import { startTestDaemon } from './test-daemon.ts';
 
 const options = needsLoop();
 
 test('a tap that does not answer holds up neither a start nor a refusal', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const web = await kit.host.createGuest({
     name: 'web',
     disks: [spec('vhd', kit.image('a.vhd', 'vhd'))],
@@ -44,7 +44,7 @@ test(
   'a ring that the tap took without saying so in time is asked for, not asked again',
   options,
   async () => {
-    await using kit = await startRingKit();
+    await using kit = await startTapKit();
     await kit.vbdd[Symbol.asyncDispose]();
     using client = openTap(kit.tap.socket, 8000);
     let connects = 0;
@@ -67,7 +67,7 @@ test(
 );
 
 test('what vanished from the store while vbdd was down is closed in the tap', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   await guest.disk('xvda');
@@ -83,7 +83,7 @@ test('what vanished from the store while vbdd was down is closed in the tap', op
 });
 
 test('a guest keeps a disk whose nodes a store has lost, and vbdd says so', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   const disk = await guest.disk('xvda');
@@ -96,7 +96,7 @@ test('a guest keeps a disk whose nodes a store has lost, and vbdd says so', opti
 });
 
 test('vbd list and vbd why tell of a disk on its ring as it is', options, async () => {
-  await using kit = await startRingKit();
+  await using kit = await startTapKit();
   const path = kit.image('a.vhd', 'vhd');
   const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
   await guest.disk('xvda');

@@ -1,4 +1,4 @@
-/** vbdd and vbd-tap beside an embedded host, whose guests' disks they serve over rings. */
+/** vbdd and vbd-tap beside an embedded host, whose guests' disks they serve. */
 import { join } from 'node:path';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
@@ -10,7 +10,7 @@ import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
 
 export const SIZE_BYTES = 8 << 20;
 
-export interface RingKit extends AsyncDisposable {
+export interface TapKit extends AsyncDisposable {
   readonly tap: TapProcess;
   readonly host: TestHost;
   readonly vbdd: TestDaemon;
@@ -22,6 +22,8 @@ export interface RingKit extends AsyncDisposable {
   restart(meanwhile?: () => Promise<void>, answerMs?: number): Promise<void>;
   /** What the tap has open. */
   opened(): Promise<object[]>;
+  /** What nbd devices are connected for. */
+  connected(): Promise<string[]>;
 }
 
 /** A new image of `SIZE_BYTES`. */
@@ -32,12 +34,12 @@ export function makeImage(folder: string, name: string, format: ImageFormat): st
   return path;
 }
 
-export interface RingKitOptions {
+export interface TapKitOptions {
   /** Who serves images of kind vbd. */
   readonly images?: 'nbd' | 'ring';
 }
 
-export async function startRingKit({ images = 'nbd' }: RingKitOptions = {}): Promise<RingKit> {
+export async function startTapKit({ images = 'nbd' }: TapKitOptions = {}): Promise<TapKit> {
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
@@ -65,6 +67,7 @@ export async function startRingKit({ images = 'nbd' }: RingKitOptions = {}): Pro
     async opened() {
       return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;
     },
+    connected: () => host.machine.openNbd().names(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
