@@ -3,29 +3,21 @@
  * stable storage there: at each moment, whatever ends the work, its disk reads the same.
  */
 import { Failure } from '../base/failure.ts';
-import type { Bytes } from '../bytes/bytes.ts';
-import type { FileBytesOptions } from '../bytes/file-bytes.ts';
 import { ExtentKind } from './extents.ts';
 import type { FileTable } from './file-table.ts';
 import type { ImageFormat } from './formats.ts';
 import type { Image } from './image.ts';
-import { isSameFile, openImage, type OpenOptions } from './open.ts';
+import { type ImageSources, isSameFile, openImage, type OpenOptions } from './open.ts';
 import { requireNoSnapshots } from './snapshot-view.ts';
 import { createSteps, resetSteps } from './steps.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { type Run, walk } from './walk.ts';
 
-export interface CommitOptions {
-  readonly format?: ImageFormat | undefined;
+export interface CommitOptions extends ImageSources {
   /** Path of the image that it is merged into; its parent unless said. */
   readonly base?: string | undefined;
   /** The child is left as it is. */
   readonly keep: boolean;
-  readonly files: FileTable;
-  readonly allowPaths?: readonly string[] | undefined;
-  /** Of the image and its parents, where they are encrypted. */
-  readonly passphrase?: Uint8Array | undefined;
-  readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
 /** What was done. */

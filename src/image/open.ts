@@ -59,6 +59,12 @@ export interface OpenOptions {
   readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
+/** How work on whole images finds and opens them. */
+export type ImageSources = Pick<
+  OpenOptions,
+  'format' | 'files' | 'allowPaths' | 'passphrase' | 'openBytes'
+>;
+
 /** How an image is opened, passed down its chain. */
 interface Opening extends OpenOptions {
   readonly chain: Chain;

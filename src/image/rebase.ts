@@ -4,31 +4,23 @@
  */
 import { dirname, resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
-import type { Bytes } from '../bytes/bytes.ts';
-import type { FileBytesOptions } from '../bytes/file-bytes.ts';
 import { identityOf } from './chain.ts';
 import { ExtentKind } from './extents.ts';
 import type { FileTable } from './file-table.ts';
 import type { ImageFormat } from './formats.ts';
 import type { Image } from './image.ts';
-import { isSameFile, openImage } from './open.ts';
+import { type ImageSources, isSameFile, openImage } from './open.ts';
 import { splitRuns } from './runs.ts';
 import { requireNoSnapshots } from './snapshot-view.ts';
 import { createSteps } from './steps.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { isZero, type Run, walk } from './walk.ts';
 
-export interface RebaseOptions {
-  readonly format?: ImageFormat | undefined;
+export interface RebaseOptions extends ImageSources {
   /** As the child is to store its name; undefined: none. */
   readonly parent: { readonly name: string; readonly format?: ImageFormat | undefined } | undefined;
   /** Only the name changes; what the disk reads is not looked at. */
   readonly unsafe: boolean;
-  readonly files: FileTable;
-  readonly allowPaths?: readonly string[] | undefined;
-  /** Of the image and its parents, where they are encrypted. */
-  readonly passphrase?: Uint8Array | undefined;
-  readonly openBytes?: ((path: string, options: FileBytesOptions) => Bytes) | undefined;
 }
 
 /** What was done. */
