@@ -1,7 +1,7 @@
 /** What no linter knows: the direction of imports between the rooms, and a few habits of the tree. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
 
@@ -102,4 +102,21 @@ test('nothing is left unfinished, silenced or tied to one machine', () => {
     found.filter((line) => !line.startsWith('test/tidy.test.ts')),
     [],
   );
+});
+
+test('what a page links to, and every file that it names, is there', () => {
+  const lost: string[] = [];
+  for (const page of tracked(/\.md$/)) {
+    const text = readFileSync(join(root, page), 'utf8');
+    const links = [...text.matchAll(/\]\(([^)#]+)[^)]*\)/g)]
+      .map(([, link = '']) => link)
+      .filter((link) => !/^[a-z]+:/.test(link))
+      .map((link) => normalize(join(dirname(page), link)));
+    const named = [...text.matchAll(/`((?:src|test|lab|bench|tools|systemd|libexec)\/[\w./-]+)`/g)];
+    for (const path of [...links, ...named.map(([, path = '']) => path)]) {
+      const isExample = path.includes('NAME');
+      if (!isExample && !existsSync(join(root, path))) lost.push(`${page} names ${path}`);
+    }
+  }
+  assert.deepEqual(lost, []);
 });

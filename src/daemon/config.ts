@@ -21,6 +21,11 @@ const Config = z.strictObject({
    * nbd device that the data plane serves; `ring`: the data plane itself, in blkback's place.
    */
   images: z.enum(['nbd', 'ring']).default('nbd'),
+  /**
+   * Folders in which parents and extents of guests' images may be, beside each image's own: where
+   * an image that a guest writes is a child of one that many share.
+   */
+  image_folders: z.array(z.string().startsWith('/')).default([]),
   /** How long vbd-tap may take over an order: libxl gives a backend ten seconds to begin. */
   tap_seconds: z.number().positive().default(8),
   /** Where libxl looks for scripts. */

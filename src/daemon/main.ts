@@ -116,7 +116,8 @@ async function main(): Promise<void> {
   loops.replenish();
   const devices = stack.use(createDevicePool());
   const tapMs = config.tap_seconds * 1000;
-  const tap = config.tap === '' ? undefined : stack.use(openTap(config.tap, tapMs));
+  const tap =
+    config.tap === '' ? undefined : stack.use(openTap(config.tap, tapMs, config.image_folders));
   const nbd = stack.use(nbdKernel(join(config.sysfs, 'block')));
   const modelsFolder = join(dirname(config.socket), 'device-models');
   const models = stack.use(await followDeviceModels({ folder: modelsFolder, store, log }));

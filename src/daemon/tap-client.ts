@@ -28,8 +28,13 @@ type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name
 /**
  * The vbd-tap at `socketPath`, looked for until this is disposed.
  * @param answerMs how long it may take over an order
+ * @param imageFolders where parents and extents of images may be, beside each image's own folder
  */
-export function openTap(socketPath: string, answerMs: number): WatchedTap {
+export function openTap(
+  socketPath: string,
+  answerMs: number,
+  imageFolders: readonly string[] = [],
+): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
@@ -60,7 +65,8 @@ export function openTap(socketPath: string, answerMs: number): WatchedTap {
   return {
     onChange: (listener) => void listeners.add(listener),
     async open(name, image) {
-      return imageOf(await order<OpenedView>('PUT', disk(name), image));
+      const asked = { ...image, allow_paths: imageFolders };
+      return imageOf(await order<OpenedView>('PUT', disk(name), asked).catch(adviseAdmin));
     },
     async connect(name, { takeUp, ...ring }) {
       await order('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
@@ -98,6 +104,14 @@ export function openTap(socketPath: string, answerMs: number): WatchedTap {
     },
     [Symbol.dispose]: () => stopped.abort(),
   };
+}
+
+/** Who opens an image by hand has a flag for folders; a guest's disk has the configuration. */
+function adviseAdmin(thrown: unknown): never {
+  if (!(thrown instanceof Failure) || thrown.facts['outsideOf'] === undefined) throw thrown;
+  const { path, outsideOf } = thrown.facts;
+  const sentence = `${path} is outside of ${outsideOf} — name its folder in image_folders of vbdkit.conf`;
+  throw new Failure(thrown.kind, sentence, thrown.facts, thrown);
 }
 
 function readPage(path: string): DiskStatistics | undefined {

@@ -71,9 +71,8 @@ function isInside(path: string, folders: readonly string[]): boolean {
 }
 
 function elsewhere({ folder }: Surroundings, path: string): Failure {
-  return new Failure('denied', `${path} is outside of ${folder} — allow it with --allow-path`, {
-    path,
-  });
+  const sentence = `${path} is outside of ${folder} — allow it with --allow-path`;
+  return new Failure('denied', sentence, { path, outsideOf: folder });
 }
 
 /** Files of a chain from its first image down, as `identityOf` names them. */

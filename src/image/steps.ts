@@ -67,12 +67,6 @@ export function resetSteps(out: Steps): void {
   out.needFile = -1;
 }
 
-/** Takes back all steps after the first `count`, as when planning has to stop for a page. */
-export function cutSteps(out: Steps, count: number, scratchBytes: number): void {
-  out.count = count;
-  out.scratchBytes = scratchBytes;
-}
-
 function add(
   out: Steps,
   kind: StepKind,

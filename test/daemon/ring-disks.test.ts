@@ -1,7 +1,16 @@
 /** Disks that no kernel serves: vbdd and vbd-tap give guests of an embedded host images over rings. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,7 +22,7 @@ import { createImage } from '../../src/image/open.ts';
 import { chooseExport } from '../../src/nbd/client.ts';
 import { startTestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
-import { SIZE_BYTES, spec, startTapKit } from './tap-kit.ts';
+import { makeImage, SIZE_BYTES, spec, startTapKit } from './tap-kit.ts';
 import { startTestDaemon, XVDA } from './test-daemon.ts';
 
 const options = needsLoop();
@@ -91,6 +100,34 @@ test(
     await web.destroy();
   },
 );
+
+for (const named of [false, true]) {
+  const outcome = named ? 'served where the configuration names its folder' : 'refused otherwise';
+  test(`a child of an image in another folder is ${outcome}`, options, async () => {
+    const shared = mkdtempSync(join(tmpdir(), 'vbdkit-shared-'));
+    try {
+      await using kit = await startTapKit({ imageFolders: named ? [shared] : [] });
+      const parent = makeImage(shared, 'parent.vhd', 'vhd');
+      const child = join(kit.host.dir, 'child.vhd');
+      using files = createFileTable();
+      const backing = { path: parent, format: 'vhd' } as const;
+      createImage(child, { format: 'vhd', sizeBytes: SIZE_BYTES, options: {}, backing, files });
+      const asked = kit.host.createGuest({ name: 'web', disks: [spec('vhd', child)] });
+      if (!named) {
+        const sentence =
+          /parent\.vhd is outside of .* — name its folder in image_folders of vbdkit\.conf/;
+        return await assert.rejects(asked, sentence);
+      }
+      const guest = await asked;
+      const disk = await guest.disk('xvda');
+      await disk.write(0, new Uint8Array(512).fill(7));
+      assert.equal((await disk.read(0, 1))[0], 7);
+      await guest.destroy();
+    } finally {
+      rmSync(shared, { recursive: true });
+    }
+  });
+}
 
 for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped'] as const) {
   test(`a guest goes on when ${who} is replaced under it`, options, async () => {

@@ -37,13 +37,16 @@ export function makeImage(folder: string, name: string, format: ImageFormat): st
 export interface TapKitOptions {
   /** Who serves images of kind vbd. */
   readonly images?: 'nbd' | 'ring';
+  /** Where parents of images may be, beside each image's own folder. */
+  readonly imageFolders?: readonly string[];
 }
 
-export async function startTapKit({ images = 'nbd' }: TapKitOptions = {}): Promise<TapKit> {
+export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> {
+  const { images = 'nbd', imageFolders = [] } = options;
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  let client: WatchedTap = openTap(tap.socket, 8000);
+  let client: WatchedTap = openTap(tap.socket, 8000, imageFolders);
   let vbdd = await startTestDaemon(host, { tap: client, images });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
@@ -61,7 +64,7 @@ export async function startTapKit({ images = 'nbd' }: TapKitOptions = {}): Promi
     async restart(meanwhile, answerMs) {
       await stop();
       await meanwhile?.();
-      client = openTap(tap.socket, answerMs ?? 8000);
+      client = openTap(tap.socket, answerMs ?? 8000, imageFolders);
       vbdd = await startTestDaemon(host, { tap: client, images });
     },
     async opened() {
