@@ -6,7 +6,7 @@ import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import { type DiskStatistics, readStatistics } from '../ring/statistics.ts';
 import { STATISTICS_FOLDER } from '../tap/records.ts';
-import { openUnixClient } from '../tap/unix-client.ts';
+import { type Client, openUnixClient } from '../tap/unix-client.ts';
 
 /** A tap that is watched: it may die, and another one come in its place. */
 export interface WatchedTap extends Tap, Disposable {
@@ -38,27 +38,11 @@ export function openTap(
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
-  const stop = Promise.withResolvers<void>();
-  stopped.signal.addEventListener('abort', () => stop.resolve(), { once: true });
   const listeners = new Set<(there: boolean) => void>();
   const tell = (there: boolean): void => {
     for (const listener of listeners) listener(there);
   };
-  const follow = async (): Promise<void> => {
-    while (!stopped.signal.aborted) {
-      try {
-        using alive = await client.hold<object>('/v1/alive', {});
-        tell(true);
-        await Promise.race([alive.ended, stop.promise]);
-        // When we end, the tap goes on.
-        if (!stopped.signal.aborted) tell(false);
-      } catch (thrown) {
-        if (!(thrown instanceof Failure)) throw thrown;
-      }
-      await sleep(LOOK_MS, stopped.signal).catch(() => {});
-    }
-  };
-  void follow();
+  void follow(client, tell, stopped.signal);
   const disk = (name: string): string => `/v1/disks/${encodeURIComponent(name)}`;
   const order: typeof client.call = (method, path, body) =>
     within(answerMs, 'the answer of vbd-tap', (signal) => client.call(method, path, body, signal));
@@ -104,6 +88,27 @@ export function openTap(
     },
     [Symbol.dispose]: () => stopped.abort(),
   };
+}
+
+/** Tells of the tap's coming and going. Our own end is not the tap's: of that it says nothing. */
+async function follow(
+  client: Client,
+  tell: (there: boolean) => void,
+  stopped: AbortSignal,
+): Promise<void> {
+  const stop = Promise.withResolvers<void>();
+  stopped.addEventListener('abort', () => stop.resolve(), { once: true });
+  while (!stopped.aborted) {
+    try {
+      using alive = await client.hold<object>('/v1/alive', {});
+      tell(true);
+      await Promise.race([alive.ended, stop.promise]);
+      if (!stopped.aborted) tell(false);
+    } catch (thrown) {
+      if (!(thrown instanceof Failure)) throw thrown;
+    }
+    await sleep(LOOK_MS, stopped).catch(() => {});
+  }
 }
 
 /** Who opens an image by hand has a flag for folders; a guest's disk has the configuration. */
