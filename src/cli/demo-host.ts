@@ -15,6 +15,7 @@ import { openTap, type WatchedTap } from '../daemon/tap-client.ts';
 import { isVbdScript } from '../disk/spec.ts';
 import { vdevNumber } from '../disk/vdev.ts';
 import { type EmbeddedHost, startHost } from '../host/embedded-host.ts';
+import { home } from '../sys/home.ts';
 import { startStoreServer } from '../xenstore/embedded/server.ts';
 
 export interface DemoHost extends EmbeddedHost {
@@ -103,7 +104,7 @@ const TAP_START_MS = 20_000;
 
 /** vbd-tap as a process of its own; disposing it ends it in order. */
 async function startTap(dir: string, guests: string): Promise<WatchedTap & AsyncDisposable> {
-  const program = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
+  const program = join(home, 'bin', 'vbd-tap');
   const socket = join(dir, 'tap.sock');
   const args = ['--socket', socket, '--guests', guests, '--workers', '1'];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });

@@ -1,12 +1,13 @@
 /** Which hotplug scripts are vbdkit's: by name, or because their path leads to vbdkit's own helper. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { home } from '../sys/home.ts';
 
 /** What libxl runs in the place of its block script. */
-export const helperPath = join(import.meta.dirname, '..', '..', 'libexec', 'block-vbd');
+export const helperPath = join(home, 'libexec', 'block-vbd');
 
 /** What libxl starts in the place of qemu. */
-export const standInPath = join(import.meta.dirname, '..', '..', 'libexec', 'xen-qemu');
+export const standInPath = join(home, 'libexec', 'xen-qemu');
 
 /**
  * A test for a disk's `script` node. `names` are paths as libxl runs them, or bare names; a path

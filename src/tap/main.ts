@@ -1,12 +1,12 @@
 /** vbd-tap: the data plane as a process, in the foreground until SIGTERM. It knows no xenstore. */
-import { readFileSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog } from '../base/log.ts';
 import { parseSize } from '../base/units.ts';
+import { readVersion } from '../sys/home.ts';
 import { tapApi } from './control.ts';
 import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, tellStarter } from './life.ts';
@@ -60,8 +60,7 @@ function words(args: string[]): Words {
 
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
-  const packagePath = join(import.meta.dirname, '..', '..', 'package.json');
-  const { version } = JSON.parse(readFileSync(packagePath, 'utf8')) as { version: string };
+  const version = readVersion();
   if (args.includes('--help')) return void process.stdout.write(usage);
   if (args.includes('--version')) return void process.stdout.write(`vbd-tap ${version}\n`);
   const { socket, workers: count, cacheBytes, guests, background } = words(args);
