@@ -9,7 +9,7 @@ import { type Fd, O } from '../../src/sys/fd.ts';
 import { openChecked } from '../../src/sys/file.ts';
 import { configureLoop, loopStatus, openLoopExclusive } from '../../src/sys/loop.ts';
 
-/** What vbdd's `holdMs` spans: from opening the file to a device that is known to be right. */
+/** What vbdd's `hold_ms` spans: from opening the file to a device that is known to be right. */
 function bind(file: string, number: number): { loop: Fd; tookMs: number } {
   const beganMs = performance.now();
   const { fd: backing } = openChecked(file, O.RDWR, () => {});

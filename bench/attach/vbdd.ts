@@ -53,7 +53,7 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
     pid,
     storeRoundTrips: async () => (await status()).store.roundTrips,
     async holdMs({ domid, vdev }) {
-      return (await client.call<{ holdMs: number }>('GET', `/v1/disks/${domid}/${vdev}`)).holdMs;
+      return (await client.call<{ hold_ms: number }>('GET', `/v1/disks/${domid}/${vdev}`)).hold_ms;
     },
     rssBytes() {
       const [, kibibytes] = /^VmRSS:\s*(\d+) kB$/m.exec(procStatus(pid)) ?? [];

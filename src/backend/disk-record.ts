@@ -14,12 +14,22 @@ import type { LoopClaim, LoopPool } from './loop-pool.ts';
 import type { NbdDevice, NbdKernel } from './nbd-kernel.ts';
 import type { OpenedImage, Tap } from './tap.ts';
 
+/** What Linux' block backend has counted of a disk, flushes without bytes. */
+export type KernelCounts = Readonly<
+  Record<
+    'read' | 'write' | 'flush' | 'discard',
+    { readonly requests: number; readonly bytes: number }
+  >
+>;
+
 /** Linux' block backend. */
 export interface Blkback {
   /** Not yet: it is loaded, and has not looked at the disk. */
   serves(key: DiskKey): 'yes' | 'no' | 'not yet';
   /** Has it let go of the disk for good. @throws Failure io */
   release(key: DiskKey): Promise<void>;
+  /** What it has counted since the disk was connected; undefined of a disk that it does not serve. */
+  counts(key: DiskKey): KernelCounts | undefined;
 }
 
 /** Everything outside the disk itself, passed in. */

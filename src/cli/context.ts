@@ -6,6 +6,8 @@ import type * as vbddClient from './client.ts';
 export interface CliContext extends CommandContext {
   readonly process: CommandContext['process'] &
     NodeJS.Process & { exitCode: number | string | null };
+  /** For completion: the verb's words before the one that is completed. */
+  readonly words: readonly string[];
   /** The vbdd that this host runs. */
   client(): vbddClient.Client;
 }
@@ -13,9 +15,11 @@ export interface CliContext extends CommandContext {
 /** Verbs on images do without the client. */
 const load = createRequire(import.meta.url);
 
-export function cliContext(process: NodeJS.Process): CliContext {
+/** The context of this process. @param words those before the one that is completed */
+export function cliContext(process: NodeJS.Process, words: readonly string[] = []): CliContext {
   return {
     process: process as CliContext['process'],
+    words,
     client() {
       const { DEFAULT_SOCKET, openClient } = load('./client.ts') as typeof vbddClient;
       return openClient(process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET);

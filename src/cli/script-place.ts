@@ -4,9 +4,17 @@
  * over them.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  readlinkSync,
+  realpathSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
+import { helperPath, standInPath } from '../daemon/scripts.ts';
 
 /** Xen's own scripts whose place the helper takes. */
 const diverted = ['block', 'block-tap'] as const;
@@ -30,6 +38,18 @@ export interface Change {
   /** One sentence, as said before or after. */
   readonly says: string;
   readonly run: () => void;
+}
+
+/** The places on a host as Debian has it. */
+export function placesByDefault(): PlaceOptions {
+  return {
+    scriptDir: '/etc/xen/scripts',
+    helper: realpathSync(helperPath),
+    deviceModel: '/usr/libexec/xen-qemu-system-i386',
+    standIn: realpathSync(standInPath),
+    withDeviceModel: false,
+    adminDir: undefined,
+  };
 }
 
 /** A path and what vbdkit links there. */

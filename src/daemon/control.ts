@@ -8,7 +8,9 @@ import { guestNames } from './guests.ts';
 import type { Leases } from './leases.ts';
 import { checkSchema } from '../base/schema.ts';
 import { LimitsRequest, limitsOf } from '../tap/control.ts';
-import { limit, statistics } from './traffic.ts';
+import type { Events } from './events.ts';
+import { limit, statistics, traffic } from './traffic.ts';
+import { usersOf } from './users.ts';
 import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
 import { viewOf, whyOf } from './views.ts';
 
@@ -43,6 +45,7 @@ const LoopRequest = z
 export interface ControlOptions {
   readonly daemon: Daemon;
   readonly leases: Leases;
+  readonly events: Events;
   readonly verbs: VerbOptions;
   readonly version: string;
   /** The process at the other end of a request's connection, as the kernel told it. */
@@ -102,6 +105,11 @@ export function controlApi(options: ControlOptions): Hono {
     await limit(daemon, guest, vdev, limitsOf(await parsed(context, LimitsRequest)));
     return context.body(null, 204);
   });
+  app.get('/v1/traffic', async (context) => context.json({ disks: await traffic(daemon) }));
+  app.get('/v1/users', async (context) =>
+    context.json({ users: await usersOf(daemon, context.req.query('path') ?? '') }),
+  );
+  app.get('/v1/events', (context) => streamEvents(context, options.events));
   loopRoutes(app, options);
   app.notFound((context) => {
     const what = `${context.req.method} ${context.req.path}`;
@@ -142,6 +150,18 @@ function loopRoutes(app: Hono, { leases, pidOf }: ControlOptions): void {
   app.delete('/v1/loops/:number', (context) => {
     leases.give(Number(context.req.param('number')));
     return context.body(null, 204);
+  });
+}
+
+/** A line of JSON for each event, for as long as the asker listens; the first line says that it does. */
+function streamEvents(context: Context, events: Events): Response {
+  context.header('content-type', 'application/x-ndjson');
+  return stream(context, async (body) => {
+    const ended = Promise.withResolvers<void>();
+    body.onAbort(() => ended.resolve());
+    using _following = events.follow((event) => void body.writeln(JSON.stringify(event)));
+    await body.writeln('{"event":"listening"}');
+    await ended.promise;
   });
 }
 

@@ -1,9 +1,10 @@
 /** What the kernel's block backend has of disks: the xen-backend bus in sysfs. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Blkback, DiskWorld } from '../backend/disk-record.ts';
+import type { Blkback, DiskWorld, KernelCounts } from '../backend/disk-record.ts';
 import { sleep } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
 
 /**
  * A test over `<sysfs>/bus/xen-backend/devices/vbd-DOMID-DEVID`, which is there from the moment
@@ -41,5 +42,26 @@ export function blkbackDriver(sysfs: string): Blkback {
       }
       throw new Failure('io', `blkback does not let go of ${name} — see the kernel's log`);
     },
+    counts({ kind, domid, devid }) {
+      return readCounts(join(bus, 'devices', `${kind}-${domid}-${devid}`, 'statistics'));
+    },
   };
+}
+
+/** blkback's own counters: of discards it counts no bytes. */
+function readCounts(dir: string): KernelCounts | undefined {
+  const count = (name: string): number => Number(readFileSync(join(dir, name), 'latin1'));
+  try {
+    const sectors = (name: string): number => count(name) * SECTOR_BYTES;
+    return {
+      read: { requests: count('rd_req'), bytes: sectors('rd_sect') },
+      write: { requests: count('wr_req'), bytes: sectors('wr_sect') },
+      flush: { requests: count('f_req'), bytes: 0 },
+      discard: { requests: count('ds_req'), bytes: 0 },
+    };
+  } catch (thrown) {
+    // A disk that is not connected, or of another backend, has none.
+    if (thrown instanceof Error && 'code' in thrown) return undefined;
+    throw thrown;
+  }
 }

@@ -1,5 +1,5 @@
 /** vbdd: the control plane as a process, in the foreground until SIGTERM. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
 import { delimiter, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -9,6 +9,7 @@ import { createLoopPool } from '../backend/loop-pool.ts';
 import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
+import { readVersion } from '../sys/home.ts';
 import { peerPid, serveControl } from '../tap/control-server.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
@@ -17,6 +18,7 @@ import { controlApi } from './control.ts';
 import { startDaemon } from './daemon.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
+import { createEvents } from './events.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
@@ -66,13 +68,6 @@ function words(
     const said = thrown instanceof Error ? thrown.message : String(thrown);
     throw new Failure('invalid', `${asSentence(said)} — see vbdd --help`, {}, thrown);
   }
-}
-
-/** vbdkit's version, from its package. */
-function readVersion(): string {
-  const path = join(import.meta.dirname, '..', '..', 'package.json');
-  const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
-  return version;
 }
 
 function findProgram(name: string): string | undefined {
@@ -145,7 +140,8 @@ async function main(): Promise<void> {
   const leases = stack.use(createLeases(daemon));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
-  const app = controlApi({ daemon, leases, verbs, version, pidOf: peerPid });
+  const events = stack.use(createEvents(daemon));
+  const app = controlApi({ daemon, leases, events, verbs, version, pidOf: peerPid });
   stack.use(await serveControl('vbdd', app, config.socket, log));
   log(
     'notice',

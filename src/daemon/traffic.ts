@@ -1,5 +1,5 @@
-/** Limits and statistics of the disks that the tap serves. */
-import type { DiskRecord } from '../backend/disk-record.ts';
+/** What guests' disks do, as the tap or the kernel's block backend counts it, and the tap's limits. */
+import type { DiskRecord, KernelCounts } from '../backend/disk-record.ts';
 import type { Tap } from '../backend/tap.ts';
 import { Failure } from '../base/failure.ts';
 import { diskName } from '../disk/backend-nodes.ts';
@@ -7,39 +7,78 @@ import { vdevName } from '../disk/vdev.ts';
 import type { Limits } from '../ring/limiter.ts';
 import { type DiskStatistics, requestKinds } from '../ring/statistics.ts';
 import type { Daemon } from './daemon.ts';
+import { guestNames } from './guests.ts';
 import { findDisk } from './verbs.ts';
+import { type DiskView, viewOf } from './views.ts';
 
 export interface StatisticsView {
-  /** When counting began, ISO 8601. */
-  readonly since: string;
+  /** Who serves the disk, and counts. */
+  readonly counted_by: 'vbd-tap' | 'blkback';
+  /** When counting began, ISO 8601; null where blkback counts, which began with the disk. */
+  readonly since: string | null;
+  /** Null where blkback serves the disk, which knows none; a number of 0 is no limit. */
   readonly limits: {
     readonly iops: number;
     readonly bytes_per_second: number;
     readonly burst_seconds: number;
-  };
+  } | null;
   readonly requests: readonly KindView[];
+}
+
+/** What one of all disks has done. */
+export interface TrafficView extends StatisticsView {
+  readonly disk: DiskView;
 }
 
 export interface KindView {
   readonly kind: (typeof requestKinds)[number];
   readonly requests: number;
   readonly bytes: number;
-  readonly errors: number;
-  readonly mean_us: number;
+  /** This and what follows is null where blkback counts. */
+  readonly errors: number | null;
+  readonly mean_us: number | null;
+  /** Of all of them together. */
+  readonly total_us: number | null;
   /** Number n counts those that took less than 2^n microseconds, and no less than 2^(n-1). */
-  readonly latency: readonly number[];
+  readonly latency: readonly number[] | null;
 }
 
-/** @throws Failure not-found; unsupported for a disk that is not on the tap's ring */
+/** @throws Failure not-found; unsupported for a disk of which nobody counts anything */
 export async function statistics(
   daemon: Daemon,
   guest: string,
   vdev: string,
 ): Promise<StatisticsView> {
   const record = await findDisk(daemon, guest, vdev);
-  const found = tapOf(daemon, record).statistics(diskName(record.key));
-  if (found === undefined) throw notServed(record);
-  return viewOf(found);
+  const found = countsOf(daemon, record);
+  if (found === undefined) {
+    const what = `${vdevName(record.key.devid)} of domain ${record.key.domid}`;
+    throw new Failure('unsupported', `nothing is counted of ${what} — is it attached? see vbd why`);
+  }
+  return found;
+}
+
+/** The figures of every disk of which there are any. */
+export async function traffic(daemon: Daemon): Promise<TrafficView[]> {
+  const records = [...daemon.disks.records.values()];
+  const names = await guestNames(
+    daemon.world.store,
+    records.map(({ key }) => key.domid),
+  );
+  return records.flatMap((record) => {
+    const counts = countsOf(daemon, record);
+    if (counts === undefined) return [];
+    return [{ disk: viewOf(daemon.world, record, names.get(record.key.domid)), ...counts }];
+  });
+}
+
+function countsOf({ world }: Daemon, { key, ring }: DiskRecord): StatisticsView | undefined {
+  if (ring === undefined) {
+    const kernel = world.blkback.counts(key);
+    return kernel === undefined ? undefined : kernelView(kernel);
+  }
+  const found = world.tap?.statistics(diskName(key));
+  return found === undefined ? undefined : tapView(found);
 }
 
 /** Applies at once. @throws Failure not-found | unsupported; unavailable without a tap */
@@ -60,11 +99,25 @@ function tapOf({ world }: Daemon, record: DiskRecord): Tap {
 
 function notServed({ key }: DiskRecord): Failure {
   const what = `${vdevName(key.devid)} of domain ${key.domid}`;
-  return new Failure('unsupported', `${what} is not served by vbd-tap — iostat shows its device`);
+  const advice = 'only disks on a ring of its are limited';
+  return new Failure('unsupported', `${what} is not served by vbd-tap — ${advice}`);
 }
 
-function viewOf({ sinceMs, limits, kinds }: DiskStatistics): StatisticsView {
+function kernelView(counts: KernelCounts): StatisticsView {
   return {
+    counted_by: 'blkback',
+    since: null,
+    limits: null,
+    requests: requestKinds.map((kind) => {
+      const { requests, bytes } = counts[kind];
+      return { kind, requests, bytes, errors: null, mean_us: null, total_us: null, latency: null };
+    }),
+  };
+}
+
+function tapView({ sinceMs, limits, kinds }: DiskStatistics): StatisticsView {
+  return {
+    counted_by: 'vbd-tap',
     since: new Date(sinceMs).toISOString(),
     limits: {
       iops: limits.iops,
@@ -74,7 +127,7 @@ function viewOf({ sinceMs, limits, kinds }: DiskStatistics): StatisticsView {
     requests: requestKinds.map((kind) => {
       const { requests, bytes, errors, totalUs, latency } = kinds[kind];
       const mean = requests === 0 ? 0 : Math.round(totalUs / requests);
-      return { kind, requests, bytes, errors, mean_us: mean, latency };
+      return { kind, requests, bytes, errors, mean_us: mean, total_us: totalUs, latency };
     }),
   };
 }

@@ -25,7 +25,9 @@ export interface DiskView {
   readonly sharers: number;
   readonly error: string | null;
   /** From opening the target to a configured device; null when this vbdd did not attach it. */
-  readonly holdMs: number | null;
+  readonly hold_ms: number | null;
+  /** Every file of it that vbdkit holds, its own first, then those of its parents. */
+  readonly files: readonly { readonly path: string; readonly mode: string }[];
 }
 
 export interface WhyView {
@@ -52,8 +54,17 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     device: held?.facts.devicePath ?? (ring === undefined ? null : 'ring'),
     sharers,
     error: refusalOf(record)?.message ?? record.reported ?? null,
-    holdMs: record.holdMs ?? null,
+    hold_ms: record.holdMs ?? null,
+    files: filesOf(world, record),
   };
+}
+
+function filesOf({ holdings }: DiskWorld, { path, held, ring }: DiskRecord): DiskView['files'] {
+  const members =
+    holdings.get(path)?.members ??
+    ring?.image.members ??
+    (held === undefined ? [] : [held.facts.member]);
+  return members.map(({ path: file, mode }) => ({ path: file, mode }));
 }
 
 function isGuest(holder: { who: { type: string } }): boolean {

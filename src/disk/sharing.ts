@@ -134,22 +134,27 @@ interface Described {
   readonly facts: Readonly<Record<string, string | number | undefined>>;
 }
 
-function described(who: Who, held: Member, guest: string | undefined): Described {
-  const purpose = purposes[held.mode];
+/** A holder in words, without what he has it for. @param guest the name of a guest */
+export function userOf(who: Who, guest: string | undefined): string {
+  return described(who, undefined, guest).user;
+}
+
+function described(who: Who, held: Member | undefined, guest: string | undefined): Described {
+  const purpose = held === undefined ? '' : ` ${purposes[held.mode]}`;
   switch (who.type) {
     case 'guest': {
       const { domid, vdev } = who;
       const name = guest === undefined ? `the guest with domid ${domid}` : `guest ${guest}`;
       const number = guest === undefined ? '' : ` (domid ${domid})`;
       return {
-        user: `${name}${number} as ${vdev} ${purpose}`,
+        user: `${name}${number} as ${vdev}${purpose}`,
         advice: 'detach it there first',
         facts: { domid, vdev, guest },
       };
     }
     case 'loop lease':
       return {
-        user: `${who.name} (pid ${who.pid}) through a loop device ${purpose}`,
+        user: `${who.name} (pid ${who.pid}) through a loop device${purpose}`,
         advice: 'end that first',
         facts: { pid: who.pid },
       };
@@ -165,12 +170,12 @@ function hostUse(
 ): Pick<Described, 'user' | 'advice'> {
   switch (use) {
     case 'mount':
-      return { user: `this host, mounted at ${where} ${purpose}`, advice: 'unmount it first' };
+      return { user: `this host, mounted at ${where}${purpose}`, advice: 'unmount it first' };
     case 'swap':
       return { user: 'this host as swap space', advice: `swapoff ${where} first` };
     case 'mapping':
       return {
-        user: `this host as a part of ${where} ${purpose}`,
+        user: `this host as a part of ${where}${purpose}`,
         advice: `deactivate ${where} first`,
       };
   }

@@ -78,8 +78,10 @@ export function createBackendSysfs(sysfsDir: string, name: string): BackendSysfs
   const counts = new Map<Statistic, number>();
   const add = (counter: Statistic, more: number): void => {
     const count = (counts.get(counter) ?? 0) + more;
+    // Who reads it finds a number at any time, as in the kernel's: it is never cut short first.
+    const flag = counts.has(counter) ? 'r+' : 'w';
     counts.set(counter, count);
-    writeFileSync(join(dir, 'statistics', counter), `${count}\n`);
+    writeFileSync(join(dir, 'statistics', counter), `${count}\n`, { flag });
   };
   return {
     publish(number, mode) {

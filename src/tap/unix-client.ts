@@ -20,6 +20,8 @@ export interface Client {
    * A POST whose answer stays open: resolves with its first line; closing ends the request.
    */
   hold<T>(path: string, body: object): Promise<Held<T>>;
+  /** A GET whose answer has a line of JSON for each event; returns when the other end is gone. */
+  follow<T>(path: string, onLine: (value: T) => void): Promise<void>;
 }
 
 /** An answer that stays open. */
@@ -40,6 +42,27 @@ export function openUnixClient(socketPath: string, server: Server): Client {
       const answer = await send(socketPath, server, 'POST', path, body, 'first line');
       const { ended } = answer;
       return { value: answer.value as T, ended, [Symbol.dispose]: () => answer.close() };
+    },
+    async follow<T>(path: string, onLine: (value: T) => void) {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const [{ request }, { createInterface }] = await Promise.all([
+        import('node:http'),
+        import('node:readline'),
+      ]);
+      const outgoing = request({ socketPath, path, headers: { host: server.name } });
+      outgoing.once('error', (cause) => reject(unreachable(socketPath, server, cause)));
+      outgoing.once('response', (incoming) => {
+        // Its end in the middle is the other end's end, too.
+        incoming.once('error', () => {}).once('close', resolve);
+        const status = incoming.statusCode ?? 500;
+        createInterface({ input: incoming }).on('line', (line) => {
+          const value: unknown = JSON.parse(line);
+          if (status < 400) onLine(value as T);
+          else reject(failureOf(server, value, status));
+        });
+      });
+      outgoing.end();
+      return promise;
     },
   };
 }

@@ -310,7 +310,7 @@ test('a disk grows under its guest, is limited, and says what it did', options, 
   for (let i = 0; i < 10; i++) await disk.read(0, 8);
   assert.ok(performance.now() - before > 150, 'ten requests at forty a second take longer');
   const found = await statistics(kit.vbdd, 'web', 'xvda');
-  assert.equal(found.limits.iops, 40);
+  assert.equal(found.limits?.iops, 40);
   const [reads, writes] = found.requests;
   assert.deepEqual([reads?.requests, reads?.bytes, writes?.bytes], [11, 11 * 4096, 4096]);
   await guest.destroy();

@@ -1,11 +1,9 @@
 /** `vbd setup`: puts vbdkit's helper where libxl looks for its block script, and takes it away again. */
-import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
-import { helperPath, standInPath } from '../../daemon/scripts.ts';
 import type { CliContext } from '../context.ts';
-import { changesToSetUp, changesToUndo } from '../script-place.ts';
+import { changesToSetUp, changesToUndo, placesByDefault } from '../script-place.ts';
 
 interface SetupFlags {
   readonly undo: boolean;
@@ -61,10 +59,9 @@ export const setupCommand: Command<CliContext> = buildCommand({
       this.process.stdout.write(`${line}\n`);
     };
     const options = {
+      ...placesByDefault(),
       scriptDir,
-      helper: realpathSync(helperPath),
       deviceModel,
-      standIn: realpathSync(standInPath),
       withDeviceModel: qdisk,
       adminDir: dpkgDir,
     };

@@ -4,25 +4,15 @@ import { Failure } from '../../base/failure.ts';
 import { formatSize, parseSize } from '../../base/units.ts';
 import type { StatisticsView } from '../../daemon/traffic.ts';
 import { type CliContext, writeJson } from '../context.ts';
-import { parseText } from '../image-flags.ts';
 import { formatTable } from '../table.ts';
+import { diskPath, guestWord, jsonFlag, vdevWord } from '../words.ts';
 
-const disk = {
-  kind: 'tuple',
-  parameters: [
-    { brief: 'Name or domid of the guest', parse: parseText, placeholder: 'guest' },
-    { brief: 'The disk: xvda, or its number', parse: parseText, placeholder: 'vdev' },
-  ],
-} as const;
-
-function diskPath(guest: string, vdev: string): string {
-  return `/v1/disks/${encodeURIComponent(guest)}/${encodeURIComponent(vdev)}`;
-}
+const disk = { kind: 'tuple', parameters: [guestWord, vdevWord] } as const;
 
 export const statCommand: Command<CliContext> = buildCommand({
   docs: { brief: "Show what a guest's disk has done: requests, bytes, errors, latencies" },
   parameters: {
-    flags: { json: { kind: 'boolean', brief: 'Print JSON', default: false, withNegated: false } },
+    flags: { json: jsonFlag },
     positional: disk,
   },
   async func(this: CliContext, flags: { json: boolean }, guest: string, vdev: string) {
@@ -32,7 +22,7 @@ export const statCommand: Command<CliContext> = buildCommand({
   },
 });
 
-function textOf({ since, limits, requests }: StatisticsView): string {
+function textOf({ counted_by: by, since, limits, requests }: StatisticsView): string {
   const headings = ['requests', 'number', 'bytes', 'errors', 'mean µs', 'half <', '99% <'];
   const rows = requests.map((each) => [
     each.kind,
@@ -40,26 +30,33 @@ function textOf({ since, limits, requests }: StatisticsView): string {
     formatSize(each.bytes),
     each.errors,
     each.mean_us,
-    ...[0.5, 0.99].map((share) => `${below(each.latency, share)} µs`),
+    ...[0.5, 0.99].map((share) => below(each.latency, share)),
   ]);
+  const counted = `counted by ${by}${since === null ? '' : ` since ${since}`}`;
+  return `${formatTable(headings, rows)}\n${limitsText(limits)}${counted}\n`;
+}
+
+function limitsText(limits: StatisticsView['limits']): string {
+  if (limits === null) return '';
   const { iops, bytes_per_second: bytes, burst_seconds: burst } = limits;
   const said = [
     ...(iops > 0 ? [`${iops} requests/s`] : []),
     ...(bytes > 0 ? [`${formatSize(bytes)}/s`] : []),
   ];
   const limited = said.length === 0 ? 'none' : `${said.join(', ')}, ${burst} s saved up`;
-  return `${formatTable(headings, rows)}\nlimits: ${limited}; counted since ${since}\n`;
+  return `limits: ${limited}; `;
 }
 
 /** A power of two that so many of all took less than. */
-function below(latency: readonly number[], share: number): number {
+function below(latency: readonly number[] | null, share: number): string | null {
+  if (latency === null) return null;
   const all = latency.reduce((sum, count) => sum + count, 0);
   let sum = 0;
   for (const [bucket, count] of latency.entries()) {
     sum += count;
-    if (all > 0 && sum >= all * share) return 2 ** bucket;
+    if (all > 0 && sum >= all * share) return `${2 ** bucket} µs`;
   }
-  return 0;
+  return '0 µs';
 }
 
 interface LimitFlags {

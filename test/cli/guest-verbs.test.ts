@@ -1,0 +1,192 @@
+/** Verbs on guests' disks as people and programs see them: text, columns, trees, JSON, events, figures. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { linkSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, test, type TestContext } from 'node:test';
+import type { DiskEvent } from '../../src/daemon/events.ts';
+import type { UserView } from '../../src/daemon/users.ts';
+import type { Guest } from '../../src/host/embedded-host.ts';
+import { image, type ProcessHost, startProcessHost } from '../daemon/vbdd-process.ts';
+import { needsLoop } from '../peers.ts';
+
+const options = needsLoop();
+const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
+let kit: ProcessHost;
+let web: Guest;
+before(async () => {
+  if (options.skip !== false) return;
+  kit = await startProcessHost();
+  web = await kit.host.createGuest({ name: 'web' });
+  await kit.host.createGuest({ name: 'mail' });
+  await kit.vbd('attach', 'web', `${image(kit, 'web.img')},raw,xvda,rw`);
+  await kit.vbd('attach', 'web', `${image(kit, 'kernel.img')},raw,xvdb,ro`);
+  await kit.vbd('attach', 'mail', `${join(kit.dir, 'kernel.img')},raw,xvdb,ro`);
+});
+after(async () => {
+  if (options.skip === false) await kit[Symbol.asyncDispose]();
+});
+
+/** Compares with test/cli/golden/NAME.txt; node --test-update-snapshots writes that anew. */
+function isGolden(context: TestContext, name: string, text: string): void {
+  const plain = text
+    .replaceAll(kit.dir, '/srv')
+    .replaceAll(/\/dev\/loop\d+/g, '/dev/loopN')
+    .replaceAll(/(?<=\S) {3,}/g, '  ')
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
+    .replaceAll(/"hold_ms": [\d.]+/g, '"hold_ms": 0.5');
+  const path = join(import.meta.dirname, 'golden', `${name}.txt`);
+  context.assert.fileSnapshot(plain, path, { serializers: [(value: string) => value] });
+}
+
+const golden: [name: string, args: string[]][] = [
+  ['list', ['list']],
+  ['list-of-one', ['list', 'mail']],
+  ['list-columns', ['list', '-o', 'vdev,guest,mode', '--no-headings']],
+  ['list-tree', ['list', '--tree']],
+  ['list-json', ['list', '--json', '2']],
+  ['block-list', ['block-list', 'web', '-o', 'guest,vdev']],
+  ['who', ['who', 'kernel.img']],
+  ['who-json', ['who', '--json', 'kernel.img']],
+  ['attach-dry-run', ['-N', 'attach', 'mail', 'web.img,raw,xvdc,r']],
+];
+for (const [name, args] of golden) {
+  test(`vbd ${args.join(' ')} prints what it always did`, options, async (context) => {
+    const named = args.map((word) => word.replace(/^(web|kernel)\.img/, `${kit.dir}/$1.img`));
+    const { stdout, stderr } = await kit.vbd(...named);
+    assert.equal(stderr, '');
+    isGolden(context, name, stdout);
+  });
+}
+
+test(
+  'who finds users by what a file is, and says by its exit code that there are none',
+  options,
+  async () => {
+    const other = join(kit.dir, 'other-name.img');
+    linkSync(join(kit.dir, 'web.img'), other);
+    const users = JSON.parse((await kit.vbd('who', '--json', other)).stdout) as UserView[];
+    assert.deepEqual(
+      users.map(({ domid, vdev, mode }) => [domid, vdev, mode]),
+      [[1, 'xvda', 'w']],
+    );
+    const device = execFileSync('losetup', ['--noheadings', '--output', 'NAME', '-j', other]);
+    const byDevice = await kit.vbd('who', '-o', 'user', '--no-headings', String(device).trim());
+    assert.equal(byDevice.stdout, 'guest web (domid 1) as xvda\n');
+    const nobody = await kit.vbd('who', image(kit, 'idle.img'));
+    assert.deepEqual([nobody.code, nobody.stdout], [1, '']);
+    assert.match(nobody.stderr, /^vbd: nobody uses .*idle\.img\n$/);
+    assert.match((await kit.vbd('who', '/nonexistent')).stderr, /does not exist/);
+  },
+);
+
+test('events come as lines, each once, in the order in which they happened', options, async () => {
+  const path = image(kit, 'event.img');
+  const child = spawn(vbd, ['events', '--json', 'web'], {
+    env: { ...process.env, VBDKIT_SOCKET: kit.socket },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const exited = once(child, 'exit');
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async (): Promise<DiskEvent> =>
+    JSON.parse(String((await lines.next()).value)) as DiskEvent;
+  // It tells nobody when it listens: a disk of the other guest, until one of its own is told of.
+  const seen: DiskEvent[] = [];
+  const first = next();
+  const told = new AbortController();
+  void first.then(() => told.abort());
+  while (!told.signal.aborted) {
+    await kit.vbd('attach', 'web', `${path},raw,xvde,rw`);
+    await kit.vbd('detach', 'web', 'xvde');
+  }
+  seen.push(await first);
+  while (seen.at(-1)?.event !== 'gone') seen.push(await next());
+  await kit.vbd('attach', 'mail', `${path},raw,xvde,rw`);
+  await kit.vbd('attach', 'web', `${path},raw,xvde,rw`);
+  while (seen.at(-1)?.event !== 'refused') seen.push(await next());
+  child.kill('SIGINT');
+  await exited;
+  await kit.vbd('detach', 'mail', 'xvde');
+  assert.ok(seen.every(({ disk }) => disk.guest === 'web' && disk.vdev === 'xvde'));
+  const times = seen.map(({ time }) => Date.parse(time));
+  assert.deepEqual(
+    times,
+    times.toSorted((a, b) => a - b),
+  );
+  const refusal = seen.at(-1)?.disk.error ?? '';
+  assert.match(refusal, /event\.img is in use by guest mail \(domid 2\) as xvde for writing — /);
+  for (const [index, { event }] of seen.entries()) assert.notEqual(event, seen[index + 1]?.event);
+});
+
+test('top shows in each table what disks did since the one before', options, async () => {
+  const disk = await web.disk('xvda');
+  const args = ['top', '--json', '-i', '2', '-d', '1', '-s', 'writes'];
+  const running = kit.vbd(...args);
+  const over = new AbortController();
+  void running.then(() => over.abort());
+  while (!over.signal.aborted) await disk.write(0, Buffer.alloc(4096));
+  const [first = [], second = []] = (await running).stdout
+    .trim()
+    .split('\n')
+    .map(
+      (line) =>
+        JSON.parse(line) as { disk: { vdev: string }; writes: number; write_bytes: number }[],
+    );
+  for (const table of [first, second]) {
+    assert.equal(table.length, 3);
+    const [busy, ...idle] = table;
+    assert.equal(busy?.disk.vdev, 'xvda');
+    assert.ok((busy?.writes ?? 0) > 0);
+    const ratio = (busy?.write_bytes ?? 0) / (busy?.writes ?? 1);
+    assert.ok(Math.abs(ratio - 4096) < 1, 'each write was of 4096 bytes');
+    assert.ok(idle.every(({ writes }) => writes === 0));
+  }
+  const batch = await kit.vbd('top', '-b', '-i', '1', '-d', '0.1', '-o', 'vdev,reads,readus');
+  assert.match(batch.stdout, /^Vdev {2}Reads\/s {2}Read µs\n(xvd[ab] {2}0 {8}-\n){3}\n$/);
+});
+
+test('stat shows what blkback counts, where that serves the disk', options, async () => {
+  const { stdout } = await kit.vbd('stat', 'web', 'xvdb');
+  assert.match(stdout, /^requests {2}number {2}bytes {2}errors .*\nread +0 +0 B +- +- +- +-\n/);
+  assert.match(stdout, /\ncounted by blkback\n$/);
+  const limited = await kit.vbd('limit', 'web', 'xvdb', '--iops', '10');
+  assert.match(limited.stderr, /is not served by vbd-tap — /);
+});
+
+test('completion knows verbs, flags, values, guests and their disks', options, async () => {
+  const complete = async (...words: string[]): Promise<string[]> =>
+    (await kit.vbd('__complete', ...words)).stdout.split('\n').slice(0, -1);
+  assert.deepEqual(await complete('li'), ['list', 'limit']);
+  assert.deepEqual(await complete('block-l'), ['block-list']);
+  assert.deepEqual(await complete('list', '--t'), ['--tree']);
+  assert.deepEqual(await complete('why', ''), ['web', 'mail']);
+  assert.deepEqual(await complete('why', 'web', ''), ['xvda', 'xvdb']);
+  assert.deepEqual(await complete('detach', '-f', 'm'), ['mail']);
+  assert.deepEqual(await complete('attach', 'web', '/'), []);
+  assert.deepEqual(await complete('map', '--output', 'j'), ['json']);
+  assert.deepEqual(await complete('info', ''), []);
+  assert.deepEqual(await complete('frobnicate', ''), []);
+});
+
+test('the examples of docs/json.md have the shape of what is printed', options, async () => {
+  image(kit, 'idle.img');
+  await kit.vbd('loop', image(kit, 'lease.img'));
+  const doc = readFileSync(join(import.meta.dirname, '../../docs/json.md'), 'utf8');
+  const examples = [...doc.matchAll(/^`vbd ([^`]+)`[^\n]*(?:\n[^\n]+)*\n\n```json\n(.*?)```/gms)];
+  assert.ok(examples.length >= 6);
+  for (const [, words = '', example = ''] of examples) {
+    const args = words.replaceAll('/srv/', `${kit.dir}/`).split(' ');
+    const { stdout, stderr } = await kit.vbd(...args);
+    assert.equal(stderr, '', words);
+    assert.deepEqual(shapeOf(JSON.parse(stdout)), shapeOf(JSON.parse(example)), words);
+  }
+});
+
+/** Names and types: of a list, those of its first item. */
+function shapeOf(value: unknown): unknown {
+  if (Array.isArray(value)) return value.slice(0, 1).map(shapeOf);
+  if (typeof value !== 'object' || value === null) return value === null ? null : typeof value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, shapeOf(inner)]));
+}
