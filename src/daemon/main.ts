@@ -6,11 +6,14 @@ import { parseArgs } from 'node:util';
 import { createDevicePool } from '../backend/device-pool.ts';
 import { loopKernel } from '../backend/loop-kernel.ts';
 import { createLoopPool } from '../backend/loop-pool.ts';
+import { managerStash } from '../backend/loop-stash.ts';
 import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
 import { readVersion } from '../sys/home.ts';
+import { takeHandedFds } from '../sys/service.ts';
 import { peerPid, serveControl } from '../tap/control-server.ts';
+import { joinService } from '../tap/service.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
 import { type Config, loadConfig } from './config.ts';
@@ -22,7 +25,6 @@ import { createEvents } from './events.ts';
 import { createLeases } from './leases.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
-import { joinService } from './service.ts';
 import { openTap } from './tap-client.ts';
 
 const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
@@ -104,8 +106,8 @@ async function main(): Promise<void> {
     createLoopPool(loopKernel(), {
       spare: config.spare_loops,
       onFault,
-      stash: service.stash,
-      handed: service.handed,
+      stash: service.manager === undefined ? undefined : managerStash(service.manager, onFault),
+      handed: takeHandedFds(process.env, process.pid),
     }),
   );
   loops.replenish();

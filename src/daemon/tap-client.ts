@@ -14,8 +14,10 @@ export interface WatchedTap extends Tap, Disposable {
   onChange(listener: (there: boolean) => void): void;
 }
 
-/** How often a tap that is not there is looked for. */
+/** How often a tap that is not there is looked for; just after its end guests wait for another. */
 const LOOK_MS = 1000;
+const SOON_MS = 50;
+const SOON_LOOKS = 200;
 
 type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes'> & {
   readonly cluster_bytes: number;
@@ -98,16 +100,19 @@ async function follow(
 ): Promise<void> {
   const stop = Promise.withResolvers<void>();
   stopped.addEventListener('abort', () => stop.resolve(), { once: true });
+  let soon = 0;
   while (!stopped.aborted) {
     try {
       using alive = await client.hold<object>('/v1/alive', {});
       tell(true);
+      soon = SOON_LOOKS;
       await Promise.race([alive.ended, stop.promise]);
       if (!stopped.aborted) tell(false);
     } catch (thrown) {
       if (!(thrown instanceof Failure)) throw thrown;
     }
-    await sleep(LOOK_MS, stopped).catch(() => {});
+    soon -= 1;
+    await sleep(soon > 0 ? SOON_MS : LOOK_MS, stopped).catch(() => {});
   }
 }
 

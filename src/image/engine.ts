@@ -23,6 +23,8 @@ export interface EngineOptions {
   readonly uring?: boolean | undefined;
   /** What unpacked runs of compressed images may take in all; 16 MiB unless said. */
   readonly unpackedBytes?: number | undefined;
+  /** An open file that is to stay so until the last thing asked of the kernel has ended, by whomever. */
+  readonly keepOpen?: number | undefined;
 }
 
 const RING_ENTRIES = 256;
@@ -32,6 +34,7 @@ const noMemory: FixedMemory = { view: new Uint8Array(0), address: 0 };
 export function createEngine(files: FileTable, options: EngineOptions = {}): Engine {
   const desk = createDesk(files, options);
   const { uring } = desk;
+  if (options.keepOpen !== undefined) uring?.keepOpen(options.keepOpen);
   const begin = (request: Request): number => {
     if (!start(desk, request)) return PENDING;
     desk.freeRequests.push(request);

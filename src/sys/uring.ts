@@ -32,6 +32,7 @@ const IORING_SETUP_NO_SQARRAY = 1 << 16;
 const IORING_OFF_RINGS = 0;
 const IORING_OFF_SQES = 0x10000000;
 const IORING_ENTER_GETEVENTS = 1;
+const IORING_REGISTER_FILES = 2;
 const IORING_REGISTER_EVENTFD = 4;
 /** Of the flags that the kernel sets: IORING_SQ_CQ_OVERFLOW and IORING_SQ_TASKRUN. */
 const NEEDS_ENTER = (1 << 1) | (1 << 2);
@@ -100,6 +101,11 @@ export interface Uring extends Disposable {
   reap(onEnd: (tag: number, result: number) => void): void;
   /** Waits until there is a result; one must be under way. */
   wait(): void;
+  /**
+   * Has the kernel keep this file open until all that was asked by the ring has ended, even when
+   * this process is gone. Once only.
+   */
+  keepOpen(fd: number): void;
 }
 
 /**
@@ -196,6 +202,10 @@ function ringOf(number: number, parameters: Uint8Array): Uring {
       add(rings, IORING_OP_FSYNC, file, 0, 0, 0, IORING_FSYNC_DATASYNC, tag);
     },
     submit: () => submit(rings),
+    keepOpen(file) {
+      const files = new Uint8Array(new Int32Array([file]).buffer);
+      ioUringRegister(SYS_IO_URING_REGISTER, number, IORING_REGISTER_FILES, files, 1);
+    },
     reap: (onEnd) => reap(rings, onEnd),
     wait() {
       submit(rings);

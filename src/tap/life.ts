@@ -3,10 +3,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { ftruncateSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../base/failure.ts';
-import { O, openFd } from '../sys/fd.ts';
+import { type Fd, O, openFd } from '../sys/fd.ts';
 import { lockRange } from '../sys/file.ts';
 import { makeRunFolder } from './control-server.ts';
+
+/** Of `tap.pid`, what is locked: by a tap while it lives, by what it asked of the kernel until that ends. */
+const LIFE_AT = 0;
+const IO_AT = 1;
 
 /**
  * Takes the folder for this tap alone; `tap.pid` in it says who that is. The lock ends with the
@@ -18,7 +23,7 @@ export function takeFolder(folder: string): Disposable {
   using stack = new DisposableStack();
   const path = join(folder, 'tap.pid');
   const file = stack.use(openFd(path, O.RDWR | O.CREAT, 0o644));
-  if (!lockRange(file.number, 'exclusive', 0, 1)) {
+  if (!lockRange(file.number, 'exclusive', LIFE_AT, 1)) {
     const pid = readFileSync(path, 'utf8').trim();
     const sentence = `another vbd-tap, process ${pid}, works in ${folder}`;
     throw new Failure('exists', `${sentence} — stop it, or use --socket`, { path });
@@ -32,6 +37,28 @@ export function takeFolder(folder: string): Disposable {
       owned[Symbol.dispose]();
     },
   };
+}
+
+const LOOK_MS = 10;
+const PATIENCE_MS = 200;
+
+/**
+ * Waits until nothing is under way any more that a tap of this folder has asked of the kernel: what
+ * waits for a disk outlives a process that is killed, and would come after its successor's writes.
+ * The descriptor that is returned does the same for this tap, in the hands of whatever it asks.
+ * @param onDelay told once when it takes long
+ */
+export async function takeOverIo(folder: string, onDelay: (sentence: string) => void): Promise<Fd> {
+  const file = openFd(join(folder, 'tap.pid'), O.RDWR);
+  const sinceMs = performance.now();
+  let told = false;
+  while (!lockRange(file.number, 'exclusive', IO_AT, 1)) {
+    await sleep(LOOK_MS);
+    if (told || performance.now() - sinceMs < PATIENCE_MS) continue;
+    told = true;
+    onDelay('waits for what a vbd-tap that has ended asked of a disk, which does not answer');
+  }
+  return file;
 }
 
 const READY = 'ready';

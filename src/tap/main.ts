@@ -9,7 +9,8 @@ import { parseSize } from '../base/units.ts';
 import { readVersion } from '../sys/home.ts';
 import { tapApi } from './control.ts';
 import { serveControl } from './control-server.ts';
-import { startInBackground, takeFolder, tellStarter } from './life.ts';
+import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
+import { joinService } from './service.ts';
 import { startWorkers } from './workers.ts';
 
 const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--cache SIZE] [--guests DIR]
@@ -71,14 +72,19 @@ async function main(): Promise<void> {
   const journal = process.env['JOURNAL_STREAM'] !== undefined;
   const log = lineLog((line) => process.stderr.write(line), journal, 'info');
 
+  using service = joinService(process.env, process.pid, (sentence) => log('warning', sentence));
+
   const runFolder = dirname(socket);
   using _folder = takeFolder(runFolder);
-  await using workers = startWorkers(count, { guestsFolder: guests, runFolder, cacheBytes });
+  using io = await takeOverIo(runFolder, (sentence) => log('warning', sentence));
+  const kept = { ioFd: io.number, runFolder };
+  await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
   await Promise.race([workers.ready, workers.failed]);
   const app = tapApi(workers, version);
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
   tellStarter();
+  service.ready(() => workers.areAlive());
   // Now, as one that is killed leaves nothing of it to its successor.
   flushCompileCache();
 
@@ -86,6 +92,7 @@ async function main(): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => stopped.resolve());
   await Promise.race([stopped.promise, workers.failed]);
+  service.stopping();
   log('notice', 'vbd-tap stops; what guests ask for waits for its successor');
 }
 

@@ -76,6 +76,12 @@ export interface OrderMessage {
   readonly order: object;
 }
 
+/** The first word of a worker. */
+export interface ReadyMessage {
+  /** Its number among the threads of the process: gettid(2). */
+  readonly thread: string;
+}
+
 export interface AnswerMessage {
   readonly id: number;
   readonly answer?: unknown;
@@ -85,6 +91,8 @@ export interface AnswerMessage {
 export interface WorkerOptions {
   /** An eventfd that tells of an order. */
   readonly wakeFd: number;
+  /** Open for as long as anything is under way that this tap has asked of the kernel. */
+  readonly ioFd: number;
   /** The folder of an embedded host's guests; undefined on a Xen host. */
   readonly guestsFolder: string | undefined;
   /** Where what a successor needs is kept. */

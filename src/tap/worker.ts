@@ -3,8 +3,9 @@
  * thread. It returns to Node's own loop only when it ends; whatever waits in it is woken by the
  * eventfd.
  */
+import { readlinkSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import {
   type MessagePort,
   parentPort,
@@ -23,11 +24,11 @@ import { clearEventFd } from '../sys/wait.ts';
 import { createAsks } from './asks.ts';
 import { createDiskSockets } from './disk-sockets.ts';
 import { createDisks, type Disks } from './disks.ts';
-import type { AnswerMessage, OrderMessage, Orders, WorkerOptions } from './orders.ts';
+import type { AnswerMessage, OrderMessage, Orders, ReadyMessage, WorkerOptions } from './orders.ts';
 import { STATISTICS_FOLDER } from './records.ts';
 import { createRingLoop } from './ring-loop.ts';
 
-const { wakeFd, guestsFolder, runFolder, cacheBytes } = workerData as WorkerOptions;
+const { wakeFd, ioFd, guestsFolder, runFolder, cacheBytes } = workerData as WorkerOptions;
 const parent = parentOrThrow();
 
 function parentOrThrow(): MessagePort {
@@ -75,7 +76,7 @@ function answerOf(id: number, thrown: unknown): AnswerMessage {
 
 async function work(): Promise<void> {
   using files = createFileTable({ cacheBytes });
-  using engine = createEngine(files);
+  using engine = createEngine(files, { keepOpen: ioFd });
   using hypervisor =
     guestsFolder === undefined ? xenHypervisor() : embeddedHypervisor(guestsFolder);
   using loop = createRingLoop({ hypervisor, engine });
@@ -111,7 +112,8 @@ async function work(): Promise<void> {
       void begin(received.message as OrderMessage);
     }
   });
-  parent.postMessage('ready', []);
+  const thread = basename(readlinkSync('/proc/thread-self'));
+  parent.postMessage({ thread } satisfies ReadyMessage, []);
   // Now, as one that is killed leaves nothing of it to its successor.
   flushCompileCache();
   while (!state.stopped) {

@@ -1,4 +1,6 @@
 /** The tap's workers as its main thread sees them: orders go to whichever has the disk. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { Failure, isFailureKind } from '../base/failure.ts';
 import { createEventFd, signalEventFd } from '../sys/wait.ts';
@@ -9,6 +11,7 @@ import type {
   OrderKind,
   OrderMessage,
   Orders,
+  ReadyMessage,
   WorkerOptions,
 } from './orders.ts';
 
@@ -21,6 +24,8 @@ export interface Workers extends AsyncDisposable {
   /** Opens a disk on the worker that has fewest. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
   list(): Promise<DiskState[]>;
+  /** Whether each worker answers, or waits for a disk where no successor of it would fare better. */
+  areAlive(): Promise<boolean>;
   /** Resolves when every worker has opened what it needs, Xen's devices among it. */
   readonly ready: Promise<unknown>;
   /** Rejects when a worker has failed: nothing of the tap may go on then. */
@@ -30,6 +35,7 @@ export interface Workers extends AsyncDisposable {
 interface Hand {
   readonly disks: Set<DiskName>;
   ask<K extends OrderKind>(kind: K, order: Orders[K]['order']): Promise<Orders[K]['answer']>;
+  isAlive(): Promise<boolean>;
   readonly ready: Promise<void>;
   readonly failed: Promise<never>;
   readonly ended: Promise<void>;
@@ -67,6 +73,10 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
       return lists.flat();
     },
+    async areAlive() {
+      const alive = await Promise.all(hands.map((hand) => hand.isAlive()));
+      return alive.every(Boolean);
+    },
     ready: Promise.all(hands.map(({ ready }) => ready)),
     failed: Promise.race(hands.map(({ failed }) => failed)),
     async [Symbol.asyncDispose]() {
@@ -84,9 +94,13 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   let lastId = 0;
   const ready = Promise.withResolvers<void>();
-  worker.once('message', () => ready.resolve());
-  worker.on('message', (message: 'ready' | AnswerMessage) => {
-    if (message === 'ready') return;
+  let thread = '';
+  worker.once('message', (message: ReadyMessage) => {
+    ({ thread } = message);
+    ready.resolve();
+  });
+  worker.on('message', (message: ReadyMessage | AnswerMessage) => {
+    if ('thread' in message) return;
     const { id, answer, failure } = message;
     const asked = waiting.get(id);
     waiting.delete(id);
@@ -97,20 +111,42 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
   const ended = Promise.withResolvers<void>();
   worker.on('error', (thrown) => failed.reject(asThrown(thrown)));
   worker.on('exit', () => ended.resolve());
+  const ask: Hand['ask'] = async (kind, order) => {
+    lastId += 1;
+    const asked = Promise.withResolvers<unknown>();
+    waiting.set(lastId, asked);
+    worker.postMessage({ id: lastId, kind, order } satisfies OrderMessage, []);
+    signalEventFd(wake.number);
+    return (await Promise.race([asked.promise, failed.promise])) as never;
+  };
+  let answering: Promise<boolean> | undefined;
   return {
     disks: new Set(),
     ready: ready.promise,
     failed: failed.promise,
     ended: ended.promise,
-    async ask(kind, order) {
-      lastId += 1;
-      const asked = Promise.withResolvers<unknown>();
-      waiting.set(lastId, asked);
-      worker.postMessage({ id: lastId, kind, order } satisfies OrderMessage, []);
-      signalEventFd(wake.number);
-      return (await Promise.race([asked.promise, failed.promise])) as never;
+    ask,
+    async isAlive() {
+      // One that is silent is not asked again and again.
+      answering ??= ask('list', {}).then(
+        () => {
+          answering = undefined;
+          return true;
+        },
+        // One that has failed is told of by `failed`.
+        () => false,
+      );
+      return Promise.race([answering, sleep(ALIVE_MS).then(() => waitsForDisk(thread))]);
     },
   };
+}
+
+/** How soon a worker answers that is not waiting for anything. */
+const ALIVE_MS = 1000;
+
+/** Whether a thread of ours is in a wait that nothing but the disk ends: proc_pid_stat(5), state D. */
+function waitsForDisk(thread: string): boolean {
+  return / \(.*\) D /.test(readFileSync(`/proc/self/task/${thread}/stat`, 'utf8'));
 }
 
 /** What a worker threw, whose class does not cross over to us. */

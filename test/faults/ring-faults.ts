@@ -111,6 +111,17 @@ export const ringFaults: readonly Fault[] = [
     only: 'what an indirect page lists',
   },
   {
+    name: 'successor-beside-old-requests',
+    breaks:
+      'a successor touches no image before what its predecessor asked of the kernel has ended',
+    file: 'src/tap/worker.ts',
+    find: 'createEngine(files, { keepOpen: ioFd })',
+    plant: 'createEngine(files)',
+    caughtBy: 'test/tap/predecessor.test.ts',
+    needsLoop: true,
+    programs: ['mkfs.ext4', 'fsfreeze'],
+  },
+  {
     name: 'limits-forgotten-by-the-successor',
     breaks: 'a tap that is started again goes on with the limits of its disks',
     file: 'src/tap/disks.ts',
@@ -212,7 +223,7 @@ export const ringFaults: readonly Fault[] = [
     name: 'two-taps-in-a-folder',
     breaks: 'one tap works in a folder, and its pid file says which',
     file: 'src/tap/life.ts',
-    find: "if (!lockRange(file.number, 'exclusive', 0, 1)) {",
+    find: "if (!lockRange(file.number, 'exclusive', LIFE_AT, 1)) {",
     plant: 'if (file.number < 0) {',
     caughtBy: 'test/tap/vbd-tap.test.ts',
     only: 'in the background',

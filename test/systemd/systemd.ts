@@ -13,7 +13,8 @@ import { needs, type SkipOption } from '../peers.ts';
 const SYSTEMD = '/lib/systemd/systemd';
 const WAIT_MS = 60_000;
 
-// Its own cgroup below the machine's, whose root systemd then believes to have.
+// Its own cgroup below the machine's, whose root systemd then believes to have; and as on any host
+// what is mounted later reaches the units.
 const BEGIN = `
 set -e
 mount --make-rprivate /
@@ -21,7 +22,7 @@ umount -R /sys/fs/cgroup || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir /sys/fs/cgroup/$NAME
 echo $$ > /sys/fs/cgroup/$NAME/cgroup.procs
-exec unshare --cgroup --mount bash -ec '
+exec unshare --cgroup --mount --propagation shared bash -ec '
   umount /sys/fs/cgroup
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t proc proc /proc
@@ -42,6 +43,8 @@ const stubs = ['basic', 'sysinit', 'shutdown', 'multi-user'];
 export interface Systemd extends AsyncDisposable {
   /** Runs systemctl to its end and returns what it printed. */
   systemctl(...args: string[]): Promise<string>;
+  /** Runs another program where systemd is. */
+  run(...command: string[]): Promise<string>;
   /** The process of a unit; 0 for none. */
   mainPid(unit: string): Promise<number>;
   /** What it and its units have printed. */
@@ -81,15 +84,17 @@ export async function startSystemd(
   for (const stream of [outer.stdout, outer.stderr]) {
     stream.on('data', (data: Buffer) => (text += data.toString()));
   }
-  const systemctl = async (...args: string[]): Promise<string> => {
+  const run = async (...command: string[]): Promise<string> => {
     const pid = childOf(outer);
-    const inside = ['-t', String(pid), '-m', '-p', '-C', '-i', 'systemctl', ...args];
+    const inside = ['-t', String(pid), '-m', '-p', '-C', '-i', ...command];
     const { stdout } = await promisify(execFile)('nsenter', inside, { timeout: WAIT_MS });
     return stdout;
   };
+  const systemctl = (...args: string[]): Promise<string> => run('systemctl', ...args);
   await untilUp(outer, systemctl, () => text);
   return {
     systemctl,
+    run,
     mainPid: async (unit) => Number(await systemctl('show', '-P', 'MainPID', unit)),
     printed: () => text,
     async [Symbol.asyncDispose]() {

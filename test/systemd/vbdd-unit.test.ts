@@ -14,8 +14,8 @@ import type { Store } from '../../src/xenstore/store.ts';
 import { needsLoop } from '../peers.ts';
 import { boundLoops } from '../sys/losetup.ts';
 import { needsSystemd, startSystemd, type Systemd } from './systemd.ts';
+import { unitHere } from './units.ts';
 
-const root = join(import.meta.dirname, '..', '..');
 const needed = needsSystemd();
 const options = needed.skip === false ? needsLoop() : needed;
 const WAIT_MS = 60_000;
@@ -34,7 +34,7 @@ before(async () => {
   // No backend ever opens what vbdd binds: only vbdd and systemd have it.
   mkdirSync(join(dir, 'sys', 'bus', 'xen-backend', 'devices'), { recursive: true });
   store = server.connect(0);
-  systemd = await startSystemd(dir, { 'vbdd.service': unitHere() });
+  systemd = await startSystemd(dir, { 'vbdd.service': unitHere('vbdd', dir, places()) });
   await systemd.systemctl('start', 'vbdd');
 });
 
@@ -47,17 +47,18 @@ after(async () => {
   rmSync(dir, { recursive: true });
 });
 
-/** The unit as it is shipped, but for the program's place and what this machine lacks of Xen. */
-function unitHere(): string {
-  const places = ['--store', 'xenstored', '--sysfs', 'sys', '--socket', 'vbdd.sock'];
-  const args = places.map((word) => (word.startsWith('--') ? word : join(dir, word)));
-  const program = [join(root, 'bin', 'vbdd'), ...args, '--xl', 'never', '--grace-seconds', '0.05'];
-  return readFileSync(join(root, 'systemd', 'vbdd.service'), 'utf8')
-    .replace(/^ExecStart=.*$/m, `ExecStart=${program.join(' ')}`)
-    .replace('[Service]', `[Service]\nStandardError=append:${join(dir, 'log')}`)
-    .replace(/^WatchdogSec=.*$/m, 'WatchdogSec=5s')
-    .replaceAll(/^Condition.*\n/gm, '');
-}
+const places = (): string[] => [
+  '--store',
+  join(dir, 'xenstored'),
+  '--sysfs',
+  join(dir, 'sys'),
+  '--socket',
+  join(dir, 'vbdd.sock'),
+  '--xl',
+  'never',
+  '--grace-seconds',
+  '0.05',
+];
 
 /** A directory that no file is looked for in. */
 const scriptDir = '/etc/xen/scripts';
@@ -84,7 +85,7 @@ async function until(what: string, seen: () => Promise<boolean>): Promise<void> 
   while (!(await seen())) {
     assert.ok(
       performance.now() < deadline,
-      `${what}: not seen\n${readFileSync(join(dir, 'log'), 'utf8')}`,
+      `${what}: not seen\n${readFileSync(join(dir, 'vbdd.log'), 'utf8')}`,
     );
     await sleep(20);
   }

@@ -16,6 +16,8 @@ export interface TapProcess extends AsyncDisposable {
   readonly socket: string;
   readonly client: Client;
   readonly pid: number;
+  /** What the one that runs, or is to, has said. */
+  readonly said: readonly string[];
   /** Ends it at once, as a crash does. */
   kill(): Promise<void>;
   /** Ends it at once, as a crash does, and starts a successor. */
@@ -30,7 +32,12 @@ export async function startTapProcess(): Promise<TapProcess> {
   mkdirSync(guests);
   const socket = join(folder, 'tap.sock');
   const args = ['--socket', socket, '--guests', guests, '--workers', '1'];
-  let child = await start(args);
+  let said: string[] = [];
+  let child = await start(args, said);
+  const startNext = async (): Promise<void> => {
+    said = [];
+    child = await start(args, said);
+  };
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     child.kill(signal);
@@ -44,14 +51,17 @@ export async function startTapProcess(): Promise<TapProcess> {
     get pid() {
       return child.pid ?? 0;
     },
+    get said() {
+      return said;
+    },
     kill: () => end('SIGKILL'),
     async killAndRestart() {
       await end('SIGKILL');
-      child = await start(args);
+      await startNext();
     },
     async restart() {
       await end('SIGTERM');
-      child = await start(args);
+      await startNext();
     },
     async [Symbol.asyncDispose]() {
       await end('SIGTERM');
@@ -60,9 +70,8 @@ export async function startTapProcess(): Promise<TapProcess> {
   };
 }
 
-async function start(args: readonly string[]): Promise<ChildProcess> {
+async function start(args: readonly string[], said: string[]): Promise<ChildProcess> {
   const child = spawn(tapProgram, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  const said: string[] = [];
   for await (const line of createInterface({ input: child.stderr })) {
     said.push(line);
     if (!line.includes('is ready')) continue;

@@ -1,17 +1,18 @@
 /**
- * vbdd as a service: it says when it is ready and that it lives, and leaves the loop devices that it
- * holds with the manager. Started by hand, nobody is told and nothing is kept.
+ * vbdd and vbd-tap as services: each says when it is ready, that it lives, and when it stops.
+ * Started by hand, nobody is told.
  */
-import { type LoopStash, managerStash } from '../backend/loop-stash.ts';
 import { sentenceOf } from '../base/failure.ts';
-import { connectManager, type HandedFd, takeHandedFds, watchdogMs } from '../sys/service.ts';
+import { connectManager, type ServiceManager, watchdogMs } from '../sys/service.ts';
 
 export interface Service extends Disposable {
-  readonly stash: LoopStash | undefined;
-  /** What the vbdd before this one had left. */
-  readonly handed: readonly HandedFd[];
-  /** Everything that was there is answered. */
-  ready(): void;
+  /** Undefined when nobody manages this process. */
+  readonly manager: ServiceManager | undefined;
+  /**
+   * Everything that was there is answered.
+   * @param isAlive asked before each word that it lives
+   */
+  ready(isAlive?: () => Promise<boolean>): void;
   stopping(): void;
 }
 
@@ -24,7 +25,6 @@ export function joinService(
   pid: number,
   report: (sentence: string) => void,
 ): Service {
-  const handed = takeHandedFds(env, pid);
   const path = env['NOTIFY_SOCKET'];
   const aliveMs = watchdogMs(env, pid);
   const manager = path === undefined ? undefined : connectManager(path);
@@ -33,17 +33,18 @@ export function joinService(
     try {
       manager?.tell(assignments);
     } catch (thrown) {
-      report(
-        `the service manager was not told ${Object.keys(assignments).join(', ')}: ${sentenceOf(thrown)}`,
-      );
+      const what = Object.keys(assignments).join(', ');
+      report(`the service manager was not told ${what}: ${sentenceOf(thrown)}`);
     }
   };
   return {
-    stash: manager === undefined ? undefined : managerStash(manager, report),
-    handed,
-    ready() {
+    manager,
+    ready(isAlive = () => Promise.resolve(true)) {
       tell({ READY: '1' });
-      if (aliveMs !== undefined) timer = setInterval(() => tell({ WATCHDOG: '1' }), aliveMs);
+      if (aliveMs === undefined) return;
+      timer = setInterval(() => {
+        void isAlive().then((alive) => alive && tell({ WATCHDOG: '1' }));
+      }, aliveMs);
     },
     stopping: () => tell({ STOPPING: '1' }),
     [Symbol.dispose]() {

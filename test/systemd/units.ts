@@ -1,0 +1,22 @@
+/** Units as they are shipped, but for the programs' places and what a machine without Xen lacks. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const root = join(import.meta.dirname, '..', '..');
+
+/** Where a unit is in a checkout. */
+export function unitPath(unit: string): string {
+  return join(root, 'systemd', `${unit}.service`);
+}
+
+/**
+ * The text of a unit whose program runs from this checkout with these arguments; what it says is
+ * in `UNIT.log` in `dir`.
+ */
+export function unitHere(unit: string, dir: string, args: readonly string[]): string {
+  return readFileSync(unitPath(unit), 'utf8')
+    .replace(/^ExecStart=.*$/m, `ExecStart=${[join(root, 'bin', unit), ...args].join(' ')}`)
+    .replace('[Service]', `[Service]\nStandardError=append:${join(dir, `${unit}.log`)}`)
+    .replace(/^WatchdogSec=.*$/m, 'WatchdogSec=5s')
+    .replaceAll(/^Condition.*\n/gm, '');
+}
