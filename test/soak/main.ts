@@ -1,10 +1,12 @@
 /**
  * `npm run soak -- --minutes N [--histories N] [--seed S]`: random histories for as long as one
  * likes, judged as those of the test suite are. The first that ends wrong is shrunk, printed, and
- * ends the run.
+ * ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
+ * prints how long they waited.
  */
 import { parseArgs } from 'node:util';
 import fc from 'fast-check';
+import { distribution, killTap } from './tap-kills.ts';
 import { histories, playHistory } from '../daemon/histories.ts';
 import { startSite } from '../daemon/history-site.ts';
 
@@ -13,14 +15,27 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '10' },
     histories: { type: 'string', default: '1000000000' },
     seed: { type: 'string' },
+    'tap-kills': { type: 'string' },
   },
 });
+if (values['tap-kills'] !== undefined) await soakTap(numberOf('tap-kills'));
 const minutes = numberOf('minutes');
 const most = numberOf('histories');
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
 process.stdout.write(`soak: at most ${minutes} minutes, seed ${seed}\n`);
 
-function numberOf(name: 'minutes' | 'histories'): number {
+async function soakTap(kills: number): Promise<never> {
+  const { requests, errors, wrong, pausesMs } = await killTap(kills, Math.random, (kill) => {
+    if (kill % 10 === 0) process.stdout.write(`soak: ${kill} kills\n`);
+  });
+  for (const error of errors) process.stdout.write(`soak: a guest was told: ${error}\n`);
+  const pause = distribution(pausesMs);
+  const figures = { kills, requests, errors: errors.length, wrong, pause_ms: pause };
+  process.stdout.write(`${JSON.stringify({ bench: 'tap-kills', ...figures })}\n`);
+  process.exit(errors.length + wrong > 0 ? 1 : 0);
+}
+
+function numberOf(name: 'minutes' | 'histories' | 'tap-kills'): number {
   const number = Number(values[name]);
   if (number > 0) return number;
   process.stderr.write(`soak: --${name} ${values[name]} is not a number above 0\n`);
