@@ -16,6 +16,8 @@ packages=(
   openssl                # certificates of TLS tests
   libvhdi-utils libvmdk-utils  # vhdiinfo, vmdkinfo: more strangers on images
   systemd                # vbdd's unit is run by it, in namespaces of its own
+  scdoc mandoc           # make the manual's pages, and find faults in them
+  shellcheck             # finds faults in what is for shells
   zstd bzip2 unzip       # unpack the strangers' images
 )
 

@@ -6,44 +6,101 @@ import { Failure } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 
 const Config = z.strictObject({
-  /** The control socket; in its folder the toolstack's helper finds outcomes. */
-  socket: z.string().default('/run/vbdkit/vbdd.sock'),
-  /** xenstored's unix socket, or /dev/xen/xenbus; empty: the first of them that is there. */
-  store: z.string().default(''),
-  /** Hotplug scripts whose place vbdkit takes: a bare name, or the path that libxl would run. */
-  scripts: z.array(z.string().min(1)).default(['block-vbd']),
-  /** The helper attaches disks without any sharing check while vbdd does not run. */
-  fallback: z.boolean().default(false),
-  /** The data plane's socket: disks that no kernel serves are its; empty: none are served. */
-  tap: z.string().default('/run/vbdkit/tap.sock'),
-  /**
-   * Who serves a guest from an image of kind vbd that blkback cannot read: `nbd`: blkback, on dom0's
-   * nbd device that the data plane serves; `ring`: the data plane itself, in blkback's place.
-   */
-  images: z.enum(['nbd', 'ring']).default('nbd'),
-  /**
-   * Folders in which parents and extents of guests' images may be, beside each image's own: where
-   * an image that a guest writes is a child of one that many share.
-   */
-  image_folders: z.array(z.string().startsWith('/')).default([]),
-  /** How long vbd-tap may take over an order: libxl gives a backend ten seconds to begin. */
-  tap_seconds: z.number().positive().default(8),
-  /** Where libxl looks for scripts. */
-  script_dir: z.string().default('/etc/xen/scripts'),
-  /** Where the kernel shows its devices. */
-  sysfs: z.string().default('/sys'),
-  /** Loop devices kept ready, so that no attach waits for one to be made. */
-  spare_loops: z.int().min(0).max(4096).default(64),
-  /** How long a dead guest's toolstack has to clean up before vbdd does. */
-  grace_seconds: z.number().positive().default(30),
-  /** How often every disk is looked at again, in case an event was lost. */
-  sweep_seconds: z.number().positive().default(60),
-  /** `auto`: attach through xl where it is installed; `never`: always write the store itself. */
-  xl: z.enum(['auto', 'never']).default('auto'),
-  log_level: z.enum(['error', 'warning', 'notice', 'info', 'debug']).default('info'),
+  socket: z
+    .string()
+    .default('/run/vbdkit/vbdd.sock')
+    .describe('The control socket; in its folder the toolstack’s helper finds outcomes.'),
+  store: z
+    .string()
+    .default('')
+    .describe(
+      'xenstored’s unix socket, or /dev/xen/xenbus; empty: the first of them that is there.',
+    ),
+  scripts: z
+    .array(z.string().min(1))
+    .default(['block-vbd'])
+    .describe(
+      'Hotplug scripts whose place vbdkit takes: a bare name, or the path that libxl would run.',
+    ),
+  fallback: z
+    .boolean()
+    .default(false)
+    .describe('The helper attaches disks without any sharing check while vbdd does not run.'),
+  tap: z
+    .string()
+    .default('/run/vbdkit/tap.sock')
+    .describe(
+      'The data plane’s socket: disks that no kernel serves are its; empty: none are served.',
+    ),
+  images: z
+    .enum(['nbd', 'ring'])
+    .default('nbd')
+    .describe(
+      'Who serves a guest from an image of kind vbd that blkback cannot read: nbd: blkback, on dom0’s nbd device that the data plane serves; ring: the data plane itself, in blkback’s place.',
+    ),
+  image_folders: z
+    .array(z.string().startsWith('/'))
+    .default([])
+    .describe(
+      'Folders in which parents and extents of guests’ images may be, beside each image’s own: where an image that a guest writes is a child of one that many share.',
+    ),
+  tap_seconds: z
+    .number()
+    .positive()
+    .default(8)
+    .describe(
+      'How long vbd-tap may take over an order: libxl gives a backend ten seconds to begin.',
+    ),
+  script_dir: z.string().default('/etc/xen/scripts').describe('Where libxl looks for scripts.'),
+  sysfs: z.string().default('/sys').describe('Where the kernel shows its devices.'),
+  spare_loops: z
+    .int()
+    .min(0)
+    .max(4096)
+    .default(64)
+    .describe('Loop devices kept ready, so that no attach waits for one to be made.'),
+  grace_seconds: z
+    .number()
+    .positive()
+    .default(30)
+    .describe('How long a dead guest’s toolstack has to clean up before vbdd does.'),
+  sweep_seconds: z
+    .number()
+    .positive()
+    .default(60)
+    .describe('How often every disk is looked at again, in case an event was lost.'),
+  xl: z
+    .enum(['auto', 'never'])
+    .default('auto')
+    .describe(
+      'auto: attach through xl where it is installed; never: always write the store itself.',
+    ),
+  log_level: z
+    .enum(['error', 'warning', 'notice', 'info', 'debug'])
+    .default('info')
+    .describe('The least important lines that are logged.'),
 });
 
 export type Config = z.infer<typeof Config>;
+
+/** A key of the configuration, for its page of the manual and for the file that is installed. */
+export interface ConfigKey {
+  readonly name: string;
+  readonly description: string;
+  readonly default: unknown;
+  /** The words of which it must be one; undefined where it takes others. */
+  readonly words: readonly string[] | undefined;
+}
+
+/** Every key there is, in the order in which they are explained. */
+export function configKeys(): ConfigKey[] {
+  const defaults: Readonly<Record<string, unknown>> = Config.parse({});
+  return Object.entries(Config.shape).map(([name, schema]) => {
+    const inner = schema.unwrap();
+    const words = inner instanceof z.ZodEnum ? inner.options : undefined;
+    return { name, description: schema.description ?? '', default: defaults[name], words };
+  });
+}
 
 export const DEFAULT_CONFIG_PATH = '/etc/xen/vbdkit.conf';
 

@@ -10,6 +10,7 @@ import { managerStash } from '../backend/loop-stash.ts';
 import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog, type Level } from '../base/log.ts';
+import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
 import { peerPid, serveControl } from '../tap/control-server.ts';
@@ -23,26 +24,12 @@ import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
 import { createEvents } from './events.ts';
 import { createLeases } from './leases.ts';
+import { vbddOptions } from './options.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
 import { openTap } from './tap-client.ts';
 
-const usage = `usage: vbdd [--config FILE] [--socket PATH] [--store PATH] [--sysfs DIR]
-            [--tap PATH] [--script NAME]... [--xl auto|never] [--log-level LEVEL] [--version]
-`;
-
-const string = { type: 'string' } as const;
-const commandLine = {
-  config: string,
-  socket: string,
-  store: string,
-  sysfs: string,
-  tap: string,
-  script: { type: 'string', multiple: true },
-  xl: string,
-  'log-level': string,
-  'grace-seconds': string,
-} as const;
+const commandLine = parsedOptions(vbddOptions);
 
 /**
  * The options of the command line, each winning over the configuration's key of that name.
@@ -87,7 +74,7 @@ async function stopSignal(): Promise<void> {
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
   const version = readVersion();
-  if (args.includes('--help')) return void process.stdout.write(usage);
+  if (args.includes('--help')) return void process.stdout.write(usageOf('vbdd', vbddOptions));
   if (args.includes('--version')) return void process.stdout.write(`vbdd ${version}\n`);
   const { config: configPath, overrides } = readOptions(args);
   const config = loadConfig(configPath, overrides);

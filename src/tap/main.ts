@@ -5,34 +5,18 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { lineLog } from '../base/log.ts';
+import { parsedOptions, usageOf } from '../base/options.ts';
 import { parseSize } from '../base/units.ts';
 import { readVersion } from '../sys/home.ts';
 import { tapApi } from './control.ts';
 import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
+import { tapOptions } from './options.ts';
 import { joinService } from './service.ts';
 import { startWorkers } from './workers.ts';
 
-const usage = `usage: vbd-tap [--socket PATH] [--workers N] [--cache SIZE] [--guests DIR]
-               [--background] [--version]
-
-  --socket PATH  where vbdd speaks to it (/run/vbdkit/tap.sock); what a successor needs is kept beside
-  --workers N    threads that serve disks; one for each processor, four at most, unless said
-  --cache SIZE   what cached metadata of images may take, for each of them; 32M unless said
-  --guests DIR   serves guests of an embedded host instead of Xen's
-  --background   returns once it serves, in a session of its own; tap.pid beside the socket names it
-`;
-
 const MOST_WORKERS = 4;
-const string = { type: 'string' } as const;
-const boolean = { type: 'boolean', default: false } as const;
-const commandLine = {
-  socket: string,
-  workers: string,
-  cache: string,
-  guests: string,
-  background: boolean,
-} as const;
+const commandLine = parsedOptions(tapOptions);
 
 interface Words {
   readonly socket: string;
@@ -49,7 +33,7 @@ function words(args: string[]): Words {
     if (!Number.isInteger(workers) || workers < 1 || workers > 64) {
       throw new Failure('invalid', `--workers ${values.workers} is not a number from 1 to 64`);
     }
-    const { socket = '/run/vbdkit/tap.sock', cache, guests, background } = values;
+    const { socket = '/run/vbdkit/tap.sock', cache, guests, background = false } = values;
     const cacheBytes = cache === undefined ? undefined : parseSize(cache);
     return { socket, workers, cacheBytes, guests, background };
   } catch (thrown) {
@@ -62,7 +46,7 @@ function words(args: string[]): Words {
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
   const version = readVersion();
-  if (args.includes('--help')) return void process.stdout.write(usage);
+  if (args.includes('--help')) return void process.stdout.write(usageOf('vbd-tap', tapOptions));
   if (args.includes('--version')) return void process.stdout.write(`vbd-tap ${version}\n`);
   const { socket, workers: count, cacheBytes, guests, background } = words(args);
   if (background) {
