@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatTable } from '../src/cli/table.ts';
 import { median, rounded } from './figures.ts';
-import { type BenchFormat, formats, keysOf, LARGE_DISK_BYTES } from './nbd/keys.ts';
+import { Failure } from '../src/base/failure.ts';
+import { type BenchFormat, formats, keysOf, LARGE_DISK_BYTES, rowNames } from './nbd/keys.ts';
 import { fillPlain } from './nbd/plain.ts';
 import { buildLoad, serverKinds } from './nbd/programs.ts';
 import { type Counts, type Measured, measureFormat } from './nbd/rounds.ts';
@@ -29,14 +30,21 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
       seconds: { type: 'string' },
       folder: { type: 'string', default: tmpdir() },
       format: { type: 'string', multiple: true },
+      row: { type: 'string', multiple: true },
     },
   });
+  const unknown = values.row?.find((name) => !rowNames.includes(name));
+  if (unknown !== undefined) {
+    const what = `there is no row ${unknown}`;
+    throw new Failure('invalid', `${what} — ${rowNames.join(', ')} are there`);
+  }
   // Quick shows that every part works; its figures mean nothing.
   const counts: Counts = {
     rounds: Number(values.rounds ?? (values.quick ? 1 : 5)),
     seconds: Number(values.seconds ?? (values.quick ? 0.05 : 0.6)),
     fullBytes: values.quick ? 2 ** 24 : 2 ** 27,
     largeBytes: values.quick ? 2 ** 34 : LARGE_DISK_BYTES,
+    rows: values.row,
   };
   const chosen = formats.filter((name) => values.format?.includes(name) ?? true);
   const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);
@@ -45,15 +53,20 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
     const site = { folder, load: await buildLoad(folder), counts, tell, signal };
     await fillPlain(join(folder, 'plain'), counts.fullBytes);
     const measured = new Map<BenchFormat, Measured>();
-    for (const format of chosen) measured.set(format, await measureFormat(site, format));
+    for (const format of chosen) {
+      if (keysOf(format, counts.rows).length === 0) continue;
+      measured.set(format, await measureFormat(site, format));
+    }
     tell('convert and info');
+    const isAsked = (row: string): boolean => values.row?.includes(row) !== false;
     const halfBytes = values.quick ? 2 ** 27 : 2 ** 32;
+    const times = values.quick ? 1 : 3;
     const whole = {
-      converts: await measureConverts(folder, chosen, values.quick ? 1 : 3, halfBytes),
-      info: await measureInfo(folder, values.quick ? 1 : 11),
+      converts: isAsked('convert') ? await measureConverts(folder, chosen, times, halfBytes) : [],
+      info: await measureInfo(folder, isAsked('info') ? (values.quick ? 1 : 11) : 0),
     };
-    process.stdout.write(`${tableOf(measured, whole)}\n`);
-    process.stdout.write(`${JSON.stringify(figuresOf(measured, whole))}\n`);
+    process.stdout.write(`${tableOf(measured, whole, counts.rows)}\n`);
+    process.stdout.write(`${JSON.stringify(figuresOf(measured, whole, counts.rows))}\n`);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -79,7 +92,11 @@ function ratioOf(measured: Measured, key: string): Ratio {
   };
 }
 
-function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { converts, info }: Whole): string {
+function tableOf(
+  measured: ReadonlyMap<BenchFormat, Measured>,
+  { converts, info }: Whole,
+  chosen: readonly string[] | undefined,
+): string {
   const names = serverKinds.map(({ name }) => name);
   const headings = [
     'format',
@@ -89,7 +106,7 @@ function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { converts, info 
     'CPU',
   ];
   const rows = [...measured].flatMap(([format, of]) =>
-    keysOf(format).map(({ name }) => {
+    keysOf(format, chosen).map(({ name }) => {
       const ratio = ratioOf(of, name);
       const cells = names.flatMap((server) => {
         const series = of.get(name)?.get(server);
@@ -107,7 +124,9 @@ function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { converts, info 
       ({ from, to, ours, theirs }) =>
         `vbd convert, half full, ${from} to ${to}: ${Math.round(ours)} ms; qemu-img: ${Math.round(theirs)} ms`,
     ),
-    `vbd info: ${rounded(info.info)} ms; node -e 0: ${rounded(info.node)} ms`,
+    ...(Number.isNaN(info.info)
+      ? []
+      : [`vbd info: ${rounded(info.info)} ms; node -e 0: ${rounded(info.node)} ms`]),
     '',
   ].join('\n');
 }
@@ -115,13 +134,14 @@ function tableOf(measured: ReadonlyMap<BenchFormat, Measured>, { converts, info 
 function figuresOf(
   measured: ReadonlyMap<BenchFormat, Measured>,
   { converts, info }: Whole,
+  chosen: readonly string[] | undefined,
 ): object {
   const figures = (which: keyof Ratio): object =>
     Object.fromEntries(
       [...measured].map(([format, of]) => [
         format,
         Object.fromEntries(
-          keysOf(format)
+          keysOf(format, chosen)
             .filter((key) => !key.fio)
             .map(({ name }) => [name, ratioOf(of, name)[which]]),
         ),

@@ -62,7 +62,13 @@ const keys: readonly Key[] = [
   { ...hot, name: 'fio read_qd32', fio: true, load: read32 },
 ];
 
-/** What is measured of a format. */
-export function keysOf(format: BenchFormat): readonly Key[] {
-  return keys.filter((key) => key.format === undefined || key.format === format);
+/** Rows that are no key: whole commands. */
+const wholeRows = ['convert', 'info'];
+
+export const rowNames: readonly string[] = [...keys.map(({ name }) => name), ...wholeRows];
+
+/** What is measured of a format. @param rows names; undefined: all */
+export function keysOf(format: BenchFormat, rows: readonly string[] | undefined): readonly Key[] {
+  const isOf = (key: Key): boolean => key.format === undefined || key.format === format;
+  return keys.filter((key) => isOf(key) && rows?.includes(key.name) !== false);
 }

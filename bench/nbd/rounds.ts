@@ -26,6 +26,8 @@ export interface Counts {
   /** What every image holds, for all but allocation. */
   readonly fullBytes: number;
   readonly largeBytes: number;
+  /** Names of what is measured; undefined: all. */
+  readonly rows: readonly string[] | undefined;
 }
 
 /** Of one server at one key, a value a round. */
@@ -57,17 +59,23 @@ async function makeImages(site: Site, format: BenchFormat): Promise<void> {
     const empty = join(folder, `empty-${index}`);
     await run('qemu-img', ['create', '-q', '-f', type, empty, String(emptyBytes)]);
   }
-  if (format === 'qcow2') await makeReadOnes(site);
+  const images = keysOf(format, site.counts.rows).map(({ image }) => image);
+  if (images.includes('packed')) await makePacked(site);
+  if (images.includes('large')) await makeLarge(site);
 }
 
-/** Images that are only read, by all servers: one of packed clusters, and a large one. */
-async function makeReadOnes({ folder, counts }: Site): Promise<void> {
+/** An image of packed clusters, which all servers read. */
+async function makePacked({ folder, counts }: Site): Promise<void> {
   const plain = join(folder, 'half-plain');
   const halves = ['-c', '-f', 'raw', '-O', 'qcow2', plain, join(folder, 'packed')];
   // Packed clusters are not stored as they are only when they become smaller.
   await fillPlain(plain, counts.fullBytes, 2048);
   await run('qemu-img', ['convert', ...halves]);
   await run('rm', [plain]);
+}
+
+/** A large image, which all servers read. */
+async function makeLarge({ folder, counts }: Site): Promise<void> {
   const placed = ['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata'];
   await run('qemu-img', [...placed, join(folder, 'large'), String(counts.largeBytes)]);
 }
@@ -81,7 +89,7 @@ export async function measureFormat(site: Site, format: BenchFormat): Promise<Me
   for (const images of phases) {
     await using stack = new AsyncDisposableStack();
     const servers: Server[] = [];
-    const keys = keysOf(format);
+    const keys = keysOf(format, site.counts.rows);
     for (const image of images.filter((image) => keys.some((key) => key.image === image))) {
       for (const [index, kind] of serverKinds.entries()) {
         const served = servedImage(site.folder, format, image, index);
@@ -89,7 +97,7 @@ export async function measureFormat(site: Site, format: BenchFormat): Promise<Me
         servers.push(stack.use(await startServer(kind, served, socket)));
       }
     }
-    await measureServers(site, format, servers, measured);
+    if (servers.length > 0) await measureServers(site, format, servers, measured);
   }
   return measured;
 }
@@ -118,7 +126,7 @@ async function measureServers(
   // Round 0 warms caches and the compiler; it does not count.
   for (let round = 0; round <= site.counts.rounds; round += 1) {
     site.tell(`${format}: round ${round} of ${site.counts.rounds}`);
-    for (const key of keysOf(format)) {
+    for (const key of keysOf(format, site.counts.rows)) {
       for (const server of servers) {
         if (!server.socket.includes(`/${key.image}-`)) continue;
         site.signal.throwIfAborted();
