@@ -9,6 +9,7 @@ import type { ImageFormat } from './formats.ts';
 import type { Image } from './image.ts';
 import { type ImageSources, isSameFile, openImage, type OpenOptions } from './open.ts';
 import { requireNoSnapshots } from './snapshot-view.ts';
+import { setParent } from './set-parent.ts';
 import { createSteps, resetSteps } from './steps.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { type Run, walk } from './walk.ts';
@@ -151,8 +152,5 @@ function renew(child: Image, base: Image, transfer: Transfer): void {
   base.planIdentity(steps);
   transfer.carryOut(base, steps, nothing);
   transfer.flush(base);
-  resetSteps(steps);
-  child.planParent?.({ name, format: base.format, image: base }, steps);
-  transfer.carryOut(child, steps, nothing);
-  transfer.flush(child);
+  setParent(child, { name, format: base.format, image: base }, transfer);
 }

@@ -52,14 +52,19 @@ export interface Image extends Disposable {
   planFlush(out: Steps): void;
   /** What has to be written when a writable image is closed in order. */
   planClose(out: Steps): void;
-  /** Plans another size. @throws Failure unsupported | invalid */
-  planResize(sizeBytes: number, out: Steps): void;
+  /**
+   * Plans another size.
+   * @returns whether it has to be asked again for the same, when the steps were carried out
+   * @throws Failure unsupported | invalid
+   */
+  planResize(sizeBytes: number, out: Steps): boolean;
   /**
    * Plans that another image is its parent from now on, or none: the name alone, and what children
    * know a parent by. Of formats that have parents; the image is to be closed afterwards.
+   * @returns whether it has to be asked again for the same, when the steps were carried out
    * @throws Failure unsupported | invalid
    */
-  planParent?(parent: NewParent | undefined, out: Steps): void;
+  planParent?: ((parent: NewParent | undefined, out: Steps) => boolean) | undefined;
   /**
    * Plans that it holds nothing of its own, so that its disk is what its parent has.
    * @returns whether it has to be asked again, when the steps were carried out

@@ -12,7 +12,7 @@ import type { Image } from './image.ts';
 import { type ImageSources, isSameFile, openImage } from './open.ts';
 import { splitRuns } from './runs.ts';
 import { requireNoSnapshots } from './snapshot-view.ts';
-import { createSteps } from './steps.ts';
+import { setParent } from './set-parent.ts';
 import { createTransfer, type Transfer } from './transfer.ts';
 import { isZero, type Run, walk } from './walk.ts';
 
@@ -65,16 +65,13 @@ export function* rebaseImage(
   });
   try {
     const parentFormat = parent?.format ?? options.parent?.format;
-    requirePossible(image, options.parent, parent, unsafe);
+    requirePossible(image, options.parent, parent);
     if (!unsafe) requireNoSnapshots(image);
     const copiedBytes = unsafe ? 0 : yield* copyDifferences(image, parent, files, transfer);
     transfer.flush(image);
-    const steps = createSteps();
     const { name = '' } = options.parent ?? {};
     const given = parentFormat && { name, format: parentFormat, image: parent };
-    image.planParent?.(options.parent === undefined ? undefined : given, steps);
-    transfer.carryOut(image, steps, new Uint8Array(0));
-    transfer.flush(image);
+    setParent(image, options.parent === undefined ? undefined : given, transfer);
     return { copiedBytes };
   } finally {
     transfer.close(image);
@@ -109,12 +106,11 @@ function requirePossible(
   image: Image,
   wanted: RebaseOptions['parent'],
   found: Image | undefined,
-  unsafe: boolean,
 ): void {
   const { path, format } = image;
   const parent = found?.format ?? wanted?.format;
   if (image.planParent === undefined) {
-    throw new Failure('unsupported', `${path} is ${format}, which has no parents`);
+    throw new Failure('unsupported', `${path} is of a kind of ${format} that has no parents`);
   }
   const known = parentFormats[format];
   if (parent !== undefined && known?.includes(parent) === false) {
@@ -127,12 +123,6 @@ function requirePossible(
   if (wanted !== undefined && found === undefined && format !== 'qcow2') {
     const what = `there is no ${wanted.name} beside ${path}`;
     throw new Failure('not-found', `${what}, and a ${format} knows its parent by what is in that`);
-  }
-  const isChild = unsafe ? image.info().parentName !== undefined : image.parent !== undefined;
-  if (format === 'vhdx' && (parent === undefined || !isChild)) {
-    const what = `${path} ${isChild ? 'always has' : 'never has'} a parent`;
-    const how = isChild ? 'a disk of its own' : 'a child, with -B';
-    throw new Failure('unsupported', `${what} — vbd convert makes ${how}`);
   }
 }
 

@@ -78,9 +78,11 @@ export function createTransfer(files: FileTable): Transfer {
     },
     flush,
     resize(image, sizeBytes) {
-      resetSteps(desk.steps);
-      image.planResize(sizeBytes, desk.steps);
-      carryOut(desk, image, desk.steps, nothing);
+      for (let isMore = true; isMore;) {
+        resetSteps(desk.steps);
+        isMore = image.planResize(sizeBytes, desk.steps);
+        carryOut(desk, image, desk.steps, nothing);
+      }
     },
     close(image) {
       try {

@@ -119,7 +119,7 @@ test('a parent that was moved is named anew, and wrong words are refused', qemu,
     [['rebase', '-b', 'c', '-F', 'qcow2', at('old/c')], /its own parent/],
     [['rebase', '-b', 'absent', '-F', 'qcow2', at('old/c')], /absent/],
     [['rebase', '-b', 'old/moved', '-F', 'qcow2', at('v.vhd')], /cannot be the child of a qcow2/],
-    [['rebase', '-f', 'raw', '-b', 'v.vhd', at('raw')], /which has no parents/],
+    [['rebase', '-f', 'raw', '-b', 'v.vhd', at('raw')], /that has no parents/],
     [['commit', at('old/moved')], /has no parent to be merged into/],
     [['commit', '-b', at('v.vhd'), at('old/c')], /is not below/],
   ];

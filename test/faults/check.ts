@@ -25,7 +25,10 @@ export function runWithFault(fault: Fault, planted = true): Outcome {
     timeout: 120_000,
     env: {
       ...environment,
-      ...(planted ? { VBDKIT_FAULT: fault.name, NODE_OPTIONS: `--import=${plant}` } : {}),
+      // What is to be found by chance has longer for it; it ends when it is found.
+      ...(planted
+        ? { VBDKIT_FAULT: fault.name, NODE_OPTIONS: `--import=${plant}`, VBDKIT_SEARCH: '4' }
+        : {}),
     },
   });
   const output = run.stdout + run.stderr;

@@ -12,8 +12,8 @@ export const qcow2Faults: readonly Fault[] = [
     ...bitmaps,
     name: 'qcow2-bitmap-not-in-use',
     breaks: 'a bitmap that missed changes says so',
-    find: 'planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);',
-    plant: '',
+    find: 'planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);\n  }\n}\n\nfunction',
+    plant: '}\n}\n\nfunction',
     only: 'was killed',
   },
   {

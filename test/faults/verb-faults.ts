@@ -3,6 +3,7 @@ import type { Fault } from './faults.ts';
 
 const programs = ['qemu-img', 'qemu-io'];
 const cuts = { caughtBy: 'test/image/verbs-cuts.test.ts' };
+const chain = { caughtBy: 'test/image/vhdx-chain.test.ts' };
 const copy = { file: 'src/image/copy.ts', caughtBy: 'test/cli/convert.test.ts', programs };
 
 export const verbFaults: readonly Fault[] = [
@@ -52,11 +53,57 @@ export const verbFaults: readonly Fault[] = [
   },
   {
     ...cuts,
+    name: 'rebase-names-before-it-copied',
+    breaks: 'a child names another parent only when what differs is on stable storage in it',
+    file: 'src/image/rebase.ts',
+    find: 'transfer.flush(image);\n    const { name',
+    plant: 'const { name',
+    only: '^vmdk: a rebase',
+  },
+  {
+    name: 'larger-parent-appears',
+    breaks: 'what a larger parent has is hidden before a child grows over it',
+    file: 'src/image/qcow2/resize.ts',
+    find: 'if (prepareGrowth(image, newBytes, out)) return true;',
+    plant: 'prepareGrowth(image, newBytes, out);',
+    caughtBy: 'test/image/qcow2-resize.test.ts',
+    only: 'larger parent',
+    programs,
+  },
+  {
+    ...chain,
+    name: 'vhdx-larger-parent-appears',
+    breaks: 'what a larger parent has is hidden before a child grows over it',
+    file: 'src/image/vhdx/resize.ts',
+    find: 'return isZero ? BlockState.notPresent : BlockState.zero;',
+    plant: 'return isZero || vhdx.file >= 0 ? BlockState.notPresent : BlockState.zero;',
+    only: 'larger parent',
+  },
+  {
+    ...chain,
+    name: 'vhdx-log-emptied-early',
+    breaks: 'the log of a VHDX is emptied only when all that it tells of is in its place',
+    file: 'src/image/vhdx/log.ts',
+    find: 'addBarrier(out, vhdx.file);\n    planHeader(vhdx, { logGuid: new Uint8Array(16) }, out);',
+    plant: 'planHeader(vhdx, { logGuid: new Uint8Array(16) }, out);',
+    only: 'power may go',
+  },
+  {
+    ...chain,
+    name: 'vhdx-parted-with-holes',
+    breaks: 'a VHDX that parts from its parent has zeros where that had zeros',
+    file: 'src/image/vhdx/rebase.ts',
+    find: 'zeroMissing(vhdx, block, place, bitmap, out);',
+    plant: '',
+    only: 'parts from its parent',
+  },
+  {
+    ...cuts,
     name: 'qcow2-stale-end-shown',
     breaks: 'what a resize that was cut off left behind the end is not seen when the disk grows',
     file: 'src/image/qcow2/resize.ts',
-    find: 'if (grows) planCut(',
-    plant: "if (path === '') planCut(",
+    find: 'planTail(image, out);\n  planCut(image, Math.ceil(image.sizeBytes / clusterBytes), out);',
+    plant: 'planTail(image, out);',
     only: '^qcow2 of the smallest clusters: a resize',
   },
   {

@@ -76,7 +76,7 @@ function imageOf(files: FileTable, file: number, answers: Partial<Image>): Image
     planZero: () => 0,
     planFlush: () => {},
     planClose: () => {},
-    planResize: () => {},
+    planResize: () => false,
     info: () => ({}),
     check: () => ({ findings: [], totalClusters: 0, allocatedClusters: 0 }),
     [Symbol.dispose]: () => files.close(file),

@@ -8,7 +8,7 @@ import { roundUp } from '../../base/round.ts';
 import type { Bitmap, Bitmaps, BitmapInfo } from '../image.ts';
 import { addBarrier, addPut, type Steps } from '../steps.ts';
 import { Autoclear, BitmapEntry, BitmapFlag, readAt, readLayout } from './header.ts';
-import { planClusters, readPlanned } from './refcounts.ts';
+import { planClusters, planRelease, readPlanned } from './refcounts.ts';
 import { entryOffset, putEntry, putU32, type Qcow2 } from './tables.ts';
 
 /** As qemu bounds them. */
@@ -28,10 +28,11 @@ interface Stored extends BitmapInfo {
   readonly isSound: boolean;
 }
 
-/** A bitmap in memory, which follows what is written. */
+/** A bitmap in memory; one that says so follows what is written. */
 export interface Tracked {
   readonly stored: Stored;
-  readonly bits: Uint8Array;
+  /** For the disk as large as it is. */
+  bits: Uint8Array;
   /** Clusters of `bits` that have changed. */
   readonly changed: Set<number>;
 }
@@ -101,12 +102,14 @@ export function bitmapsOf(image: Qcow2): Bitmaps {
   };
 }
 
-function bitmapOver({ stored, bits }: Tracked): Bitmap {
-  const { granularityBytes } = stored;
-  const isDirty = (bit: number): boolean => (((bits[bit >> 3] ?? 0) >> (bit & 7)) & 1) === 1;
+function bitmapOver(tracked: Tracked): Bitmap {
+  const { granularityBytes } = tracked.stored;
+  const isDirty = (bit: number): boolean =>
+    (((tracked.bits[bit >> 3] ?? 0) >> (bit & 7)) & 1) === 1;
   return {
     isDirty: (at) => isDirty(Math.floor(at / granularityBytes)),
     runEnd(at) {
+      const { bits } = tracked;
       const first = Math.floor(at / granularityBytes);
       const isSet = isDirty(first);
       const alike = isSet ? 0xff : 0;
@@ -158,10 +161,12 @@ function planFlags(image: Qcow2, { entryAt }: Stored, flags: number, out: Steps)
   putU32(out.scratch, addPut(out, image.file, entryAt + BitmapEntry.at.flags, 4), flags);
 }
 
-/** A range of the disk is about to change. */
+/** A range of the disk is about to change; what is behind its end is not tracked. */
 export function trackChange(image: Qcow2, at: number, lengthBytes: number): void {
+  const end = Math.min(at + lengthBytes, image.sizeBytes);
   for (const { stored, bits, changed } of image.tracked) {
-    const last = Math.floor((at + lengthBytes - 1) / stored.granularityBytes);
+    if (!stored.isAuto) continue;
+    const last = Math.floor((end - 1) / stored.granularityBytes);
     for (let bit = Math.floor(at / stored.granularityBytes); bit <= last; bit++) {
       const byte = bit >> 3;
       const mask = 1 << (bit & 7);
@@ -174,8 +179,51 @@ export function trackChange(image: Qcow2, at: number, lengthBytes: number): void
 
 /** A plan failed: nobody knows how much of a bitmap is stored. */
 export function distrustStored(image: Qcow2): void {
-  for (const { stored, changed } of image.tracked) {
-    for (let index = 0; index < stored.tableEntries; index++) changed.add(index);
+  fitBitmaps(image, true);
+  for (const { bits, changed } of image.tracked) {
+    for (let at = 0; at < bits.length; at += image.clusterBytes) {
+      changed.add(at / image.clusterBytes);
+    }
+  }
+}
+
+/** @throws Failure unsupported when a bitmap cannot follow the disk to another size */
+export function requireFittable(image: Qcow2): void {
+  for (const { name, isInUse, isSound, entryAt } of storedBitmaps(image)) {
+    if (image.tracked.some(({ stored }) => stored.entryAt === entryAt)) continue;
+    if (isSound && !isInUse) continue;
+    const why = isInUse ? 'was not stored in order' : 'is of an unknown kind';
+    const what = `bitmap ${name} of ${image.path} ${why}, and cannot get another size`;
+    throw new Failure('unsupported', `${what} — remove it with qemu-img bitmap --remove`);
+  }
+}
+
+/** Before the disk gets another size: all bitmaps are held, and not to be trusted until they are stored. */
+export function planHolding(image: Qcow2, out: Steps): void {
+  for (const stored of storedBitmaps(image)) {
+    if (image.tracked.some(({ stored: { entryAt } }) => entryAt === stored.entryAt)) continue;
+    image.tracked.push({ stored, bits: readBits(image, stored), changed: new Set() });
+    planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);
+  }
+}
+
+/**
+ * Makes the bitmaps that are held as long as the disk is.
+ * @param isUnknown what has become of the part that is new in them; else nothing has changed there
+ */
+export function fitBitmaps(image: Qcow2, isUnknown: boolean): void {
+  for (const tracked of image.tracked) {
+    const { stored, bits: before, changed } = tracked;
+    const count = Math.ceil(image.sizeBytes / stored.granularityBytes);
+    const bits = new Uint8Array(Math.ceil(count / 8));
+    if (bits.length === before.length) continue;
+    bits.set(before.subarray(0, bits.length));
+    if (isUnknown) bits.fill(0xff, before.length);
+    if (count % 8 !== 0) bits[bits.length - 1] = (bits.at(-1) ?? 0) & (2 ** (count % 8) - 1);
+    tracked.bits = bits;
+    for (let at = 0; at < bits.length; at += image.clusterBytes) {
+      changed.add(at / image.clusterBytes);
+    }
   }
 }
 
@@ -188,14 +236,17 @@ export function changesBitmaps(image: Qcow2): boolean {
 export function planBitmaps(image: Qcow2, out: Steps): void {
   const { clusterBytes, file } = image;
   if (image.tracked.length === 0) return;
-  for (const { stored, bits, changed } of image.tracked) {
-    const table = readPlanned(image, stored.tableAt, stored.tableEntries * 8, out);
+  const moved: (() => void)[] = [];
+  for (const tracked of image.tracked) {
+    const { bits, changed } = tracked;
+    const tableAt = planTable(image, tracked, moved, out);
+    const table = readPlanned(image, tableAt, entriesOf(image, bits) * 8, out);
     for (const index of changed) {
       const bytes = bits.subarray(index * clusterBytes, (index + 1) * clusterBytes);
       let at = entryOffset(table, index * 8);
       if (at === 0) {
         at = planClusters(image, 1, out);
-        const entry = addPut(out, file, stored.tableAt + index * 8, 8);
+        const entry = addPut(out, file, tableAt + index * 8, 8);
         putEntry(out.scratch, entry, at, false);
       }
       const from = addPut(out, file, at, bytes.length);
@@ -204,8 +255,52 @@ export function planBitmaps(image: Qcow2, out: Steps): void {
     changed.clear();
   }
   addBarrier(out, file);
+  for (const move of moved) move();
   for (const { stored } of image.tracked) {
     planFlags(image, stored, stored.flags & ~BitmapFlag.inUse, out);
   }
   image.tracked.splice(0);
+}
+
+function entriesOf(image: Qcow2, bits: Uint8Array): number {
+  return Math.ceil(bits.length / image.clusterBytes);
+}
+
+/**
+ * Where the table of a bitmap is to be: a new one, with what it has of the old one, when it has
+ * another length.
+ * @param moved is told what makes the new one count, once it is on stable storage
+ */
+function planTable(
+  image: Qcow2,
+  { stored, bits }: Tracked,
+  moved: (() => void)[],
+  out: Steps,
+): number {
+  const { clusterBytes, file } = image;
+  const { entryAt, tableAt: oldAt, tableEntries: before } = stored;
+  const entries = entriesOf(image, bits);
+  if (entries === before) return oldAt;
+  const old = readPlanned(image, oldAt, before * 8, out);
+  const tableAt = planClusters(image, Math.ceil((entries * 8) / clusterBytes), out);
+  const from = addPut(out, file, tableAt, entries * 8);
+  out.scratch.fill(0, from, from + entries * 8);
+  out.scratch.set(old.subarray(0, entries * 8), from);
+  moved.push(() => {
+    const putCount = (): void =>
+      putU32(out.scratch, addPut(out, file, entryAt + BitmapEntry.at.tableEntries, 4), entries);
+    // No table is ever said to be longer than it is.
+    if (entries < before) putCount();
+    if (entries < before) addBarrier(out, file);
+    putEntry(out.scratch, addPut(out, file, entryAt + BitmapEntry.at.tableAt, 8), tableAt, false);
+    addBarrier(out, file);
+    if (entries > before) putCount();
+    if (entries > before) addBarrier(out, file);
+    planRelease(image, oldAt, before * 8, out);
+    for (let index = entries; index < before; index++) {
+      const at = entryOffset(old, index * 8);
+      if (at !== 0) planRelease(image, at, clusterBytes, out);
+    }
+  });
+  return tableAt;
 }

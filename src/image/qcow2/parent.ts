@@ -24,13 +24,14 @@ interface Layout {
 }
 
 /** As `Image.planParent`. @throws Failure invalid | unsupported */
-export function planParent(image: Qcow2, parent: NewParent | undefined, out: Steps): void {
+export function planParent(image: Qcow2, parent: NewParent | undefined, out: Steps): boolean {
   const { head, file, path, clusterBytes } = image;
   const cluster = readPlanned(image, 0, clusterBytes, out);
   const layout = layoutOf(image, cluster);
   if (parent === undefined) {
     putName(cluster, 0, 0);
-    return putFirst(image, cluster, out);
+    putFirst(image, cluster, out);
+    return false;
   }
   const name = Buffer.from(parent.name, 'utf8');
   const format = Buffer.from(storedFormat(parent.format));
@@ -48,18 +49,21 @@ export function planParent(image: Qcow2, parent: NewParent | undefined, out: Ste
   putName(cluster, nameAt, name.length);
   if (hasFormat) {
     putFormat(image, cluster, layout.formatAt, format);
-    return putFirst(image, cluster, out);
+    putFirst(image, cluster, out);
+    return false;
   }
   const added = extensionBytes(format);
   if (head.backingName === undefined) {
     put(out, file, layout.endAt, added);
     addBarrier(out, file);
     cluster.set(added, layout.endAt);
-    return putFirst(image, cluster, out);
+    putFirst(image, cluster, out);
+    return false;
   }
   // Its old name may be where the format goes; without a format nobody opens the new one.
   putFirst(image, cluster, out);
   put(out, file, layout.endAt, added);
+  return false;
 }
 
 function putName(cluster: Uint8Array, at: number, lengthBytes: number): void {

@@ -109,6 +109,7 @@ function lookAnew(image: Qcow2): void {
   const head = readHead(bytes);
   image.begunWrite = false;
   image.begun = false;
+  image.resizing = undefined;
   image.sizeBytes = wholeSectors(head);
   image.snapshots = head.snapshots;
   image.snapshotsAt = head.snapshotsAt;
@@ -188,6 +189,7 @@ function newImage(
     begunWrite: false,
     begun: false,
     tracked: [],
+    resizing: undefined,
     mend: [],
     isDamaged: false,
   };

@@ -1,8 +1,11 @@
 /** Another size for a qcow2 image. */
 import { Failure } from '../../base/failure.ts';
 import { roundUp } from '../../base/round.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
 import { put } from '../put.ts';
+import { readsAsZeros } from '../reads-as-zeros.ts';
 import { addBarrier, addPut, addResize, addZero, type Steps } from '../steps.ts';
+import { fitBitmaps, planHolding, requireFittable } from './bitmaps.ts';
 import { Autoclear } from './header.ts';
 import { planClusters, planDeltas, planRelease, readPlanned } from './refcounts.ts';
 import { planFirstAllocation, planFirstWrite } from './session.ts';
@@ -32,42 +35,102 @@ import { Change, planChange } from './write.ts';
 const MAX_L1_BYTES = 32 * 2 ** 20;
 
 /** As `Image.planResize`. @throws Failure unsupported | invalid */
-export function planResize(image: Qcow2, sizeBytes: number, out: Steps): void {
-  const newBytes = Math.ceil(sizeBytes / 512) * 512;
-  if (newBytes === image.sizeBytes) return;
-  const { path, head, parent } = image;
-  const grows = newBytes > image.sizeBytes;
-  if ((head.autoclear & Autoclear.bitmaps) !== 0) {
-    throw new Failure('unsupported', `${path} has bitmaps, which are of one size — convert it`);
+export function planResize(image: Qcow2, sizeBytes: number, out: Steps): boolean {
+  const newBytes = roundUp(sizeBytes, SECTOR_BYTES);
+  if (newBytes === image.sizeBytes) return false;
+  if (image.resizing?.sizeBytes !== newBytes) {
+    requireResizable(image, newBytes);
+    planFirstWrite(image, out);
+    planFirstAllocation(image, out);
+    planHolding(image, out);
+    if (newBytes < image.sizeBytes) return shrink(image, newBytes, out);
+    if (prepareGrowth(image, newBytes, out)) return true;
+  } else if (hideSome(image, image.resizing, out)) {
+    return true;
   }
+  addBarrier(out, image.file);
+  putDisk(image, newBytes, out);
+  setSize(image, newBytes);
+  return false;
+}
+
+/** @throws Failure unsupported | invalid before anything is planned */
+function requireResizable(image: Qcow2, newBytes: number): void {
+  const { path } = image;
+  requireFittable(image);
   if (storedSnapshots(image).some(({ saysSize }) => !saysSize)) {
     const what = `${path} has a snapshot that is of the size of the disk`;
     throw new Failure('unsupported', `${what} — delete it with vbd snapshot -d`);
   }
-  if (grows && parent !== undefined && parent.sizeBytes > image.sizeBytes) {
-    const what = `the parent of ${path} is larger than it`;
-    throw new Failure('unsupported', `${what}, and would be seen behind its end — convert it`);
+  if (Math.ceil(newBytes / image.l2Span) * 8 > MAX_L1_BYTES) {
+    throw new Failure('invalid', `${path} cannot be that large`);
   }
+}
+
+function setSize(image: Qcow2, newBytes: number): void {
+  image.resizing = undefined;
+  image.sizeBytes = newBytes;
+  fitBitmaps(image, false);
+}
+
+/**
+ * Whatever is behind the end of a disk that grows is not to be seen, and its first table becomes long
+ * enough.
+ * @returns whether a larger parent is to be hidden before the end moves
+ */
+function prepareGrowth(image: Qcow2, newBytes: number, out: Steps): boolean {
+  const { file, parent, clusterBytes } = image;
+  planTail(image, out);
+  planCut(image, Math.ceil(image.sizeBytes / clusterBytes), out);
+  if (isRaw(image)) addResize(out, image.dataFile, newBytes);
   const entries = Math.ceil(newBytes / image.l2Span);
-  if (entries * 8 > MAX_L1_BYTES) throw new Failure('invalid', `${path} cannot be that large`);
-  planFirstWrite(image, out);
-  planFirstAllocation(image, out);
-  if (grows) planTail(image, out);
-  else cutTail(image, newBytes, out);
-  // Whatever is behind the end of a disk that grows is not to be seen.
-  if (grows) planCut(image, Math.ceil(image.sizeBytes / image.clusterBytes), out);
-  const isRaw = (head.autoclear & Autoclear.rawDataFile) !== 0;
-  if (isRaw && grows) addResize(out, image.dataFile, newBytes);
   const oldAt = image.l1At;
   const oldBytes = image.l1.length;
   if (entries * 8 > oldBytes) growL1(image, entries, out);
+  if (image.l1At !== oldAt) {
+    addBarrier(out, file);
+    putDisk(image, image.sizeBytes, out);
+    addBarrier(out, file);
+    planRelease(image, oldAt, oldBytes, out);
+  }
+  if (parent === undefined || parent.sizeBytes <= image.sizeBytes) return false;
+  image.resizing = { sizeBytes: newBytes, hiddenTo: image.sizeBytes };
+  return true;
+}
+
+/** Zeros, one table at a time, where a larger parent has something. @returns whether there were any */
+function hideSome(image: Qcow2, resizing: NonNullable<Qcow2['resizing']>, out: Steps): boolean {
+  const last = Math.min(resizing.sizeBytes, image.parent?.sizeBytes ?? 0);
+  const end = roundUp(last, image.clusterBytes);
+  while (resizing.hiddenTo < end && out.count === 0) {
+    const at = resizing.hiddenTo;
+    const spanEnd = Math.min(end, (Math.floor(at / image.l2Span) + 1) * image.l2Span);
+    const isZero = readsAsZeros(image.parent, at, spanEnd, out);
+    if (isZero === true) resizing.hiddenTo = spanEnd;
+    if (isZero === false) {
+      resizing.hiddenTo += planChange(image, at, spanEnd - at, 0, Change.unmap, out);
+    }
+    if (out.needFile >= 0) image.files.load(out.needFile, out.needAt);
+    out.needFile = -1;
+  }
+  return out.count > 0;
+}
+
+/** The end first: what is behind it is not seen, and then taken away. */
+function shrink(image: Qcow2, newBytes: number, out: Steps): boolean {
+  cutTail(image, newBytes, out);
   addBarrier(out, image.file);
   putDisk(image, newBytes, out);
-  if (image.l1At !== oldAt || !grows) addBarrier(out, image.file);
-  if (image.l1At !== oldAt) planRelease(image, oldAt, oldBytes, out);
-  if (!grows) planCut(image, Math.ceil(newBytes / image.clusterBytes), out);
-  if (isRaw && !grows) addResize(out, image.dataFile, newBytes);
-  image.sizeBytes = newBytes;
+  addBarrier(out, image.file);
+  planCut(image, Math.ceil(newBytes / image.clusterBytes), out);
+  if (isRaw(image)) addResize(out, image.dataFile, newBytes);
+  setSize(image, newBytes);
+  return false;
+}
+
+/** The external file is the disk as it is. */
+function isRaw({ head }: Qcow2): boolean {
+  return (head.autoclear & Autoclear.rawDataFile) !== 0;
 }
 
 /** What is kept of the last cluster is all that it holds. */

@@ -41,8 +41,10 @@ export interface Qcow2 {
   /** This session has written, and has allocated, something. */
   begunWrite: boolean;
   begun: boolean;
-  /** Bitmaps that follow what is written. */
+  /** Bitmaps that follow what is written, and all of them when the disk gets another size. */
   readonly tracked: Tracked[];
+  /** Another size that is being planned: up to where zeros hide what a larger parent has. */
+  resizing: { readonly sizeBytes: number; hiddenTo: number } | undefined;
   /** Refcounts that are wrong in a dirty image, as they should be: put right before all else. */
   mend: readonly { readonly cluster: number; readonly count: number }[];
   /** Where it is so wrong that a new cluster may hit an old one. */

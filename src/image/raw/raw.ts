@@ -65,6 +65,7 @@ function open(bytes: Bytes, { files, writable }: OpenContext): Image {
       }
       addResize(out, file, size);
       image.sizeBytes = wholeSectors(size);
+      return false;
     },
     info: () => ({}),
     check: () => ({ findings: [], totalClusters: 0, allocatedClusters: 0 }),

@@ -104,7 +104,7 @@ function check(vhd: Fixed): CheckReport {
 }
 
 /** There is no second copy of the footer: at each moment the file ends with one. */
-function planResize(vhd: Fixed, newSize: number, out: Steps): void {
+function planResize(vhd: Fixed, newSize: number, out: Steps): boolean {
   const { bytes, file } = vhd;
   requireSize(newSize, bytes.path);
   requireStored(vhd, vhd.sizeBytes);
@@ -120,4 +120,5 @@ function planResize(vhd: Fixed, newSize: number, out: Steps): void {
   if (stale > 0) addZero(out, file, vhd.sizeBytes, stale, false);
   if (newSize + SECTOR_BYTES < oldEnd) addResize(out, file, newSize + SECTOR_BYTES);
   vhd.planned = { footer, sizeBytes: newSize };
+  return false;
 }

@@ -19,7 +19,7 @@ import { putFilled } from './put.ts';
 import { setRegions } from './regions.ts';
 
 /** `Image.planParent`. @throws Failure unsupported | corrupt | exhausted */
-export function planParentVhd(vhd: Dynamic, parent: NewParent | undefined, out: Steps): void {
+export function planParentVhd(vhd: Dynamic, parent: NewParent | undefined, out: Steps): boolean {
   const { file, places } = vhd;
   beginPlan(vhd, out);
   if (places.cutOff) {
@@ -56,6 +56,7 @@ export function planParentVhd(vhd: Dynamic, parent: NewParent | undefined, out: 
     setRegions(vhd);
   };
   vhd.planned = { front, footer, apply };
+  return false;
 }
 
 const noNames = { parentName: new Uint8Array(512), parentLocators: new Uint8Array(192) };

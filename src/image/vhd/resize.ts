@@ -20,7 +20,7 @@ import { requireSize, sizeFields } from './size.ts';
 import type { Part } from './write.ts';
 
 /** `Image.planResize`. @throws Failure invalid | unsupported | corrupt */
-export function planResizeDynamic(vhd: Dynamic, sizeBytes: number, out: Steps): void {
+export function planResizeDynamic(vhd: Dynamic, sizeBytes: number, out: Steps): boolean {
   settle(vhd);
   requireSize(sizeBytes, vhd.path);
   beginPlan(vhd, out);
@@ -56,6 +56,7 @@ export function planResizeDynamic(vhd: Dynamic, sizeBytes: number, out: Steps): 
     if (oldBlocks <= blocks) setFull(vhd, oldBlocks - 1, false);
   };
   vhd.planned = { front, footer, apply };
+  return false;
 }
 
 /** Takes the places of what is cut off, and zeros what the last block holds beyond the end. */

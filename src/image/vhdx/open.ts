@@ -22,8 +22,9 @@ import { planEmptyVhdx } from './empty.ts';
 import { createLog, planEndOfLog, planIdentity, redo } from './log.ts';
 import { mapVhdx } from './map.ts';
 import { type Metadata, readMetadata } from './metadata.ts';
-import { openParent, parentNames, planParentVhdx, rememberGuid } from './parent.ts';
+import { openParent, parentNames, rememberGuid } from './parent.ts';
 import { createVhdxPlaces, extend, usedEnd } from './places.ts';
+import { planParentVhdx } from './rebase.ts';
 import { readLog, replayed, replayInto } from './replay.ts';
 import { planResizeVhdx, settle } from './resize.ts';
 import { entriesOf, placeAt, stateAt, type Vhdx } from './table.ts';
@@ -156,12 +157,14 @@ function vhdxOf(
     log: createLog(logOffset, logLength),
     unproven: false,
     planned: undefined,
+    resizing: undefined,
     strideBytes: blockBytes,
     placeNow: (index) => (stateAt(vhdx, index) >= BlockState.full ? placeAt(vhdx, index) : -1),
     align: (at) => Math.ceil(at / MIB) * MIB,
     extend: (out) => extend(vhdx, out),
     lookAgain() {
       vhdx.fileBytes = bytes.sizeBytes();
+      vhdx.resizing = undefined;
     },
   };
   return vhdx;
@@ -193,7 +196,10 @@ function imageOf(vhdx: Vhdx, parentName: string | undefined, metadata: Metadata)
     planFlush: () => {},
     planClose: (out) => planClose(settled(), out),
     planResize: (sizeBytes, out) => planResizeVhdx(settled(), sizeBytes, out),
-    planParent: (parent, out) => planParentVhdx(settled(), parent, out),
+    // The blocks of a fixed image are all its own.
+    planParent: vhdx.leaveAllocated
+      ? undefined
+      : (parent, out) => planParentVhdx(settled(), parent, out),
     planEmpty: (out) => planEmptyVhdx(settled(), out),
     planIdentity: (out) => planIdentity(settled(), out),
     planFailed: () => vhdx.lookAgain(),

@@ -3,19 +3,8 @@ import { dirname, relative, resolve } from 'node:path';
 import { guidText } from '../../base/guid.ts';
 import { Failure } from '../../base/failure.ts';
 import type { OpenContext } from '../formats.ts';
-import type { Image, NewParent } from '../image.ts';
-import type { Steps } from '../steps.ts';
-import {
-  itemIds,
-  locatorType,
-  METADATA_TABLE_BYTES,
-  MetadataTableEntry,
-  MetadataTableHeader,
-  ParentLocatorEntry,
-  ParentLocatorHeader,
-} from './layout.ts';
-import { beginPlan, planLogged } from './log.ts';
-import type { Vhdx } from './table.ts';
+import type { Image } from '../image.ts';
+import { locatorType, ParentLocatorEntry, ParentLocatorHeader } from './layout.ts';
 
 /** What children know an open image by. */
 const dataWriteGuids = new WeakMap<Image, () => Uint8Array>();
@@ -45,7 +34,7 @@ export function openParent(locator: ReadonlyMap<string, string>, context: OpenCo
   });
 }
 
-/** The locator item of a new child. @throws Failure unsupported */
+/** The locator item of a child. @throws Failure unsupported */
 export function locatorBytes(childPath: string, parent: Image, name: string): Uint8Array {
   const guid = dataWriteGuids.get(parent)?.();
   if (guid === undefined) {
@@ -78,52 +67,4 @@ export function locatorBytes(childPath: string, parent: Image, name: string): Ui
     end += keyText.length + valueText.length;
   }
   return Buffer.concat([head, ...texts]);
-}
-
-/** `Image.planParent`: all of it changes as one, by the log. @throws Failure unsupported | invalid */
-export function planParentVhdx(vhdx: Vhdx, parent: NewParent | undefined, out: Steps): void {
-  const { path, files, file, regions, sizeAt } = vhdx;
-  if (parent === undefined || vhdx.parent === undefined) {
-    const what = `${path} ${parent === undefined ? 'keeps having' : 'is not made to have'} a parent`;
-    const how = parent === undefined ? 'a disk of its own' : 'a child, with -B';
-    throw new Failure('unsupported', `${what} — vbd convert makes ${how}`);
-  }
-  if (parent.image === undefined) throw new Error('a VHDX knows its parent by its GUID');
-  const region = regions.find(({ at, end }) => at <= sizeAt && sizeAt < end);
-  if (region === undefined) throw new Error('the size is in the metadata region');
-  const table = new Uint8Array(METADATA_TABLE_BYTES);
-  files.get(file).read(table, region.at);
-  const { entryCount } = MetadataTableHeader.get(table);
-  const entries = Array.from({ length: entryCount }, (_, index) => {
-    const entryAt = MetadataTableHeader.size + index * MetadataTableEntry.size;
-    return { entryAt, ...MetadataTableEntry.get(table, entryAt) };
-  });
-  const own = entries.find(({ itemId }) => Buffer.compare(itemId, itemIds.parentLocator) === 0);
-  if (own === undefined) throw new Error('a child has a locator of its parent');
-  const data = locatorBytes(path, parent.image, parent.name);
-  // The log makes it safe to write over the old one.
-  const isFree = (from: number): boolean =>
-    entries.every(
-      ({ offset, length }) =>
-        offset === own.offset || offset >= from + data.length || offset + length <= from,
-    );
-  const ends = entries.map(({ offset, length }) => Math.ceil((offset + length) / 8) * 8);
-  const offset = [own.offset, ...ends].find(
-    (from) =>
-      from >= METADATA_TABLE_BYTES && region.at + from + data.length <= region.end && isFree(from),
-  );
-  if (offset === undefined) {
-    throw new Failure(
-      'invalid',
-      `the metadata of ${path} have no room for the name ${parent.name}`,
-    );
-  }
-  const entry = table.slice(own.entryAt, own.entryAt + MetadataTableEntry.size);
-  MetadataTableEntry.put(entry, { offset, length: data.length });
-  beginPlan(vhdx, out);
-  const changes = [
-    { at: region.at + offset, data },
-    { at: region.at + own.entryAt, data: entry },
-  ];
-  planLogged(vhdx, changes, [], true, out);
 }

@@ -30,9 +30,15 @@ const MAX_TABLE_BYTES = 64 * MIB;
 
 /**
  * Plans a table for so many blocks. Those of a fixed image that are new get places behind it.
+ * @param newState what the entries of other new blocks are to say
  * @throws Failure unsupported | corrupt
  */
-export function planLargerTable(vhdx: Vhdx, blocks: number, out: Steps): MovedTable {
+export function planLargerTable(
+  vhdx: Vhdx,
+  blocks: number,
+  newState: (block: number) => number,
+  out: Steps,
+): MovedTable {
   const { path, file, files, places, chunkBlocks, parent } = vhdx;
   const entries = entriesOf(blocks, chunkBlocks, parent !== undefined);
   const tableBytes = Math.ceil((entries * 8) / MIB) * MIB;
@@ -42,9 +48,17 @@ export function planLargerTable(vhdx: Vhdx, blocks: number, out: Steps): MovedTa
   }
   if (places.cutOff) throw new Failure('corrupt', `${path} ends before blocks that it has`);
   const region = { at: places.end, end: places.end + tableBytes };
-  const newBlocks = vhdx.leaveAllocated ? blocks - vhdx.blocks : 0;
-  const end = region.end + newBlocks * vhdx.blockBytes;
-  const content = tableContent(vhdx, tableBytes, newBlocks, region.end);
+  const placed = vhdx.leaveAllocated ? blocks - vhdx.blocks : 0;
+  const end = region.end + placed * vhdx.blockBytes;
+  const content = tableContent(vhdx, tableBytes, (entries) => {
+    for (let block = vhdx.blocks; block < blocks; block++) {
+      const place = region.end + (block - vhdx.blocks) * vhdx.blockBytes;
+      const entry = vhdx.leaveAllocated
+        ? (BigInt(place / MIB) << 20n) | BigInt(BlockState.full)
+        : BigInt(newState(block));
+      entries.setBigUint64(indexOf(vhdx, block) * 8, entry, true);
+    }
+  });
   const regions = regionTables(vhdx, region);
   planEndOfLog(vhdx, out);
   if (vhdx.fileBytes > region.at) addZero(out, file, region.at, vhdx.fileBytes - region.at, true);
@@ -66,9 +80,13 @@ export function planLargerTable(vhdx: Vhdx, blocks: number, out: Steps): MovedTa
   return { regionTable, table, region };
 }
 
-/** The entries that there are, and those of new blocks that follow each other from byte `at` on. */
-function tableContent(vhdx: Vhdx, tableBytes: number, newBlocks: number, at: number): Uint8Array {
-  const { table, blocks, chunkBlocks, parent, blockBytes } = vhdx;
+/** The entries that there are, and those of new blocks, which `fill` puts. */
+function tableContent(
+  vhdx: Vhdx,
+  tableBytes: number,
+  fill: (entries: DataView) => void,
+): Uint8Array {
+  const { table, blocks, chunkBlocks, parent } = vhdx;
   const content = new Uint8Array(tableBytes);
   const known = entriesOf(blocks, chunkBlocks, parent !== undefined) * 8;
   content.set(new Uint8Array(table.buffer, table.byteOffset, known));
@@ -77,12 +95,7 @@ function tableContent(vhdx: Vhdx, tableBytes: number, newBlocks: number, at: num
     content.fill(0, indexOf(vhdx, block) * 8, (indexOf(vhdx, block) + 1) * 8);
     if (block % chunkBlocks === chunkBlocks - 1) break;
   }
-  const entries = new DataView(content.buffer);
-  for (let index = 0; index < newBlocks; index++) {
-    const place = BigInt((at + index * blockBytes) / MIB);
-    const entry = (place << 20n) | BigInt(BlockState.full);
-    entries.setBigUint64(indexOf(vhdx, blocks + index) * 8, entry, true);
-  }
+  fill(new DataView(content.buffer));
   return content;
 }
 

@@ -7,6 +7,7 @@ import { BlockState, MIB } from './layout.ts';
 import type { Log } from './log.ts';
 import type { VhdxPlaces } from './places.ts';
 import type { MovedTable } from './relocate.ts';
+import type { Resizing } from './resize.ts';
 
 export interface Vhdx extends Ground {
   readonly path: string;
@@ -55,6 +56,8 @@ export interface Vhdx extends Ground {
         readonly moved: MovedTable | undefined;
       }
     | undefined;
+  /** Another size that is being planned, step by step. */
+  resizing: Resizing | undefined;
 }
 
 /** A sector bitmap takes as much whatever the size of blocks is. */

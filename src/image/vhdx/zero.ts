@@ -37,8 +37,8 @@ export function planZeroVhdx(
   return done;
 }
 
-/** @returns false when it has to stop for a page */
-function zeroPart(vhdx: Vhdx, part: Part, unmap: boolean, out: Steps): boolean {
+/** Plans that a part of one block reads as zeros. @returns false when it has to stop for a page */
+export function zeroPart(vhdx: Vhdx, part: Part, unmap: boolean, out: Steps): boolean {
   const { block, from, end } = part;
   const index = indexOf(vhdx, block);
   const state = stateAt(vhdx, index);

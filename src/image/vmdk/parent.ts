@@ -11,7 +11,7 @@ import { parentCid } from './descriptor-write.ts';
 import type { Session } from './session.ts';
 
 /** As `Image.planParent`. @throws Failure unsupported | invalid */
-export function planParent(session: Session, parent: NewParent | undefined, out: Steps): void {
+export function planParent(session: Session, parent: NewParent | undefined, out: Steps): boolean {
   const { descriptor, descriptorFile, descriptorAt, descriptorEndAt } = session;
   if (descriptor === undefined) {
     throw new Failure('unsupported', 'a VMDK without a descriptor has no parent');
@@ -46,6 +46,7 @@ export function planParent(session: Session, parent: NewParent | undefined, out:
   out.scratch.set(after.subarray(0, length), from);
   addBarrier(out, descriptorFile);
   session.descriptor = parseDescriptor(after);
+  return false;
 }
 
 /** The text with another content id of the parent, and another line that names it. */

@@ -24,10 +24,10 @@ import type { Written } from './write.ts';
 const MAX_SPARSE_BYTES = 2 ** 32 * SECTOR_BYTES;
 
 /** As `Image.planResize`. @throws Failure unsupported | invalid */
-export function planResize(image: Written, sizeBytes: number, out: Steps): void {
+export function planResize(image: Written, sizeBytes: number, out: Steps): boolean {
   const [part, ...others] = image.parts;
   const newBytes = roundUp(sizeBytes, SECTOR_BYTES);
-  if (part === undefined || newBytes === image.sizeBytes) return;
+  if (part === undefined || newBytes === image.sizeBytes) return false;
   const isSparse = part.type === 'SPARSE';
   const isFlat = part.kind === PartKind.flat && part.fileAt === 0;
   if (others.length > 0 || (!isSparse && !isFlat)) {
@@ -59,6 +59,7 @@ export function planResize(image: Written, sizeBytes: number, out: Steps): void 
   }
   part.lengthBytes = newBytes;
   image.sizeBytes = newBytes;
+  return false;
 }
 
 /** Longer directories at the end of the file, with all tables that they name; the header last. */
