@@ -115,3 +115,26 @@ test('a call that cannot be meant is refused', async () => {
     assert.match(err, message);
   }
 });
+
+test('--why says what xl makes of it on this host', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-spec-'));
+  try {
+    const path = join(folder, 'a.img');
+    writeFileSync(path, '');
+    const raw = await vbdSpec('--why', `${path},raw,xvda`);
+    assert.match(raw.out, /^xl chooses +phy: the target is a regular file$/m);
+    const vhd = await vbdSpec('--why', `${path},vhd,xvda`);
+    assert.match(
+      vhd.out,
+      /^not +phy: cannot read the format vhd\nxl chooses +qdisk: reads the format vhd$/m,
+    );
+    const json = await vbdSpec('--why', '--json', `backend=storage,vdev=xvda,target=${path}.none`);
+    const { choice } = JSON.parse(json.out) as { choice: { backend: string } };
+    assert.equal(choice.backend, 'phy');
+    const missing = await vbdSpec('--why', `${path}.none,raw,xvda`);
+    assert.deepEqual([missing.out, missing.code], ['', 1]);
+    assert.match(missing.err, /a\.img\.none does not exist — create it or correct the target\n$/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -1,8 +1,9 @@
 /** `vbd spec`: what a disk specification, or a guest's whole configuration, means. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, type Stats, statSync } from 'node:fs';
 import { buildCommand, type StricliProcess } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
 import { oneLine } from '../../base/log.ts';
+import { type BackendChoice, chooseBackend, type TargetKind } from '../../disk/backend-choice.ts';
 import type { Dialect, DiskSpec } from '../../disk/spec.ts';
 import { renderSpecFailure, underlined } from '../../disk/spec-failure.ts';
 import { parseSpec } from '../../disk/spec-parse.ts';
@@ -16,6 +17,8 @@ export interface SpecFlags {
   readonly config?: string;
   /** Only what stock libxl knows. */
   readonly xl?: boolean;
+  /** Which backend xl chooses on this host. */
+  readonly why?: boolean;
 }
 
 /** What the command needs of its surroundings. */
@@ -90,13 +93,51 @@ function show(
   dialect: Dialect,
 ): SpecAnswer {
   const all = Array.isArray(disks) ? disks : [disks];
+  const choose = flags.why === true ? choiceOf : (): undefined => undefined;
   if (flags.json !== true) {
-    const lists = all.map((spec) => listing(spec, dialect));
+    const lists = all.map((spec) => listing(spec, dialect) + reasons(choose(spec)));
     return { stdout: lists.join('\n') || 'no disks\n', stderr: '', exitCode: 0 };
   }
-  const fields = all.map((spec) => libxlFields(spec, dialect));
+  const fields = all.map((spec) => {
+    const choice = choose(spec);
+    return { ...libxlFields(spec, dialect), ...(choice && { choice }) };
+  });
   const value = Array.isArray(disks) ? fields : fields[0];
   return { stdout: `${JSON.stringify(value, undefined, 2)}\n`, stderr: '', exitCode: 0 };
+}
+
+/** What xl would choose here and now. @throws Failure invalid | not-found | denied */
+function choiceOf(spec: DiskSpec): BackendChoice {
+  const driverDomain = spec.backend !== undefined && spec.backend !== '0';
+  return chooseBackend(spec, {
+    kind: driverDomain ? 'unknown' : kindOf(spec.target ?? ''),
+    driverDomain,
+  });
+}
+
+function kindOf(target: string): TargetKind {
+  const path = target.startsWith('/') ? target : `/dev/${target}`;
+  const found = look(path);
+  if (found === undefined) return 'missing';
+  if (found.isBlockDevice()) return 'block';
+  if (found.isFile()) return 'file';
+  return found.isCharacterDevice() ? 'character' : 'other';
+}
+
+function look(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (thrown) {
+    throw new Failure('denied', `${path} cannot be looked at — run as root`, { path }, thrown);
+  }
+}
+
+function reasons(choice: BackendChoice | undefined): string {
+  const rows = choice?.verdicts.map(
+    ({ backend, fits, reason }) =>
+      `${(fits ? 'xl chooses' : 'not').padEnd(15)} ${backend}: ${reason}\n`,
+  );
+  return rows?.join('') ?? '';
 }
 
 const accessNames = {
@@ -174,6 +215,12 @@ export const specCommand = buildCommand({
       xl: {
         kind: 'boolean',
         brief: 'Refuse what stock libxl does not know',
+        optional: true,
+        withNegated: false,
+      },
+      why: {
+        kind: 'boolean',
+        brief: 'Say which backend xl chooses on this host, and why not others',
         optional: true,
         withNegated: false,
       },
