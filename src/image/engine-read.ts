@@ -116,7 +116,9 @@ function readBuffered(
   let count = 0;
   if (way.manner === 'cached') {
     count = readCached(desk, way, memory.address + offset, lengthBytes, at);
-  } else if (way.manner === 'plain') {
+  }
+  // That may have shown what manner of file it is.
+  if (way.manner === 'plain') {
     count = readPlainly(way.fd, memory.address + offset, lengthBytes, at);
   } else if (way.manner === 'bytes') {
     count = way.bytes.read(memory.view.subarray(offset, offset + lengthBytes), at);

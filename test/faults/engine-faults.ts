@@ -16,6 +16,15 @@ export const engineFaults: readonly Fault[] = [
     only: 'a freed cluster',
   },
   {
+    name: 'first-read-in-memory',
+    breaks: 'a file in memory, of which the kernel says so at its first read, is read at once then',
+    file: 'src/image/engine-read.ts',
+    find: "if (way.manner === 'plain') {\n    count",
+    plant: "else if (way.manner === 'plain') {\n    count",
+    caughtBy,
+    only: 'the first read',
+  },
+  {
     name: 'turn-ignored',
     breaks: 'who comes after a change of the image waits for it',
     file: write,

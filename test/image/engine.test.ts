@@ -1,6 +1,6 @@
 /** The engine, by io_uring and by plain calls: what it promises of single requests, and of several. */
 import assert from 'node:assert/strict';
-import { truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempDisposableSync, truncateSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -264,6 +264,21 @@ test(
     assert.equal(bed.ended(engine.read(image, 0, 2 * at, memory, 0, 4), 4), 0);
     assert.ok(isAll(memory.view.subarray(0, CLUSTER_BYTES), letter('n')));
     assert.ok(isAll(memory.view.subarray(at, at + CLUSTER_BYTES), 0));
+  },
+);
+
+test(
+  'the first read of a file in memory has its bytes, too',
+  { skip: !existsSync('/dev/shm') && 'no file system in memory here' },
+  () => {
+    using bed = createBed(hasUring ? 'by io_uring' : 'by plain calls');
+    const { engine, files, memory } = bed;
+    using folder = mkdtempDisposableSync('/dev/shm/vbdkit-engine-');
+    const path = join(folder.path, 'disk');
+    writeFileSync(path, Buffer.alloc(SIZE, 'x'));
+    const image = openImage(path, { format: 'raw', writable: true, files });
+    assert.equal(bed.ended(engine.read(image, 0, SIZE, memory, 0, 1), 1), 0);
+    assert.ok(isAll(memory.view, letter('x')));
   },
 );
 
