@@ -17,6 +17,7 @@ packages=(
   libvhdi-utils libvmdk-utils  # vhdiinfo, vmdkinfo: more strangers on images
   systemd                # vbdd's unit is run by it, in namespaces of its own
   scdoc mandoc           # make the manual's pages, and find faults in them
+  debhelper dpkg-dev     # build the package
   shellcheck             # finds faults in what is for shells
   zstd bzip2 unzip       # unpack the strangers' images
 )

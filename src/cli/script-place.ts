@@ -147,15 +147,21 @@ function divert(options: PlaceOptions, path: string): Change {
   const aside = asideOf(path);
   return {
     says: `move ${path} to ${aside}, by a diversion of dpkg`,
-    run: () => dpkgDivert(options, '--divert', aside, '--rename', '--add', path),
+    run: () => dpkgDivert(options, '--local', '--divert', aside, '--rename', '--add', path),
   };
 }
 
 function restore(options: PlaceOptions, path: string): Change {
   return {
     says: `move ${asideOf(path)} back to ${path}, and end the diversion`,
-    run: () => dpkgDivert(options, '--rename', '--remove', path),
+    run: () => dpkgDivert(options, ...ownerOf(options, path), '--rename', '--remove', path),
   };
+}
+
+/** Whose the diversion is: this host's, or the package's that vbdkit was installed from. */
+function ownerOf(options: PlaceOptions, path: string): string[] {
+  const owner = dpkgDivert(options, '--listpackage', path).trim();
+  return owner === 'LOCAL' ? ['--local'] : ['--package', owner];
 }
 
 /** @throws Failure exists when a package of others has diverted it */
@@ -170,7 +176,7 @@ function dpkgDivert({ adminDir }: PlaceOptions, ...args: string[]): string {
   const database = adminDir === undefined ? [] : ['--admindir', adminDir];
   const stdio = ['ignore', 'pipe', 'pipe'] as const;
   try {
-    return execFileSync('dpkg-divert', [...database, '--local', '--quiet', ...args], {
+    return execFileSync('dpkg-divert', [...database, '--quiet', ...args], {
       encoding: 'utf8',
       stdio: [...stdio],
     });

