@@ -68,6 +68,8 @@ loop.add({
       mostIndirectSegments: 256,
     },
     limiter: createLimiter(),
+    whenFull: 'pause',
+    onFull: () => {},
     statistics,
   },
   record: mapFile(recordPath, RECORD_BYTES),

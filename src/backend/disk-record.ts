@@ -8,6 +8,7 @@ import type { DiskFacts, HeldFacts } from '../disk/plan.ts';
 import type { RingFacts } from '../disk/ring-plan.ts';
 import type { ImagePlace } from '../disk/spec.ts';
 import { vdevName } from '../disk/vdev.ts';
+import type { WhenFull } from '../ring/request-work.ts';
 import type { Store } from '../xenstore/store.ts';
 import type { DevicePool } from './device-pool.ts';
 import type { LoopClaim, LoopPool } from './loop-pool.ts';
@@ -68,6 +69,8 @@ export interface DiskWorld {
   readonly tap?: Tap | undefined;
   /** Who serves images that blkback cannot read: blkback on an nbd device, or the tap on the ring. */
   readonly images: 'nbd' | 'ring';
+  /** What becomes of writes that there is no room for, by the image's path. */
+  readonly whenFull?: ((path: string) => WhenFull) | undefined;
   /** Has a disk looked at again. */
   readonly callAgain: (key: DiskKey) => void;
   readonly log: Log;
@@ -97,6 +100,8 @@ export interface Outcome {
 export interface RingHold {
   image: OpenedImage;
   connected: boolean;
+  /** Why its guest's writes wait for room; null while they do not. */
+  paused: string | null;
   /** Of the frontend's state. */
   readonly watch: AsyncDisposable;
 }

@@ -109,8 +109,11 @@ async function settleDoubt(world: RingWorld, record: DiskRecord): Promise<void> 
   }
   const known = await world.tap.find(diskName(record.key)).catch(nothingWithoutTap);
   if (known === undefined) await unfollow(record);
-  else if (ring !== undefined) ring.connected = known.connected;
-  else await follow(world, record, known.image, known.connected);
+  else if (ring === undefined) await follow(world, record, known.image, known);
+  else {
+    ring.connected = known.connected;
+    ring.paused = known.paused;
+  }
   record.tapDoubted = false;
 }
 
@@ -140,6 +143,7 @@ async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFa
     frontend: parseFrontendNodes(offer),
     guest: goneSinceMs !== undefined ? 'gone' : isKnown ? 'alive' : 'unknown',
     tap: ring === undefined ? 'nothing' : ring.connected ? 'connected' : 'open',
+    paused: ring !== undefined && ring.paused !== null,
     refusal,
     closingSeen,
     driverDomain: world.driverDomain,
@@ -192,6 +196,10 @@ async function carryOutRing(
     case 'close':
       await tap.close(name);
       return forget(world, record);
+    case 'stop waiting':
+      await tap.whenFull(name, 'report');
+      if (record.ring !== undefined) record.ring.paused = null;
+      return;
     case 'move':
       return write(world, record, { state: String(step.state) });
     case 'refuse':

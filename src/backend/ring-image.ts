@@ -8,7 +8,7 @@ import type { ImagePlace } from '../disk/spec.ts';
 import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
 import { imageOfVbd, lookAtTarget } from './look.ts';
-import type { OpenedImage, Tap } from './tap.ts';
+import type { FoundImage, OpenedImage, Tap } from './tap.ts';
 import type { VmBook } from './vm-book.ts';
 
 /** The world of a disk that the tap serves. */
@@ -30,10 +30,11 @@ export async function openRingImage(
     const member = await lookAndHold(world, record, vms, place);
     const known = await findOpened(world.tap, record);
     const writable = nodes.mode !== 'r';
-    const wanted = { path: member.path, format: place.format, writable };
+    const whenFull = world.whenFull?.(place.path) ?? 'pause';
+    const wanted = { path: member.path, format: place.format, writable, whenFull };
     const image = known?.image ?? (await world.tap.open(name, wanted));
     holdOpened(world, record, member, image.members, vms);
-    await follow(world, record, image, known?.connected === true);
+    await follow(world, record, image, known);
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     if (wasOffered(record)) {
@@ -44,7 +45,7 @@ export async function openRingImage(
         world.log('warning', sentence, logFields(record));
         // Its files may have other names by now: they are still its guest's.
         noteHolder(world, record, known.image.members);
-        return follow(world, record, known.image, true);
+        return follow(world, record, known.image, known);
       }
     }
     world.holdings.remove(record.path);
@@ -63,17 +64,23 @@ export async function forget(world: DiskWorld, record: DiskRecord): Promise<void
   await unfollow(record);
 }
 
-/** From now on the guest is listened to. */
+/** From now on the guest is listened to. @param known what the tap had of it before */
 export async function follow(
   world: DiskWorld,
   record: DiskRecord,
   image: OpenedImage,
-  connected: boolean,
+  known: Pick<FoundImage, 'connected' | 'paused'> | undefined,
 ): Promise<void> {
   const { frontend } = pathsOf(record);
   const again = (): void => world.callAgain(record.key);
   const watch = await world.store.observe(`${frontend}/state`, again);
-  record.ring = { image, connected, watch };
+  const { connected = false, paused = null } = known ?? {};
+  record.ring = { image, connected, paused, watch };
+  // By an earlier vbdd.
+  if (wasOffered(record)) {
+    record.published = true;
+    record.outcome ??= { refusal: undefined };
+  }
   record.tapDoubted = false;
 }
 

@@ -2,6 +2,7 @@
 import type { OfferedRing } from '../disk/frontend-nodes.ts';
 import type { Member } from '../disk/identity.ts';
 import type { Limits } from '../ring/limiter.ts';
+import type { WhenFull } from '../ring/request-work.ts';
 import type { DiskStatistics } from '../ring/statistics.ts';
 import type { ImageFormat } from '../image/formats.ts';
 
@@ -31,6 +32,8 @@ export interface FoundImage {
   readonly connected: boolean;
   /** How many use it by NBD. */
   readonly nbdClients: number;
+  /** Why its guest's writes wait for room, ENOSPC or EDQUOT; null while they do not. */
+  readonly paused: string | null;
 }
 
 /** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable
@@ -39,7 +42,12 @@ export interface Tap {
   /** @throws Failure of opening the image; exists */
   open(
     name: string,
-    image: { readonly path: string; readonly format: ImageFormat; readonly writable: boolean },
+    image: {
+      readonly path: string;
+      readonly format: ImageFormat;
+      readonly writable: boolean;
+      readonly whenFull?: WhenFull;
+    },
   ): Promise<OpenedImage>;
   /** @throws Failure gone | in-use | invalid */
   connect(name: string, ring: RingOrder): Promise<void>;
@@ -51,6 +59,8 @@ export interface Tap {
   resize(name: string, sizeBytes: number): Promise<OpenedImage>;
   /** From now on, until it is closed. @throws Failure not-found */
   limit(name: string, limits: Limits): Promise<void>;
+  /** What becomes of writes that there is no room for, from now on. @throws Failure not-found */
+  whenFull(name: string, whenFull: WhenFull): Promise<void>;
   /** What it has done so far, as shared memory says: the tap is not asked, and need not be there. */
   statistics(name: string): DiskStatistics | undefined;
   /** Closes the image in order; with a ring, disconnects it first. */

@@ -5,6 +5,8 @@ import { z } from 'zod';
 import { Failure } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 
+const whenFull = z.enum(['pause', 'report']);
+
 const Config = z.strictObject({
   socket: z
     .string()
@@ -44,6 +46,15 @@ const Config = z.strictObject({
     .describe(
       'Folders in which parents and extents of guests’ images may be, beside each image’s own: where an image that a guest writes is a child of one that many share.',
     ),
+  when_full: whenFull
+    .default('pause')
+    .describe(
+      'What becomes of a write on a guest’s ring that there is no room for: pause: it waits until there is, and the disk with it; report: the guest is told of an error.',
+    ),
+  when_full_of: z
+    .record(z.string(), whenFull)
+    .default({})
+    .describe('The same for single images, by their paths: { "/srv/scratch.qcow2" = "report" }.'),
   tap_seconds: z
     .number()
     .positive()

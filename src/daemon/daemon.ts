@@ -38,6 +38,7 @@ export interface DaemonOptions {
   /** Serves guests' rings from images; undefined where none is to be used. */
   readonly tap?: WatchedTap | undefined;
   readonly images: DiskWorld['images'];
+  readonly whenFull?: DiskWorld['whenFull'];
   readonly nbd?: DiskWorld['nbd'];
   /** How long a dead guest's toolstack has to clean up. */
   readonly graceMs: number;
@@ -155,6 +156,13 @@ function keepSpareLoops(loops: LoopPool, disks: DiskTable, log: Log): Disposable
 
 /** Disks of a tap that has ended wait for its successor, which opens them anew. */
 function followTap(tap: WatchedTap | undefined, disks: DiskTable, log: Log): void {
+  tap?.onPause((name, paused) => {
+    const key = parseDiskName(name);
+    const ring = key === undefined ? undefined : disks.records.get(backendPath(key))?.ring;
+    if (key === undefined || ring === undefined) return;
+    ring.paused = paused;
+    void disks.call(key);
+  });
   const onNbd = (record: DiskRecord): boolean => record.held?.nbd !== undefined;
   tap?.onChange((there) => {
     log(there ? 'notice' : 'warning', there ? 'vbd-tap is there' : 'vbd-tap has ended');

@@ -9,7 +9,7 @@ import { createLoopPool } from '../backend/loop-pool.ts';
 import { managerStash } from '../backend/loop-stash.ts';
 import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
-import { lineLog, type Level } from '../base/log.ts';
+import { lineLog } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
@@ -79,8 +79,7 @@ async function main(): Promise<void> {
   const { config: configPath, overrides } = readOptions(args);
   const config = loadConfig(configPath, overrides);
   const journal = process.env['JOURNAL_STREAM'] !== undefined;
-  const level: Level = config.log_level;
-  const log = lineLog((line) => process.stderr.write(line), journal, level);
+  const log = lineLog((line) => process.stderr.write(line), journal, config.log_level);
 
   await using stack = new AsyncDisposableStack();
   const folder = stack.use(openRunFolder(dirname(config.socket)));
@@ -119,6 +118,7 @@ async function main(): Promise<void> {
       driverDomain: ownDomid !== 0,
       tap,
       images: config.images,
+      whenFull: (path) => config.when_full_of[path] ?? config.when_full,
       nbd,
       graceMs: config.grace_seconds * 1000,
       sweepMs: config.sweep_seconds * 1000,

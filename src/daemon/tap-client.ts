@@ -12,6 +12,8 @@ import { type Client, openUnixClient } from '../tap/unix-client.ts';
 export interface WatchedTap extends Tap, Disposable {
   /** Told when the tap has ended, and when there is one (again). */
   onChange(listener: (there: boolean) => void): void;
+  /** Told of a disk whose guest's writes begin to wait for room (why), and when they do no longer (null). */
+  onPause(listener: (name: string, paused: string | null) => void): void;
 }
 
 /** How often a tap that is not there is looked for; just after its end guests wait for another. */
@@ -24,8 +26,15 @@ type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes'> & {
   readonly sector_bytes: number;
 };
 
-type FoundView = OpenedView & { readonly connected: boolean; readonly nbd_clients: number };
-type ListedView = Pick<FoundView, 'connected' | 'nbd_clients'> & { readonly name: string };
+type FoundView = OpenedView & {
+  readonly connected: boolean;
+  readonly nbd_clients: number;
+  readonly paused: string | null;
+};
+type ListedView = Pick<FoundView, 'connected' | 'nbd_clients' | 'paused'> & {
+  readonly name: string;
+};
+type PauseView = Pick<ListedView, 'name' | 'paused'>;
 
 /**
  * The vbd-tap at `socketPath`, looked for until this is disposed.
@@ -44,14 +53,19 @@ export function openTap(
   const tell = (there: boolean): void => {
     for (const listener of listeners) listener(there);
   };
-  void follow(client, tell, stopped.signal);
+  const pauseListeners = new Set<(name: string, paused: string | null) => void>();
+  const tellPause = ({ name, paused }: PauseView): void => {
+    for (const listener of pauseListeners) listener(name, paused);
+  };
+  void follow(client, tell, tellPause, stopped.signal);
   const disk = (name: string): string => `/v1/disks/${encodeURIComponent(name)}`;
   const order: typeof client.call = (method, path, body) =>
     within(answerMs, 'the answer of vbd-tap', (signal) => client.call(method, path, body, signal));
   return {
     onChange: (listener) => void listeners.add(listener),
-    async open(name, image) {
-      const asked = { ...image, allow_paths: imageFolders };
+    onPause: (listener) => void pauseListeners.add(listener),
+    async open(name, { whenFull, ...image }) {
+      const asked = { ...image, when_full: whenFull, allow_paths: imageFolders };
       return imageOf(await order<OpenedView>('PUT', disk(name), asked).catch(adviseAdmin));
     },
     async connect(name, { takeUp, ...ring }) {
@@ -68,13 +82,14 @@ export function openTap(
       const limits = { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds };
       await order('PUT', `${disk(name)}/limits`, limits);
     },
+    whenFull: (name, whenFull) => order('PUT', `${disk(name)}/when-full`, { when_full: whenFull }),
     statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),
     close: (name) => order('DELETE', disk(name)),
     async find(name) {
       try {
         const found = await order<FoundView>('GET', disk(name));
-        const { connected, nbd_clients: nbdClients, ...image } = found;
-        return { image: imageOf(image), connected, nbdClients };
+        const { connected, nbd_clients: nbdClients, paused, ...image } = found;
+        return { image: imageOf(image), connected, nbdClients, paused };
       } catch (thrown) {
         if (thrown instanceof Failure && thrown.kind === 'not-found') return undefined;
         throw thrown;
@@ -82,11 +97,9 @@ export function openTap(
     },
     async list() {
       const { disks } = await order<{ disks: ListedView[] }>('GET', '/v1/status');
-      return disks.map(({ name, connected, nbd_clients: nbdClients }) => ({
-        name,
-        connected,
-        nbdClients,
-      }));
+      return disks.map(({ name, connected, nbd_clients: nbdClients, paused }) => {
+        return { name, connected, nbdClients, paused };
+      });
     },
     [Symbol.dispose]: () => stopped.abort(),
   };
@@ -96,6 +109,7 @@ export function openTap(
 async function follow(
   client: Client,
   tell: (there: boolean) => void,
+  tellPause: (pause: PauseView) => void,
   stopped: AbortSignal,
 ): Promise<void> {
   const stop = Promise.withResolvers<void>();
@@ -105,6 +119,8 @@ async function follow(
     try {
       using alive = await client.hold<object>('/v1/alive', {});
       tell(true);
+      // It ends with the tap, of whose end the other one tells.
+      client.follow('/v1/pauses', tellPause, stopped).catch(() => {});
       soon = SOON_LOOKS;
       await Promise.race([alive.ended, stop.promise]);
       if (!stopped.aborted) tell(false);

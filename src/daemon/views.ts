@@ -15,7 +15,7 @@ export interface DiskView {
   readonly devid: number;
   /** The backend's kind: vbd, vbd3, qdisk. */
   readonly kind: string;
-  readonly state: 'attached' | 'refused' | 'waiting' | 'closing' | 'foreign';
+  readonly state: 'attached' | 'paused' | 'refused' | 'waiting' | 'closing' | 'foreign';
   /** r, w or w! */
   readonly mode: string;
   readonly path: string;
@@ -53,7 +53,7 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     path: member?.path ?? nodes?.params ?? '',
     device: held?.facts.devicePath ?? (ring === undefined ? null : 'ring'),
     sharers,
-    error: refusalOf(record)?.message ?? record.reported ?? null,
+    error: refusalOf(record)?.message ?? record.reported ?? pauseOf(record),
     hold_ms: record.holdMs ?? null,
     files: filesOf(world, record),
   };
@@ -76,11 +76,20 @@ function refusalOf(record: DiskRecord): Failure | undefined {
   return record.refusal ?? record.outcome?.refusal;
 }
 
+/** Why its guest's writes wait. */
+function pauseOf({ ring }: DiskRecord): string | null {
+  if (ring === undefined || ring.paused === null) return null;
+  const path = ring.image.members[0]?.path;
+  const advice = 'make room; its guest waits, and goes on by itself';
+  return `there is no room for ${path} (${ring.paused}) — ${advice}`;
+}
+
 function stateOf(record: DiskRecord): DiskView['state'] {
   const { nodes } = record;
   if (nodes !== undefined && !record.ours) return 'foreign';
   if (refusalOf(record) !== undefined) return 'refused';
   if (nodes === undefined || !nodes.online || nodes.state === XenbusState.closing) return 'closing';
+  if (pauseOf(record) !== null) return 'paused';
   return record.published ? 'attached' : 'waiting';
 }
 

@@ -17,6 +17,8 @@ export interface RingFacts {
   readonly kernel: 'yes' | 'no' | 'not yet';
   /** What the tap has of it: nothing, its image, or its ring too. */
   readonly tap: 'nothing' | 'open' | 'connected';
+  /** The guest's writes wait for room. */
+  readonly paused: boolean;
   /** Why the last try failed; it stands until the disk or its nodes change. */
   readonly refusal: Failure | undefined;
   /** `online` 0 or a closing state was seen at some time. */
@@ -35,6 +37,7 @@ export type RingStep =
   | { readonly do: 'announce' }
   | { readonly do: 'disconnect' }
   | { readonly do: 'close' }
+  | { readonly do: 'stop waiting' }
   | { readonly do: 'move'; readonly state: number }
   | { readonly do: 'refuse'; readonly failure: Failure }
   | { readonly do: 'report'; readonly sentence: string }
@@ -56,7 +59,11 @@ export function planRing(facts: RingFacts): RingPlan {
   if (!nodes.online && (leaving || tap !== 'connected')) {
     return letGo(facts, 'the toolstack wants it gone', nodes);
   }
-  if (!nodes.online) return { because: 'the guest is asked to let go of it', step: undefined };
+  if (!nodes.online) {
+    // A guest whose writes wait cannot let go of the disk.
+    const step = facts.paused ? ({ do: 'stop waiting' } as const) : undefined;
+    return { because: 'the guest is asked to let go of it', step };
+  }
   if (facts.refusal !== undefined) return planRefused(facts, facts.refusal, nodes);
   if (tap === 'nothing') {
     // libxl leaves the nodes of a failed hot attach: nobody expects that disk any more.
@@ -174,6 +181,8 @@ export function describeRingStep(step: RingStep): string {
       return 'have the tap end its ring';
     case 'close':
       return 'have the tap close its image';
+    case 'stop waiting':
+      return 'have the tap tell the guest that there is no room';
     case 'move':
       return `write state=${step.state}`;
     case 'refuse':

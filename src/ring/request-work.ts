@@ -2,6 +2,7 @@
  * What becomes of one request: begun, its bytes copied, done by the engine, finished. State is flat:
  * one value per request in flight, at its place in the ring.
  */
+import { constants } from 'node:os';
 import type { Image } from '../image/image.ts';
 import { type Engine, PENDING } from '../image/engine-contract.ts';
 import { Operation, PAGE_BYTES, RING_SECTOR_BYTES, Status } from './blkif.ts';
@@ -24,13 +25,19 @@ import type { SharedRing } from './shared-ring.ts';
 import type { Slots } from './slots.ts';
 import { Kind, type StatisticsPage } from './statistics.ts';
 
-/** A disk that rings are served from; it changes only while nothing of it is under way. */
+/** What becomes of a write that there is no room for: it waits until there is, or its guest is told. */
+export type WhenFull = 'pause' | 'report';
+
+/** A disk that rings are served from; its image and rules change only while nothing of it is under way. */
 export interface ServedDisk {
   /** Undefined: an empty drive. */
   image: Image | undefined;
   rules: RingDisk;
   readonly limiter: Limiter;
   readonly statistics: StatisticsPage;
+  whenFull: WhenFull;
+  /** Told the errno when requests begin to wait for room, 0 when one of them is done. */
+  readonly onFull: (errno: number) => void;
 }
 
 export interface RingServerOptions {
@@ -48,7 +55,7 @@ export interface RingServerOptions {
   readonly notify: () => void;
 }
 
-const Stage = { free: 0, begun: 1, flushing: 2, done: 3 } as const;
+const Stage = { free: 0, begun: 1, flushing: 2, done: 3, paused: 4 } as const;
 export const NOTHING = -1;
 
 /** A ring that is being served. */
@@ -73,8 +80,13 @@ export interface Serving extends RingServerOptions {
   waitingCount: number;
   /** A barrier lets nothing begin before it has ended. */
   barrier: number;
-  /** Requests that were begun and are not done. */
+  /** Requests that were begun, are not done, and do not wait for room. */
   notDone: number;
+  /** Requests that wait for room, and for each place whether its request has. */
+  paused: number;
+  readonly waited: Uint8Array;
+  /** They are not begun anew before. */
+  againMs: number;
 }
 
 export function newServing(options: RingServerOptions): Serving {
@@ -97,6 +109,9 @@ export function newServing(options: RingServerOptions): Serving {
     waitingCount: 0,
     barrier: NOTHING,
     notDone: 0,
+    paused: 0,
+    waited: new Uint8Array(entries),
+    againMs: 0,
   };
 }
 
@@ -109,19 +124,63 @@ export function isDone(s: Serving, place: number): boolean {
 }
 
 function finish(s: Serving, place: number, status: number): void {
-  if (s.stage[place] !== Stage.free) s.notDone -= 1;
-  s.stage[place] = Stage.done;
+  if (s.waited[place] === 1) s.disk.onFull(0);
+  s.waited[place] = 0;
+  letGo(s, place, Stage.done);
   s.status[place] = status;
+}
+
+/** The engine does nothing more for it, and its slot is another's. */
+function letGo(s: Serving, place: number, stage: number): void {
+  if (s.stage[place] !== Stage.free) s.notDone -= 1;
+  s.stage[place] = stage;
   if (place === s.barrier) s.barrier = NOTHING;
   const slot = s.slotOf[place] ?? NOTHING;
   if (slot !== NOTHING) s.slots.free(slot);
   s.slotOf[place] = NOTHING;
 }
 
+const { ENOSPC, EDQUOT } = constants.errno;
+/** How soon a disk that there was no room for is tried again. */
+export const FULL_MS = 500;
+
+/** What could not be done: for want of room it is done again later, where the disk's policy says so. */
+function fail(s: Serving, place: number, errno: number): void {
+  // A flush that failed has lost what it was to cover: to ask again would hide that.
+  const mayWait = s.stage[place] === Stage.begun && s.operation[place] !== Operation.flush;
+  const isFull = errno === ENOSPC || errno === EDQUOT;
+  if (!isFull || !mayWait || s.disk.whenFull === 'report') return finish(s, place, Status.error);
+  letGo(s, place, Stage.paused);
+  s.paused += 1;
+  s.waited[place] = 1;
+  if (s.paused > 1) return;
+  s.againMs = performance.now() + FULL_MS;
+  s.disk.onFull(errno);
+}
+
+/** Begins those anew that waited for room, in their order: their guests' pages are granted until they are answered. */
+export function goOn(s: Serving): void {
+  const { ring, mask } = s;
+  for (
+    let index = ring.responsesProduced;
+    index !== ring.requestsConsumed;
+    index = (index + 1) | 0
+  ) {
+    const place = index & mask;
+    if (s.stage[place] !== Stage.paused) continue;
+    s.paused -= 1;
+    s.stage[place] = Stage.free;
+    if (begin(s, place)) continue;
+    s.stage[place] = Stage.paused;
+    s.paused += 1;
+    return;
+  }
+}
+
 /** What the engine answered to something that was begun. */
 export function settle(s: Serving, place: number, errno: number): void {
   if (errno === PENDING) return;
-  if (errno !== 0) finish(s, place, Status.error);
+  if (errno !== 0) fail(s, place, errno);
   else if (s.stage[place] === Stage.flushing) beginWrite(s, place);
   else if (s.operation[place] === Operation.read) queueCopies(s, place, 'to guest');
   else finish(s, place, Status.ok);
@@ -283,7 +342,8 @@ function write(s: Serving, place: number): void {
   const durable = s.operation[place] === Operation.writeBarrier;
   const tag = tagOf(s, place);
   const errno = s.engine.write(image, at, lengthBytes, s.memory, slot, durable, tag);
-  if (errno !== PENDING) finish(s, place, errno === 0 ? Status.ok : Status.error);
+  if (errno === 0) finish(s, place, Status.ok);
+  else if (errno !== PENDING) fail(s, place, errno);
 }
 
 /** Writes the response of the oldest request in flight, which is done. */

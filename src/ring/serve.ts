@@ -4,6 +4,7 @@
  */
 import {
   begin,
+  goOn,
   isDone,
   newServing,
   NOTHING,
@@ -16,10 +17,10 @@ import {
 
 /**
  * `more`: call again soon; `full`: call again when a slot is free; `slow`: when the disk's limits
- * allow; `idle`: when an event comes; `hostile`: the guest's indexes make no sense, and the disk
+ * allow; `paused`: after a while, as there is no room for what was written; `idle`: when an event comes; `hostile`: the guest's indexes make no sense, and the disk
  * must be disconnected.
  */
-export type RingState = 'idle' | 'more' | 'full' | 'slow' | 'hostile';
+export type RingState = 'idle' | 'more' | 'full' | 'slow' | 'paused' | 'hostile';
 
 export interface RingServer {
   /** Takes and begins what waits, a turn's worth of it, and answers what is done. */
@@ -49,6 +50,7 @@ export function createRingServer(options: RingServerOptions): RingServer {
 
   /** @returns what there is instead of another request to begin */
   function beginNext(nowMs: number): Exclude<RingState, 'more'> | undefined {
+    if (s.paused > 0) return 'paused';
     if (s.barrier !== NOTHING) return 'full';
     if (stalled === NOTHING) {
       if (seen === 0) seen = ring.waiting();
@@ -96,6 +98,7 @@ export function createRingServer(options: RingServerOptions): RingServer {
     serve(nowMs) {
       let state: ReturnType<typeof beginNext>;
       turnBytes = 0;
+      if (s.paused > 0 && nowMs >= s.againMs) goOn(s);
       for (let i = 0; i < TURN_REQUESTS && turnBytes < TURN_BYTES; i++) {
         state = beginNext(nowMs);
         if (state !== undefined) break;
@@ -104,6 +107,8 @@ export function createRingServer(options: RingServerOptions): RingServer {
       runCopies(s);
       options.engine.submit();
       answer();
+      // That there is no room shows when bytes have been fetched and are written.
+      if (s.paused > 0) return 'paused';
       if (state !== 'idle') return state ?? 'more';
       return ring.sleep() ? 'more' : 'idle';
     },

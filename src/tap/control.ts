@@ -6,9 +6,13 @@ import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
 import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
+import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
 import type { Limits } from '../ring/limiter.ts';
 import type { DiskState, OpenedDisk } from './orders.ts';
 import type { Workers } from './workers.ts';
+
+/** Writes that there is no room for wait until there is, or the guest is told of an error. */
+export const WhenFull: z.ZodType<WhenFullWord> = z.enum(['pause', 'report']);
 
 const OpenRequest = z.strictObject({
   path: z.string().startsWith('/'),
@@ -16,7 +20,10 @@ const OpenRequest = z.strictObject({
   writable: z.boolean(),
   allow_paths: z.array(z.string()).default([]),
   direct: z.boolean().default(false),
+  when_full: WhenFull.default('pause'),
 });
+
+const WhenFullRequest = z.strictObject({ when_full: WhenFull });
 
 const word = z.int().min(0).max(0xffff_ffff);
 const ConnectRequest = z.strictObject({
@@ -54,29 +61,22 @@ export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string): Hono {
   const app = new Hono();
-  // Open for as long as the tap lives: whoever asks learns of its end by the end of the answer.
-  app.post('/v1/alive', (context) =>
-    stream(context, async (body) => {
-      const ended = Promise.withResolvers<void>();
-      body.onAbort(() => ended.resolve());
-      await body.write('{}\n');
-      await ended.promise;
-    }),
-  );
+  streamRoutes(app, workers);
   app.get('/v1/status', async (context) =>
     context.json({ version, pid: process.pid, disks: (await workers.list()).map(stateView) }),
   );
   app.put('/v1/disks/:name', async (context) => {
-    const { allow_paths: allowPaths, ...rest } = await bodyOf(context, OpenRequest);
+    const body = await bodyOf(context, OpenRequest);
+    const { allow_paths: allowPaths, when_full: whenFull, ...rest } = body;
     const name = context.req.param('name');
-    return context.json(viewOf(await workers.open({ name, ...rest, allowPaths })));
+    return context.json(viewOf(await workers.open({ name, ...rest, allowPaths, whenFull })));
   });
   app.get('/v1/disks/:name', async (context) => {
     const name = context.req.param('name');
     const disk = (await workers.list()).find((each) => each.name === name);
     if (disk === undefined) throw new Failure('not-found', `the tap has no disk ${name}`);
-    const { opened, connected, nbdClients } = disk;
-    return context.json({ ...viewOf(opened), connected, nbd_clients: nbdClients });
+    const { opened, connected, nbdClients, paused } = disk;
+    return context.json({ ...viewOf(opened), connected, nbd_clients: nbdClients, paused });
   });
   app.put('/v1/disks/:name/nbd', async (context) =>
     context.json(await workers.order('export', { name: context.req.param('name') })),
@@ -89,6 +89,11 @@ export function tapApi(workers: Workers, version: string): Hono {
   app.put('/v1/disks/:name/limits', async (context) => {
     const limits = limitsOf(await bodyOf(context, LimitsRequest));
     await workers.order('limit', { name: context.req.param('name'), limits });
+    return context.body(null, 204);
+  });
+  app.put('/v1/disks/:name/when-full', async (context) => {
+    const { when_full: whenFull } = await bodyOf(context, WhenFullRequest);
+    await workers.order('whenFull', { name: context.req.param('name'), whenFull });
     return context.body(null, 204);
   });
   app.delete('/v1/disks/:name', async (context) => {
@@ -113,6 +118,32 @@ export function tapApi(workers: Workers, version: string): Hono {
     return context.json(failure.toJSON(), failure.httpStatus as 400);
   });
   return app;
+}
+
+/** Answers that stay open. */
+function streamRoutes(app: Hono, workers: Workers): void {
+  // Open for as long as the tap lives: whoever asks learns of its end by the end of the answer.
+  app.post('/v1/alive', (context) =>
+    stream(context, async (body) => {
+      const ended = Promise.withResolvers<void>();
+      body.onAbort(() => ended.resolve());
+      await body.write('{}\n');
+      await ended.promise;
+    }),
+  );
+  // A line for each disk that begins to wait for room, and when it does so no longer; and at first for
+  // those that wait already.
+  app.get('/v1/pauses', (context) =>
+    stream(context, async (body) => {
+      const tell = ({ name, paused }: { name: string; paused: string | null }): void =>
+        void body.writeln(JSON.stringify({ name, paused }));
+      using _following = workers.onPause(tell);
+      for (const disk of await workers.list()) if (disk.paused !== null) tell(disk);
+      const ended = Promise.withResolvers<void>();
+      body.onAbort(() => ended.resolve());
+      await ended.promise;
+    }),
+  );
 }
 
 function stateView({ opened, nbdClients, ...state }: DiskState): object {

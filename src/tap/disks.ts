@@ -1,4 +1,5 @@
 /** The disks of a worker: images that are open, and the rings that are served from them. */
+import { constants } from 'node:os';
 import { memberOf } from '../backend/target.ts';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';
@@ -10,7 +11,7 @@ import type { Transfer } from '../image/transfer.ts';
 import { RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { createLimiter, type Limits } from '../ring/limiter.ts';
 import type { RingDisk } from '../ring/request.ts';
-import type { ServedDisk } from '../ring/request-work.ts';
+import type { ServedDisk, WhenFull } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { readStatistics, statisticsPage } from '../ring/statistics.ts';
 import { fileFacts } from '../sys/file.ts';
@@ -18,7 +19,14 @@ import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
 import { connectRings, type DiskRings } from './disk-rings.ts';
 import type { DiskSocket, DiskSockets } from './disk-sockets.ts';
-import type { ConnectOrder, DiskName, DiskState, OpenedDisk, OpenOrder } from './orders.ts';
+import type {
+  ConnectOrder,
+  DiskName,
+  DiskState,
+  OpenedDisk,
+  OpenOrder,
+  PauseMessage,
+} from './orders.ts';
 import { openStatistics, removeRecords, removeStatistics } from './records.ts';
 import type { RingLoop } from './ring-loop.ts';
 
@@ -35,6 +43,8 @@ export interface Disks {
   resize(name: DiskName, sizeBytes: number): Promise<OpenedDisk>;
   /** Applies from now on, and for those who open it after this tap. @throws Failure not-found */
   limit(name: DiskName, limits: Limits): void;
+  /** From now on, for requests that wait for room already, too. @throws Failure not-found */
+  whenFull(name: DiskName, whenFull: WhenFull): void;
   /** Disconnects it and closes its image in order. */
   close(name: DiskName): Promise<void>;
   /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
@@ -51,18 +61,21 @@ export interface DisksOptions {
   readonly asks: Asks;
   readonly recordsFolder: string;
   readonly statisticsFolder: string;
+  readonly onPause: (pause: PauseMessage) => void;
 }
 
 interface Disk {
   readonly image: Image;
   readonly served: ServedDisk;
   readonly statistics: Mapping;
+  /** The errno for which its guest's writes wait; 0 while they do not. */
+  readonly full: { errno: number };
   rings: DiskRings | undefined;
   nbd: DiskSocket | undefined;
 }
 
 export function createDisks(options: DisksOptions): Disks {
-  const { files, transfer, recordsFolder, statisticsFolder } = options;
+  const { files, recordsFolder, statisticsFolder } = options;
   const disks = new Map<DiskName, Disk>();
 
   function find(name: DiskName): Disk {
@@ -82,18 +95,18 @@ export function createDisks(options: DisksOptions): Disks {
     const { image, statistics } = find(name);
     disks.delete(name);
     statistics[Symbol.dispose]();
-    transfer.close(image);
+    options.transfer.close(image);
   }
 
   return {
     get names() {
       return [...disks.keys()];
     },
-    open(name, { path, format, writable, allowPaths, direct }) {
+    open(name, order) {
       if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
-      const image = openImage(path, { format, writable, allowPaths, direct, files });
-      disks.set(name, startDisk(image, openStatistics(statisticsFolder, name)));
-      return describe(files, image);
+      const disk = openDisk(options, name, order);
+      disks.set(name, disk);
+      return describe(files, disk.image);
     },
     connect(name, order) {
       const disk = find(name);
@@ -108,15 +121,17 @@ export function createDisks(options: DisksOptions): Disks {
       return { socket: disk.nbd.path };
     },
     async resize(name, sizeBytes) {
-      const { image, served } = find(name);
-      await resizeImage(options.asks, image, sizeBytes);
-      served.rules = rulesOf(image, served.rules.canDiscard);
-      return describe(files, image);
+      const disk = find(name);
+      await resizeDisk(options.asks, disk, sizeBytes);
+      return describe(files, disk.image);
     },
     limit(name, limits) {
       const { served } = find(name);
       served.statistics.setLimits(limits);
       served.limiter.set(limits, performance.now());
+    },
+    whenFull(name, whenFull) {
+      find(name).served.whenFull = whenFull;
     },
     async close(name) {
       await closeSocket(find(name), false);
@@ -144,10 +159,11 @@ async function closeSocket(disk: Disk, answered: boolean): Promise<void> {
 async function quieten(disk: Disk): Promise<void> {
   await disk.rings?.close();
   disk.rings = undefined;
+  disk.full.errno = 0;
 }
 
 function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
-  const { image, rings, nbd, statistics } = disk;
+  const { image, rings, nbd, statistics, full } = disk;
   return {
     name,
     path: image.path,
@@ -155,22 +171,42 @@ function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
     connected: rings !== undefined && rings.fault === undefined,
     nbdClients: nbd?.clients ?? 0,
     fault: rings?.fault,
+    paused: pausedBy(full),
     statistics: readStatistics(statistics.memory),
   };
 }
 
 /** In turn with what guests have asked for. */
-async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise<void> {
+async function resizeDisk(asks: Asks, { image, served }: Disk, sizeBytes: number): Promise<void> {
   const errno = await asks.ask((engine, tag) => engine.resize(image, sizeBytes, tag));
   if (errno !== 0) throw new Failure('io', `${image.path} could not be resized: errno ${errno}`);
+  served.rules = rulesOf(image, served.rules.canDiscard);
 }
 
-function startDisk(image: Image, statistics: Mapping): Disk {
+/** The name of the errno. */
+function pausedBy({ errno }: Disk['full']): string | null {
+  return errno === 0 ? null : errno === constants.errno.EDQUOT ? 'EDQUOT' : 'ENOSPC';
+}
+
+function openDisk(
+  { files, statisticsFolder, onPause }: DisksOptions,
+  name: DiskName,
+  { path, format, writable, allowPaths, direct, whenFull }: OpenOrder,
+): Disk {
+  const image = openImage(path, { format, writable, allowPaths, direct, files });
+  const statistics = openStatistics(statisticsFolder, name);
   const page = statisticsPage(statistics.memory, Date.now());
   const limiter = createLimiter();
   limiter.set(page.limits(), performance.now());
-  const served = { image, rules: rulesOf(image, true), limiter, statistics: page };
-  return { image, served, statistics, rings: undefined, nbd: undefined };
+  const full = { errno: 0 };
+  const onFull = (errno: number): void => {
+    if (full.errno === errno) return;
+    full.errno = errno;
+    onPause({ name, path, paused: pausedBy(full) });
+  };
+  const rules = rulesOf(image, true);
+  const served = { image, rules, limiter, statistics: page, whenFull, onFull };
+  return { image, served, statistics, full, rings: undefined, nbd: undefined };
 }
 
 function rulesOf(image: Image, discard: boolean): RingDisk {

@@ -12,6 +12,7 @@ import { tapApi } from './control.ts';
 import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
 import { tapOptions } from './options.ts';
+import type { PauseMessage } from './orders.ts';
 import { joinService } from './service.ts';
 import { startWorkers } from './workers.ts';
 
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
   const kept = { ioFd: io.number, runFolder };
   await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
   await Promise.race([workers.ready, workers.failed]);
+  using _pauses = workers.onPause((pause) => log('warning', pauseSentence(pause)));
   const app = tapApi(workers, version);
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
@@ -78,6 +80,12 @@ async function main(): Promise<void> {
   await Promise.race([stopped.promise, workers.failed]);
   service.stopping();
   log('notice', 'vbd-tap stops; what guests ask for waits for its successor');
+}
+
+function pauseSentence({ name, path, paused }: PauseMessage): string {
+  if (paused === null) return `${name} goes on: there is room for ${path} again`;
+  const advice = 'make room; its guest waits, and goes on by itself';
+  return `${name} is paused: there is no room for ${path} (${paused}) — ${advice}`;
 }
 
 try {

@@ -3,6 +3,7 @@ import type { FailureFacts, FailureKind } from '../base/failure.ts';
 import type { Member } from '../disk/identity.ts';
 import type { ImageFormat } from '../image/formats.ts';
 import type { Limits } from '../ring/limiter.ts';
+import type { WhenFull } from '../ring/request-work.ts';
 import type { DiskStatistics } from '../ring/statistics.ts';
 
 /** A disk is named by whoever attaches it: `vbd-7-51712`. */
@@ -15,6 +16,7 @@ export interface OpenOrder {
   readonly writable: boolean;
   readonly allowPaths: readonly string[];
   readonly direct: boolean;
+  readonly whenFull: WhenFull;
 }
 
 export interface OpenedDisk {
@@ -52,6 +54,8 @@ export interface DiskState {
   readonly nbdClients: number;
   /** Why the guest's ring is not served any more. */
   readonly fault?: string | undefined;
+  /** Why its guest's writes wait for room: ENOSPC or EDQUOT. */
+  readonly paused: string | null;
   readonly statistics: DiskStatistics | undefined;
 }
 
@@ -63,6 +67,7 @@ export interface Orders {
   export: { order: { name: DiskName }; answer: { readonly socket: string } };
   resize: { order: { name: DiskName; readonly sizeBytes: number }; answer: OpenedDisk };
   limit: { order: { name: DiskName; readonly limits: Limits }; answer: undefined };
+  whenFull: { order: { name: DiskName; readonly whenFull: WhenFull }; answer: undefined };
   close: { order: { name: DiskName }; answer: undefined };
   list: { order: object; answer: DiskState[] };
   stop: { order: object; answer: undefined };
@@ -80,6 +85,13 @@ export interface OrderMessage {
 export interface ReadyMessage {
   /** Its number among the threads of the process: gettid(2). */
   readonly thread: string;
+}
+
+/** A disk began to wait for room, or does so no longer. */
+export interface PauseMessage {
+  readonly name: DiskName;
+  readonly path: string;
+  readonly paused: string | null;
 }
 
 export interface AnswerMessage {

@@ -7,7 +7,7 @@ import { type Abi } from '../ring/blkif.ts';
 import type { GrantCopier, Hypervisor, MappedGrants, WordMemory } from '../ring/hypervisor.ts';
 import { MOST_PERSISTENT_PAGES, persistentCopier } from '../ring/persistent-copier.ts';
 import { type RingRecord, ringRecord } from '../ring/record.ts';
-import type { ServedDisk } from '../ring/request-work.ts';
+import { FULL_MS, type ServedDisk } from '../ring/request-work.ts';
 import { createRingServer, type RingServer } from '../ring/serve.ts';
 import { sharedRing } from '../ring/shared-ring.ts';
 import { createSlots, MOST_INDIRECT_SEGMENTS, type SlotCounts, slotsBytes } from '../ring/slots.ts';
@@ -87,7 +87,7 @@ interface Ring extends ServedRing {
   next: Ring | undefined;
   /** It waits for something that others may give back. */
   starved: boolean;
-  /** It waits until then for what its disk's limits allow; 0: it does not. */
+  /** It waits until then for what its disk's limits allow, or for room; 0: it does not. */
   slowUntilMs: number;
   closing: (() => void) | undefined;
   readonly onHostile: () => void;
@@ -340,6 +340,10 @@ function turn(loop: Loop, ring: Ring): void {
       return;
     case 'slow':
       ring.slowUntilMs = nowMs + ring.disk.limiter.waitMs(nowMs);
+      loop.slow.push(ring);
+      return;
+    case 'paused':
+      ring.slowUntilMs = nowMs + FULL_MS;
       loop.slow.push(ring);
       return;
     case 'hostile':

@@ -21,7 +21,7 @@ export interface Client {
    */
   hold<T>(path: string, body: object): Promise<Held<T>>;
   /** A GET whose answer has a line of JSON for each event; returns when the other end is gone. */
-  follow<T>(path: string, onLine: (value: T) => void): Promise<void>;
+  follow<T>(path: string, onLine: (value: T) => void, signal?: AbortSignal): Promise<void>;
 }
 
 /** An answer that stays open. */
@@ -43,19 +43,20 @@ export function openUnixClient(socketPath: string, server: Server): Client {
       const { ended } = answer;
       return { value: answer.value as T, ended, [Symbol.dispose]: () => answer.close() };
     },
-    async follow<T>(path: string, onLine: (value: T) => void) {
+    async follow<T>(path: string, onLine: (value: T) => void, signal?: AbortSignal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const [{ request }, { createInterface }] = await Promise.all([
         import('node:http'),
         import('node:readline'),
       ]);
-      const outgoing = request({ socketPath, path, headers: { host: server.name } });
+      const outgoing = request({ socketPath, path, headers: { host: server.name }, signal });
       outgoing.once('error', (cause) => reject(unreachable(socketPath, server, cause)));
       outgoing.once('response', (incoming) => {
         // Its end in the middle is the other end's end, too.
         incoming.once('error', () => {}).once('close', resolve);
         const status = incoming.statusCode ?? 500;
-        createInterface({ input: incoming }).on('line', (line) => {
+        const lines = createInterface({ input: incoming }).on('error', () => {});
+        lines.on('line', (line) => {
           const value: unknown = JSON.parse(line);
           if (status < 400) onLine(value as T);
           else reject(failureOf(server, value, status));

@@ -58,6 +58,10 @@ async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknow
       const { name, limits } = order as Orders['limit']['order'];
       return disks.limit(name, limits);
     }
+    case 'whenFull': {
+      const { name, whenFull } = order as Orders['whenFull']['order'];
+      return disks.whenFull(name, whenFull);
+    }
     case 'close':
       return disks.close((order as Orders['close']['order']).name);
     case 'list':
@@ -91,6 +95,7 @@ async function work(): Promise<void> {
     asks,
     recordsFolder: join(runFolder, 'rings'),
     statisticsFolder: join(runFolder, STATISTICS_FOLDER),
+    onPause: (pause) => parent.postMessage(pause, []),
   });
   const state = { underWay: 0, stopped: false };
   const begin = async (message: OrderMessage): Promise<void> => {

@@ -11,19 +11,22 @@ import type {
   OrderKind,
   OrderMessage,
   Orders,
+  PauseMessage,
   ReadyMessage,
   WorkerOptions,
 } from './orders.ts';
 
 export interface Workers extends AsyncDisposable {
   /** @throws Failure of what was ordered; not-found when no worker has the disk */
-  order<K extends 'connect' | 'disconnect' | 'export' | 'resize' | 'limit' | 'close'>(
+  order<K extends 'connect' | 'disconnect' | 'export' | 'resize' | 'limit' | 'whenFull' | 'close'>(
     kind: K,
     order: Orders[K]['order'],
   ): Promise<Orders[K]['answer']>;
   /** Opens a disk on the worker that has fewest. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
   list(): Promise<DiskState[]>;
+  /** Told when a disk begins to wait for room, and when it does so no longer. @returns what ends that */
+  onPause(listener: (pause: PauseMessage) => void): Disposable;
   /** Whether each worker answers, or waits for a disk where no successor of it would fare better. */
   areAlive(): Promise<boolean>;
   /** Resolves when every worker has opened what it needs, Xen's devices among it. */
@@ -42,7 +45,11 @@ interface Hand {
 }
 
 export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd'>): Workers {
-  const hands = Array.from({ length: count }, () => startHand(options));
+  const listeners = new Set<(pause: PauseMessage) => void>();
+  const onPause = (pause: PauseMessage): void => {
+    for (const listener of listeners) listener(pause);
+  };
+  const hands = Array.from({ length: count }, () => startHand(options, onPause));
   const find = (name: DiskName): Hand => {
     const hand = hands.find(({ disks }) => disks.has(name));
     if (hand !== undefined) return hand;
@@ -73,6 +80,10 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
       return lists.flat();
     },
+    onPause(listener) {
+      listeners.add(listener);
+      return { [Symbol.dispose]: () => void listeners.delete(listener) };
+    },
     async areAlive() {
       const alive = await Promise.all(hands.map((hand) => hand.isAlive()));
       return alive.every(Boolean);
@@ -87,7 +98,10 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
   };
 }
 
-function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
+function startHand(
+  options: Omit<WorkerOptions, 'wakeFd'>,
+  onPause: (pause: PauseMessage) => void,
+): Hand {
   const wake = createEventFd();
   const workerData: WorkerOptions = { ...options, wakeFd: wake.number };
   const worker = new Worker(new URL('worker.ts', import.meta.url), { workerData });
@@ -99,8 +113,9 @@ function startHand(options: Omit<WorkerOptions, 'wakeFd'>): Hand {
     ({ thread } = message);
     ready.resolve();
   });
-  worker.on('message', (message: ReadyMessage | AnswerMessage) => {
+  worker.on('message', (message: ReadyMessage | PauseMessage | AnswerMessage) => {
     if ('thread' in message) return;
+    if ('paused' in message) return onPause(message);
     const { id, answer, failure } = message;
     const asked = waiting.get(id);
     waiting.delete(id);

@@ -4,6 +4,7 @@ import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
 import { createImage } from '../../src/image/open.ts';
+import type { WhenFull } from '../../src/ring/request-work.ts';
 import { startTestHost, type TestHost } from '../host/test-host.ts';
 import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
 import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
@@ -39,15 +40,17 @@ export interface TapKitOptions {
   readonly images?: 'nbd' | 'ring';
   /** Where parents of images may be, beside each image's own folder. */
   readonly imageFolders?: readonly string[];
+  readonly whenFull?: WhenFull;
 }
 
 export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> {
-  const { images = 'nbd', imageFolders = [] } = options;
+  const { images = 'nbd', imageFolders = [], whenFull = 'pause' } = options;
+  const policy = { images, whenFull: () => whenFull };
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
   let client: WatchedTap = openTap(tap.socket, 8000, imageFolders);
-  let vbdd = await startTestDaemon(host, { tap: client, images });
+  let vbdd = await startTestDaemon(host, { ...policy, tap: client });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
     client[Symbol.dispose]();
@@ -65,7 +68,7 @@ export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> 
       await stop();
       await meanwhile?.();
       client = openTap(tap.socket, answerMs ?? 8000, imageFolders);
-      vbdd = await startTestDaemon(host, { tap: client, images });
+      vbdd = await startTestDaemon(host, { ...policy, tap: client });
     },
     async opened() {
       return (await tap.client.call<{ disks: object[] }>('GET', '/v1/status')).disks;

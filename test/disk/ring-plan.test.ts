@@ -30,6 +30,7 @@ function facts(changes: Partial<RingFacts> & { readonly state?: number }): RingF
     frontend: parseFrontendNodes({ ...ringNodes, state: String(state) }),
     guest: 'alive',
     tap: 'open',
+    paused: false,
     refusal: undefined,
     closingSeen: false,
     driverDomain: false,
@@ -62,6 +63,11 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
     ['a connected disk', facts({ nodes: nodes(4), state: 4, tap: 'connected' }), undefined],
     ['a tap that came anew', facts({ nodes: nodes(4), state: 4, tap: 'nothing' }), 'open'],
     ['its image open again', facts({ nodes: nodes(4), state: 4 }), 'connect'],
+    [
+      'a guest that is to let go and waits for room',
+      facts({ nodes: nodes(5, false), state: 4, tap: 'connected', paused: true }),
+      'stop waiting',
+    ],
     ['a guest that lets go', facts({ nodes: nodes(4), state: 5, tap: 'connected' }), 'disconnect'],
     ['a guest that closes', facts({ nodes: nodes(4), state: 5 }), 'to 5'],
     ['a guest that has closed', facts({ nodes: nodes(5), state: 6 }), 'to 6'],
@@ -74,7 +80,7 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
     ],
     [
       'a detach, guest gone',
-      facts({ nodes: nodes(5, false), state: 6, tap: 'connected' }),
+      facts({ nodes: nodes(5, false), state: 6, tap: 'connected', paused: true }),
       'disconnect',
     ],
     ['a detach, ring gone', facts({ nodes: nodes(5, false), state: 6 }), 'close'],
@@ -232,6 +238,7 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
       tap,
       refusal: refused ? busy : undefined,
       kernel,
+      paused: tap === 'connected',
       closingSeen,
       driverDomain,
       graceOver,
@@ -266,6 +273,8 @@ function done(given: RingFacts, step: RingStep): RingFacts {
       return { ...given, tap: 'connected' };
     case 'close':
       return { ...given, tap: 'nothing' };
+    case 'stop waiting':
+      return { ...given, paused: false };
     case 'unbind':
       return { ...given, kernel: 'no' };
     case 'offer':

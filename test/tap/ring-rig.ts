@@ -7,12 +7,12 @@ import { createRingFrontend, type RingFrontend } from '../../src/host/ring-front
 import { createEngine } from '../../src/image/engine.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
-import { openImage } from '../../src/image/open.ts';
+import { openImage, type OpenOptions } from '../../src/image/open.ts';
 import { type Abi, abis, entriesOf } from '../../src/ring/blkif.ts';
 import { createLimiter } from '../../src/ring/limiter.ts';
 import { recordBytes } from '../../src/ring/record.ts';
 import type { RingDisk } from '../../src/ring/request.ts';
-import type { ServedDisk } from '../../src/ring/request-work.ts';
+import type { ServedDisk, WhenFull } from '../../src/ring/request-work.ts';
 import type { SlotCounts } from '../../src/ring/slots.ts';
 import {
   type DiskStatistics,
@@ -38,6 +38,12 @@ export interface RigOptions {
   readonly uring?: boolean;
   readonly persistent?: boolean;
   readonly changes?: Partial<RingDisk>;
+  readonly whenFull?: WhenFull;
+  /** Opens the disk's file. */
+  readonly openBytes?: OpenOptions['openBytes'];
+  /** An image that is there, in place of a new raw file. */
+  readonly path?: string;
+  readonly direct?: boolean;
 }
 
 export interface RingGuest {
@@ -77,10 +83,13 @@ export function startRingRig(options: RigOptions = {}): RingRig {
       const abi = all.abi ?? abis[0];
       if (abi === undefined) throw new Error('there is no ABI');
       const domid = ++lastDomid;
-      const path = join(folder, `disk-${domid}.img`);
-      writeFileSync(path, '');
-      truncateSync(path, all.diskBytes);
-      const image = openImage(path, { format: 'raw', writable: true, files });
+      const path = all.path ?? join(folder, `disk-${domid}.img`);
+      if (all.path === undefined) {
+        writeFileSync(path, '');
+        truncateSync(path, all.diskBytes);
+      }
+      const { openBytes, direct } = all;
+      const image = openImage(path, { format: 'raw', writable: true, files, openBytes, direct });
       const rules: RingDisk = {
         sectors: all.diskBytes / 512,
         sectorBytes: 512,
@@ -105,7 +114,14 @@ export function startRingRig(options: RigOptions = {}): RingRig {
       );
       const page = new ArrayBuffer(STATISTICS_BYTES);
       const statistics = statisticsPage(page, Date.now());
-      const disk: ServedDisk = { image, rules, limiter: createLimiter(), statistics };
+      const disk: ServedDisk = {
+        image,
+        rules,
+        limiter: createLimiter(),
+        statistics,
+        whenFull: all.whenFull ?? 'pause',
+        onFull: () => {},
+      };
       let isHostile = false;
       const place: RingOptions = {
         domid,

@@ -72,11 +72,12 @@ export async function startTapProcess(): Promise<TapProcess> {
 
 async function start(args: readonly string[], said: string[]): Promise<ChildProcess> {
   const child = spawn(tapProgram, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  for await (const line of createInterface({ input: child.stderr })) {
+  const { promise, resolve, reject } = Promise.withResolvers<ChildProcess>();
+  const lines = createInterface({ input: child.stderr });
+  lines.on('line', (line) => {
     said.push(line);
-    if (!line.includes('is ready')) continue;
-    child.stderr.resume();
-    return child;
-  }
-  throw new Error(`vbd-tap did not start:\n${said.join('\n')}`);
+    if (line.includes('is ready')) resolve(child);
+  });
+  lines.on('close', () => reject(new Error(`vbd-tap did not start:\n${said.join('\n')}`)));
+  return promise;
 }
