@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { Failure } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 
+const ids = z.array(z.int().min(0)).default([]);
 const whenFull = z.enum(['pause', 'report']);
 
 const Config = z.strictObject({
@@ -64,6 +65,10 @@ const Config = z.strictObject({
     ),
   script_dir: z.string().default('/etc/xen/scripts').describe('Where libxl looks for scripts.'),
   sysfs: z.string().default('/sys').describe('Where the kernel shows its devices.'),
+  admin_uids: ids.describe('Users who may do everything by the control socket, beside root.'),
+  admin_gids: ids.describe('Groups whose members may.'),
+  read_uids: ids.describe('Users who may look at disks by the control socket, and change nothing.'),
+  read_gids: ids.describe('Groups whose members may.'),
   spare_loops: z
     .int()
     .min(0)

@@ -1,5 +1,5 @@
 /** The control API: JSON over HTTP on a unix socket, version 1. Errors are failures, as JSON. */
-import { Hono, type Context } from 'hono';
+import { type Context, Hono, type Next } from 'hono';
 import { stream } from 'hono/streaming';
 import { z } from 'zod';
 import { Failure, sentenceOf } from '../base/failure.ts';
@@ -8,6 +8,7 @@ import { guestNames } from './guests.ts';
 import type { Leases } from './leases.ts';
 import { checkSchema } from '../base/schema.ts';
 import { LimitsRequest, limitsOf } from '../tap/control.ts';
+import type { Peer } from '../tap/control-server.ts';
 import type { Events } from './events.ts';
 import { limit, statistics, traffic } from './traffic.ts';
 import { usersOf } from './users.ts';
@@ -48,8 +49,8 @@ export interface ControlOptions {
   readonly events: Events;
   readonly verbs: VerbOptions;
   readonly version: string;
-  /** The process at the other end of a request's connection, as the kernel told it. */
-  readonly pidOf: (context: Context) => number;
+  /** Who is at the other end of a request's connection, as the kernel told it. */
+  readonly peerOf: (context: Context) => Pick<Peer, 'pid' | 'uid' | 'rights'>;
 }
 
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
@@ -57,6 +58,7 @@ export function controlApi(options: ControlOptions): Hono {
   const { daemon, verbs } = options;
   const { world, disks } = daemon;
   const app = new Hono();
+  app.use((context, next) => whenAllowed(context, options.peerOf(context), next));
   const nameOf = async (domid: number): Promise<string | undefined> =>
     (await guestNames(world.store, [domid])).get(domid);
 
@@ -123,7 +125,24 @@ export function controlApi(options: ControlOptions): Hono {
   return app;
 }
 
-function loopRoutes(app: Hono, { leases, pidOf }: ControlOptions): void {
+/** Looking at a path that one names is done with vbdd's own rights. */
+const adminsOnly: ReadonlySet<string> = new Set(['/v1/users']);
+
+/** @throws Failure denied */
+function whenAllowed(
+  { req }: Context,
+  { uid, rights }: Pick<Peer, 'uid' | 'rights'>,
+  next: Next,
+): Promise<void> {
+  const looks = req.method === 'GET' && !adminsOnly.has(req.path);
+  if (rights === 'admin' || (rights === 'read' && looks)) return next();
+  const may =
+    rights === 'read' ? 'may look at disks, and not do that' : 'may not ask vbdd anything';
+  const keys = looks ? 'read_uids or read_gids' : 'admin_uids or admin_gids';
+  throw new Failure('denied', `uid ${uid} ${may} — see ${keys} in vbdkit.conf`, { uid });
+}
+
+function loopRoutes(app: Hono, { leases, peerOf }: ControlOptions): void {
   app.get('/v1/loops', (context) => context.json({ loops: leases.list() }));
   app.post('/v1/loops', async (context) => {
     const request = await parsed(context, LoopRequest);
@@ -135,7 +154,7 @@ function loopRoutes(app: Hono, { leases, pidOf }: ControlOptions): void {
         offsetBytes: request.offset,
         directIo: request.direct_io,
       },
-      pidOf(context),
+      peerOf(context).pid,
     );
     if (request.hold === 'lease') return context.json(lease.view, 201);
     context.status(201);

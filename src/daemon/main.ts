@@ -13,10 +13,11 @@ import { lineLog } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
-import { peerPid, serveControl } from '../tap/control-server.ts';
+import { peerOf, serveControl } from '../tap/control-server.ts';
 import { joinService } from '../tap/service.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
+import { accessOf } from './access.ts';
 import { type Config, loadConfig } from './config.ts';
 import { controlApi } from './control.ts';
 import { startDaemon } from './daemon.ts';
@@ -130,8 +131,8 @@ async function main(): Promise<void> {
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
   const events = stack.use(createEvents(daemon));
-  const app = controlApi({ daemon, leases, events, verbs, version, pidOf: peerPid });
-  stack.use(await serveControl('vbdd', app, config.socket, log));
+  const app = controlApi({ daemon, leases, events, verbs, version, peerOf });
+  stack.use(await serveControl('vbdd', app, config.socket, log, accessOf(config)));
   log(
     'notice',
     `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,

@@ -1,12 +1,13 @@
 /** Who is at the other end of a unix socket, and taking or sending descriptors: unix(7), pidfd_getfd(2). */
 import { struct, i32le, u32le } from '../base/struct.ts';
 import { type Fd, ownFd } from './fd.ts';
-import { getsockopt, recvmsg, sendmsg, socketpair, syscall } from './ffi.ts';
+import { getsockopt, isErrno, recvmsg, sendmsg, socketpair, syscall } from './ffi.ts';
 import { mapPrivate } from './memory.ts';
 
 // asm-generic/socket.h, linux/socket.h, asm/unistd_64.h
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SO_PEERGROUPS = 59;
 const AF_UNIX = 1;
 const SCM_RIGHTS = 1;
 const MSG_CMSG_CLOEXEC = 0x40000000;
@@ -27,6 +28,23 @@ export function peerCredentials(socketFd: number): PeerCredentials {
   const raw = new Uint8Array(Credentials.size);
   getsockopt(socketFd, SOL_SOCKET, SO_PEERCRED, raw, new Uint8Array([raw.length, 0, 0, 0]));
   return Credentials.get(raw);
+}
+
+/** Its supplementary groups, taken then as well. */
+export function peerGroups(socketFd: number): number[] {
+  // A few are usual; the kernel allows so many.
+  for (const most of [64, 65_536]) {
+    const groups = new Uint32Array(most);
+    const length = new Uint32Array([groups.byteLength]);
+    const bytes = new Uint8Array(groups.buffer);
+    try {
+      getsockopt(socketFd, SOL_SOCKET, SO_PEERGROUPS, bytes, new Uint8Array(length.buffer));
+      return [...groups.subarray(0, (length[0] ?? 0) / 4)];
+    } catch (thrown) {
+      if (!isErrno(thrown, 'ERANGE')) throw thrown;
+    }
+  }
+  throw new Error('a process has more groups than Linux allows');
 }
 
 /** A handle on a process that cannot come to mean another one; it polls readable when that ends. */

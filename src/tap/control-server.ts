@@ -1,4 +1,4 @@
-/** Serves a program's control API on a unix socket of mode 0600, to its own user and root. */
+/** Serves a program's control API on a unix socket: to its own user and root, and to whom it is told. */
 import { accessSync, chmodSync, constants, mkdirSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
@@ -7,16 +7,32 @@ import { getRequestListener } from '@hono/node-server';
 import type { Context, Hono } from 'hono';
 import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
-import { type PeerCredentials, peerCredentials } from '../sys/peer.ts';
+import { type PeerCredentials, peerCredentials, peerGroups } from '../sys/peer.ts';
 
-const peers = new WeakMap<Socket, PeerCredentials>();
+/** What a peer may: change things, look at them, or nothing. */
+export type Rights = 'admin' | 'read' | 'none';
 
-/** The peer of the connection that brought a request. */
-export function peerPid(context: Context): number {
+/** Who may, beside root and the program's own user. */
+export interface Access {
+  /** False: the socket's mode keeps all others away. */
+  readonly forOthers: boolean;
+  rightsOf(uid: number, gids: readonly number[]): Rights;
+}
+
+const ownersOnly: Access = { forOthers: false, rightsOf: () => 'none' };
+
+export interface Peer extends PeerCredentials {
+  readonly rights: Rights;
+}
+
+const peers = new WeakMap<Socket, Peer>();
+
+/** The peer of the connection that brought a request, as the kernel told it. */
+export function peerOf(context: Context): Peer {
   const { incoming } = context.env as { incoming: IncomingMessage };
   const peer = peers.get(incoming.socket);
   if (peer === undefined) throw new Error('a request from a connection that was not checked');
-  return peer.pid;
+  return peer;
 }
 
 /**
@@ -29,13 +45,15 @@ export async function serveControl(
   app: Hono,
   path: string,
   log: Log,
+  access: Access = ownersOnly,
 ): Promise<AsyncDisposable> {
   await clearStaleSocket(name, path);
   const listener = getRequestListener(app.fetch);
   const server = createServer((request, response) => void listener(request, response));
-  server.on('connection', (socket: Socket) => checkPeer(socket, log));
+  server.on('connection', (socket: Socket) => checkPeer(socket, log, access));
   await listen(server, path);
-  chmodSync(path, 0o600);
+  // Others are let in to be told what they may.
+  chmodSync(path, access.forOthers ? 0o666 : 0o600);
   return {
     async [Symbol.asyncDispose]() {
       const closed = Promise.withResolvers<void>();
@@ -46,12 +64,18 @@ export async function serveControl(
   };
 }
 
-function checkPeer(socket: Socket, log: Log): void {
+function checkPeer(socket: Socket, log: Log, access: Access): void {
   // Node keeps the accepted descriptor here; there is no other way to ask the kernel who it is.
   const { _handle: handle } = socket as Socket & { _handle: { fd: number } | null };
-  const peer = peerCredentials(handle?.fd ?? -1);
+  const fd = handle?.fd ?? -1;
+  const peer = peerCredentials(fd);
   if (peer.uid === 0 || peer.uid === process.getuid?.()) {
-    peers.set(socket, peer);
+    peers.set(socket, { ...peer, rights: 'admin' });
+    return;
+  }
+  if (access.forOthers) {
+    const rights = access.rightsOf(peer.uid, [peer.gid, ...peerGroups(fd)]);
+    peers.set(socket, { ...peer, rights });
     return;
   }
   log('warning', `refused a connection of uid ${peer.uid} to the control socket`);

@@ -46,6 +46,15 @@ const restart = { caughtBy: 'test/daemon/restart.test.ts', needsLoop: true };
 
 export const faults: readonly Fault[] = [
   {
+    name: 'reader-may-change',
+    breaks: 'who may only look at disks changes nothing',
+    file: 'src/daemon/control.ts',
+    find: "(rights === 'read' && looks)",
+    plant: "rights === 'read'",
+    caughtBy: 'test/daemon/access.test.ts',
+    needsLoop: true,
+  },
+  {
     ...stash,
     name: 'loop-not-stashed',
     breaks: 'what vbdd holds outlives it',

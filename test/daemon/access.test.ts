@@ -1,0 +1,103 @@
+/** Who may ask what by the control socket: told by the kernel, chosen by the configuration. */
+import assert from 'node:assert/strict';
+import { chmodSync, statSync } from 'node:fs';
+import { globalAgent } from 'node:http';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { openClient } from '../../src/cli/client.ts';
+import { accessOf } from '../../src/daemon/access.ts';
+import { controlApi } from '../../src/daemon/control.ts';
+import { createEvents } from '../../src/daemon/events.ts';
+import { createLeases } from '../../src/daemon/leases.ts';
+import { peerOf, serveControl } from '../../src/tap/control-server.ts';
+import { needsLoop } from '../peers.ts';
+import { startVbdkit } from './test-daemon.ts';
+
+const options = needsLoop();
+const [ADMIN, READER, STRANGER, READERS, NOBODYS] = [3001, 3002, 3003, 3004, 3005];
+let kit: AsyncDisposableStack;
+let socket: string;
+
+before(async () => {
+  if (options.skip !== false) return;
+  await using stack = new AsyncDisposableStack();
+  const { host, vbdd } = stack.use(await startVbdkit());
+  chmodSync(host.dir, 0o755);
+  socket = join(host.dir, 'vbdd.sock');
+  const config = { admin_uids: [ADMIN], admin_gids: [], read_uids: [READER], read_gids: [READERS] };
+  const app = controlApi({
+    daemon: vbdd,
+    leases: stack.use(createLeases(vbdd)),
+    events: stack.use(createEvents(vbdd)),
+    verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
+    version: '1',
+    peerOf,
+  });
+  stack.use(await serveControl('vbdd', app, socket, () => {}, accessOf(config)));
+  kit = stack.move();
+});
+
+after(() => kit?.disposeAsync());
+
+/** Does the work as that user, with these groups beside its own. */
+async function as<T>(uid: number, groups: readonly number[], work: () => Promise<T>): Promise<T> {
+  const { getgroups, setgroups, seteuid } = process;
+  assert.ok(getgroups && setgroups && seteuid);
+  const before = getgroups();
+  // A connection is whose process made it: those that wait for another request are root's.
+  globalAgent.destroy();
+  setgroups([...groups]);
+  seteuid(uid);
+  try {
+    return await work();
+  } finally {
+    seteuid(0);
+    setgroups(before);
+    globalAgent.destroy();
+  }
+}
+
+const look = (): Promise<unknown> => openClient(socket).call('GET', '/v1/disks');
+const change = (): Promise<unknown> => openClient(socket).call('DELETE', '/v1/disks/web/xvda');
+/** vbdd did look for it. */
+const obeyed = { kind: 'not-found' };
+
+test('who is named as admin may do everything', options, async () => {
+  await as(ADMIN, [], async () => {
+    await look();
+    await assert.rejects(change(), obeyed);
+  });
+  await assert.rejects(change(), obeyed, 'root');
+});
+
+for (const [who, uid, groups] of [
+  ['a user', READER, []],
+  ['a member of a group', STRANGER, [NOBODYS, READERS]],
+] as const) {
+  test(`${who} that may look may change nothing`, options, async () => {
+    await as(uid, groups, async () => {
+      await look();
+      const message = `uid ${uid} may look at disks, and not do that — see admin_uids or admin_gids in vbdkit.conf`;
+      await assert.rejects(change(), { kind: 'denied', message });
+      const who = openClient(socket).call('GET', '/v1/users?path=/etc/shadow');
+      await assert.rejects(who, { kind: 'denied' });
+    });
+  });
+}
+
+test('anyone else is told in one sentence that he may not', options, async () => {
+  await as(STRANGER, [NOBODYS], async () => {
+    const message = `uid ${STRANGER} may not ask vbdd anything — see read_uids or read_gids in vbdkit.conf`;
+    await assert.rejects(look(), { kind: 'denied', message });
+    await assert.rejects(change(), {
+      kind: 'denied',
+      message: /^uid 3003 may not ask vbdd anything/,
+    });
+  });
+});
+
+test('where nobody is named, the socket is its owner’s', options, () => {
+  const none = { admin_uids: [], admin_gids: [], read_uids: [], read_gids: [] };
+  assert.equal(accessOf(none).forOthers, false);
+  assert.equal(statSync(socket).mode & 0o777, 0o666);
+});
