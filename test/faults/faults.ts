@@ -3,6 +3,7 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { cliFaults } from './cli-faults.ts';
 import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
@@ -390,4 +391,5 @@ export const faults: readonly Fault[] = [
   ...nbdFaults,
   ...ringFaults,
   ...verbFaults,
+  ...cliFaults,
 ];

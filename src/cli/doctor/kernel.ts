@@ -23,7 +23,11 @@ function version(release: string): Finding {
   const isOld = major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1]);
   if (!isOld) return ok('kernel', `Linux ${release}`);
   const needed = OLDEST.join('.');
-  return fault('kernel', `Linux ${release} cannot bind a loop device in one call`, `run ${needed}`);
+  return fault(
+    'kernel',
+    `Linux ${release} cannot bind a loop device in one call`,
+    `run Linux ${needed} or newer`,
+  );
 }
 
 function loops({ dev }: HostFolders): Finding {
@@ -61,7 +65,7 @@ function backends({ sys, dev }: HostFolders): Finding[] {
     : warning(
         'nbd',
         'the nbd driver is not loaded: blkback can serve no VHD, VMDK, qcow2 or VHDX',
-        'modprobe nbd nbds_max=0, and name it in /etc/modules-load.d',
+        'modprobe nbd max_part=0, and name it in /etc/modules-load.d',
       );
   return [blkback, ring, nbd];
 }
