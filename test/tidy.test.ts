@@ -81,6 +81,20 @@ test('every source file opens with one sentence that says what it is for', () =>
   assert.deepEqual(silent, []);
 });
 
+test('every exported function has a sentence that says what it does', () => {
+  const silent = sources.flatMap((path) => {
+    const lines = readFileSync(join(root, path), 'utf8').split('\n');
+    return lines.flatMap((line, index) => {
+      const name = /^export (?:async )?function\*? (\w+)/.exec(line)?.[1];
+      const before = lines[index - 1] ?? '';
+      // Of several signatures the first is explained.
+      const isNext = new RegExp(`^export (?:async )?function ${name}\\b`).test(before);
+      return name === undefined || before.endsWith('*/') || isNext ? [] : [`${path}: ${name}`];
+    });
+  });
+  assert.deepEqual(silent, []);
+});
+
 test('nothing is left unfinished, silenced or tied to one machine', () => {
   const banned = [
     new RegExp(`\\b(${['TO', 'FIX'].map((a, i) => a + ['DO', 'ME'][i]).join('|')})\\b`),

@@ -42,6 +42,7 @@ interface Entry {
   users: number;
 }
 
+/** A pool that holds nothing yet. */
 export function createDevicePool(): DevicePool {
   const entries = new Map<string, Entry>();
   return {

@@ -99,10 +99,12 @@ export function wasOffered({ nodes }: DiskRecord): boolean {
   return nodes?.hotplugStatus === 'connected';
 }
 
+/** Whether the tap cannot be asked now; it is asked again when it is back. */
 export function isAway({ kind }: Failure): boolean {
   return kind === 'unavailable' || kind === 'timeout';
 }
 
+/** Where the disk's nodes are, from a backend in this domain. */
 export function pathsOf({ key }: DiskRecord): ReturnType<typeof diskPaths> {
   const { domid, devid } = key;
   return diskPaths({ domid, devid, backendDomid: 0, kind: 'vbd3' });

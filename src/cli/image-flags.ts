@@ -70,6 +70,7 @@ export interface OutputFlags {
   readonly json: boolean;
 }
 
+/** Whether JSON is to be printed, however that was said. */
 export function wantsJson(flags: OutputFlags): boolean {
   return flags.json || flags.output === 'json';
 }

@@ -2,6 +2,7 @@
 import type { Access } from '../tap/control-server.ts';
 import type { Config } from './config.ts';
 
+/** The rights that a configuration gives; root has all without being named. */
 export function accessOf(
   config: Pick<Config, 'admin_uids' | 'admin_gids' | 'read_uids' | 'read_gids'>,
 ): Access {

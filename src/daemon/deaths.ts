@@ -26,6 +26,7 @@ export interface Deaths extends Disposable {
   look(strangersToo?: boolean): Promise<void>;
 }
 
+/** Watches for the end of guests that have disks. */
 export function watchDeaths(options: DeathsOptions): Deaths {
   const gone = new Map<number, number>();
   /** Guests that were met, and whether they were ever seen alive. */

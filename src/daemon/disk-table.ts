@@ -44,6 +44,7 @@ interface Slot {
   running: Promise<void> | undefined;
 }
 
+/** A table without disks. */
 export function createDiskTable(options: DiskTableOptions): DiskTable {
   const slots = new Map<string, Slot>();
   const records = new Map<string, DiskRecord>();

@@ -49,6 +49,9 @@ export interface Leases extends Disposable {
   list(): LeaseView[];
 }
 
+/**
+ * The loop devices of a daemon that are handed out; none yet. Disposing it gives all of them back.
+ */
 export function createLeases(daemon: Daemon): Leases {
   const leases = new Set<Lease>();
   const { world } = daemon;

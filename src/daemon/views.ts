@@ -37,6 +37,7 @@ export interface WhyView {
   readonly steps: readonly string[];
 }
 
+/** What is shown of a disk now. @param guest its name, where it has one */
 export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): DiskView {
   const { key, nodes, held, ring } = record;
   const member = held?.facts.member ?? ring?.image.members[0];

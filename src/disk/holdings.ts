@@ -55,6 +55,7 @@ function slotsOf({ who, members }: Holder): Slot[] {
   });
 }
 
+/** An index in which nobody holds anything. */
 export function createHoldings(): Holdings {
   const holders = new Map<string, Holder>();
   const index = new Map<Identity, Map<string, Set<Holder>>>();

@@ -40,6 +40,7 @@ export interface DiskPaths {
   readonly libxl: string;
 }
 
+/** The directories that libxl writes for a disk. */
 export function diskPaths({ domid, devid, backendDomid, kind }: DiskPlace): DiskPaths {
   return {
     backend: `/local/domain/${backendDomid}/backend/${kind}/${domid}/${devid}`,

@@ -20,6 +20,7 @@ export interface DomainPaths {
   readonly libxl: string;
 }
 
+/** The directories that libxl writes for a domain. */
 export function domainPaths(domid: number, uuid: string): DomainPaths {
   return { domain: `/local/domain/${domid}`, vm: `/vm/${uuid}`, libxl: `/libxl/${domid}` };
 }

@@ -100,6 +100,7 @@ interface Host {
   nextDomid: number;
 }
 
+/** Starts a host that has no guests yet. Disposing it ends them all. */
 export async function startHost(options: HostOptions): Promise<EmbeddedHost> {
   const { server, connect = (_who, domid) => server.connect(domid) } = options;
   await using opened = new AsyncDisposableStack();

@@ -46,6 +46,7 @@ const undescribed: DiskDescription = {
   canDiscard: false,
 };
 
+/** A guest's disk that its kernel has not connected yet. */
 export function createGuestDisk(devid: number): GuestDiskControl {
   let ring: Ring | undefined;
   let description = undescribed;

@@ -32,6 +32,7 @@ export interface GuestKernel {
 
 const stopReasons = ['poweroff', 'halt', 'reboot'];
 
+/** Boots a guest's kernel: it connects the disks that the store offers to it. */
 export async function startGuestKernel(options: GuestKernelOptions): Promise<GuestKernel> {
   const { log = silentLog } = options;
   const store = kernelStore(options.store);

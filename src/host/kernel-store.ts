@@ -20,6 +20,7 @@ export interface KernelStore extends Pick<Store, 'read' | 'directory' | 'write' 
 
 const RETRY_PAUSE_MS = 20;
 
+/** A store as a kernel has it: it waits for xenstored for as long as that is away. */
 export function kernelStore(store: Store): KernelStore {
   const watches = new Set<{ beginsAnew: boolean }>();
   let ended = false;

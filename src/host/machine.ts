@@ -55,6 +55,7 @@ interface Domain {
   readonly stopped: PromiseWithResolvers<string>;
 }
 
+/** Starts dom0's kernel with its block backend, and no domains. */
 export async function startMachine(options: MachineOptions): Promise<Machine> {
   const {
     server,

@@ -36,6 +36,7 @@ interface Device {
   readonly asks: Set<Ask>;
 }
 
+/** A kernel's nbd driver that has no devices yet. */
 export function createNbdDevices(): NbdDevices {
   const devices = new Map<number, Device>();
   const close = (device: Device): void => {

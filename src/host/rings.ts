@@ -34,6 +34,7 @@ export interface Rings {
 /** The first references belong to the guest's console and store. */
 const FIRST_REF = 8;
 
+/** A grant table in which nothing is granted yet. */
 export function createRings(): Rings {
   const granted = new Map<string, Ring>();
   let nextRef = FIRST_REF;

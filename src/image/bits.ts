@@ -27,6 +27,7 @@ export function runEnd(
   return end;
 }
 
+/** Whether a bit of the map that begins at byte `base` is set. */
 export function isSet(map: Uint8Array, base: number, bit: number, lsbFirst: boolean): boolean {
   return ((map[base + (bit >>> 3)] ?? 0) & maskOf(bit, lsbFirst)) !== 0;
 }
@@ -54,6 +55,7 @@ export function setBits(
   }
 }
 
+/** Clears one bit. */
 export function clearBit(map: Uint8Array, bit: number, lsbFirst: boolean): void {
   map[bit >>> 3] = (map[bit >>> 3] ?? 0) & ~maskOf(bit, lsbFirst);
 }

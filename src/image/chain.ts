@@ -22,6 +22,7 @@ export interface Surroundings {
   readonly allowedReal: readonly string[];
 }
 
+/** What an image at `path` may refer to: its own folder, and those that are allowed. */
 export function surroundingsOf(path: string, allowPaths: readonly string[]): Surroundings {
   const folder = dirname(resolve(path));
   const allowed = [folder, ...allowPaths].map((folder) => resolve(folder));
@@ -78,6 +79,7 @@ function elsewhere({ folder }: Surroundings, path: string): Failure {
 /** Files of a chain from its first image down, as `identityOf` names them. */
 export type Chain = readonly string[];
 
+/** Tells a file from every other one, by whatever path; without a descriptor the path must do. */
 export function identityOf({ fd, path }: Bytes): string {
   if (fd === undefined) return path;
   const { kind, represents, device, inode } = fileFacts(fd);

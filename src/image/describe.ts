@@ -29,6 +29,7 @@ export interface ImageDescription {
   };
 }
 
+/** Describes an open image; of its parent no more than the name. */
 export function describeImage(image: Image, files: FileTable): ImageDescription {
   const info = image.info();
   const { parentName, parentFormat, specific } = info;

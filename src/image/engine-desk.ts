@@ -128,6 +128,7 @@ export interface Desk {
 /** Where in `scratch` the page begins that is read to nowhere. */
 export const NOWHERE_AT = PAGE_BYTES;
 
+/** What is under way on an image, noted from the first request on. */
 export function trafficOf(desk: Desk, image: Image): Traffic {
   let traffic = desk.traffic.get(image);
   if (traffic === undefined) {

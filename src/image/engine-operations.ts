@@ -66,6 +66,9 @@ export function startOperation(desk: Desk, operation: Operation): void {
   addToRing(desk, operation);
 }
 
+/**
+ * Whether it reads or writes a file's bytes, and is neither a barrier nor a change of its length.
+ */
 export function movesBytes({ kind }: Operation): boolean {
   return kind === 'read' || kind === 'write' || kind === 'packed';
 }

@@ -184,6 +184,7 @@ function readDirect(desk: Desk, request: Request, way: Way, at: number, lengthBy
   }
 }
 
+/** Whether a range begins and ends at multiples of `alignmentBytes`. */
 export function isAligned(alignmentBytes: number, at: number, lengthBytes: number): boolean {
   return at % alignmentBytes === 0 && lengthBytes % alignmentBytes === 0;
 }

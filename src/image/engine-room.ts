@@ -19,6 +19,7 @@ export interface Room extends Disposable {
   give(at: number): void;
 }
 
+/** A room of which nothing is taken; its memory is mapped when it is first used. */
 export function createRoom(): Room {
   let mapping: Mapping | undefined;
   let view = new Uint8Array(0);

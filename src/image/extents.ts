@@ -51,6 +51,7 @@ export interface Extents extends PageNeed {
   currentDepth: number;
 }
 
+/** An empty list, with room for so many before it grows. */
 export function createExtents(capacity = 64): Extents {
   return {
     count: 0,

@@ -32,6 +32,7 @@ export interface PageCache {
 
 const FIRST_PAGES = 16;
 
+/** An empty cache. @param maxBytes what its pages may take together */
 export function createPageCache(maxBytes: number): PageCache {
   const maxPages = Math.max(64, Math.floor(maxBytes / PAGE_BYTES));
   const cache: PageCache = {

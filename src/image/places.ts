@@ -21,6 +21,7 @@ export interface Places {
   witness: { readonly entry: number; readonly at: number } | undefined;
 }
 
+/** No places: nothing has been freed or made yet. */
 export function createPlaces(): Places {
   return { free: new Map(), clean: [], proven: true, witness: undefined };
 }

@@ -46,6 +46,7 @@ function isSame(view: Buffer, now: Buffer | undefined, at: number, end: number):
   return view[at] === 0 && view.compare(zeros, 0, end - at, at, end) === 0;
 }
 
+/** Whether every byte is zero. */
 export function isAllZero(view: Buffer): boolean {
   for (let at = 0; at < view.length; at += unitBytes) {
     if (!isSame(view, undefined, at, Math.min(at + unitBytes, view.length))) return false;

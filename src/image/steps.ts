@@ -36,6 +36,7 @@ export interface Steps extends PageNeed {
   scratchBytes: number;
 }
 
+/** An empty list of steps. */
 export function createSteps(): Steps {
   return {
     count: 0,
@@ -117,6 +118,7 @@ export function addCopy(
   add(out, StepKind.copy, file, at, lengthBytes, diskAt);
 }
 
+/** The range of the file reads as zeros afterwards. @param unmap its space may be given back */
 export function addZero(
   out: Steps,
   file: number,
@@ -143,10 +145,12 @@ export function addPut(out: Steps, file: number, at: number, lengthBytes: number
   return from;
 }
 
+/** What came before is on stable storage before what comes after is begun. */
 export function addBarrier(out: Steps, file: number): void {
   add(out, StepKind.barrier, file, 0, 0, 0);
 }
 
+/** The file is so long afterwards. */
 export function addResize(out: Steps, file: number, sizeBytes: number): void {
   add(out, StepKind.resize, file, sizeBytes, 0, 0);
 }

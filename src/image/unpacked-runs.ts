@@ -8,6 +8,7 @@ export interface UnpackedRuns {
   drop(file: number): void;
 }
 
+/** An empty store of runs. @param maxBytes what they may take together */
 export function createUnpackedRuns(maxBytes: number): UnpackedRuns {
   // A map keeps the order in which keys were set: the first is the one that was not used for longest.
   const runs = new Map<string, { readonly file: number; readonly bytes: Uint8Array }>();

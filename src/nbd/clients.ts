@@ -25,6 +25,7 @@ export interface Clients {
   onLeave: (connection: Connection) => void;
 }
 
+/** Nobody is connected yet. */
 export function createClients(service: Service, poller: Poller): Clients {
   return {
     service,
@@ -117,6 +118,7 @@ function unwatch(clients: Clients, connection: Connection): void {
   clients.poller.remove(connection.socket);
 }
 
+/** Ends a connection and gives back what it had. */
 export function leave(clients: Clients, connection: Connection): void {
   unwatch(clients, connection);
   connection.fd.close();

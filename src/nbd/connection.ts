@@ -72,6 +72,7 @@ export type Beginning =
     }
   | { readonly export: NbdExport };
 
+/** A client that has just come. @param fd its socket, the connection's from now on */
 export function createConnection(
   service: Service,
   fd: Fd,

@@ -39,6 +39,7 @@ interface OpenListener {
 /** More clients wait: each may take memory for its requests. */
 const MAX_CONNECTIONS = 1024;
 
+/** Listens nowhere yet. */
 export function createListeners(clients: Clients, poller: Poller): Listeners {
   const listeners = new Set<OpenListener>();
   let full = false;

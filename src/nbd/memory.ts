@@ -37,6 +37,7 @@ export interface ConnectionMemory extends FixedMemory, Disposable {
   readonly pages: Pages;
 }
 
+/** Maps a connection's memory; what is not touched takes none. */
 export function createMemory(): ConnectionMemory {
   const mapping = mapPrivate(PAGES_AT + PAYLOAD_PAGES * PAGE_BYTES);
   return {
@@ -57,6 +58,7 @@ export interface Pages {
   give(at: number, lengthBytes: number): void;
 }
 
+/** Pages that are all free. @param baseAt where the first begins */
 export function createPages(baseAt: number, total: number): Pages {
   const used = new Uint8Array(total);
   /** No page before it is free. */

@@ -16,6 +16,7 @@ import {
 
 const WORD = 2 ** 32;
 
+/** Writes a 64-bit number, big-endian, below 2^53. */
 export function putWide(data: DataView, at: number, value: number): void {
   const high = Math.floor(value / WORD);
   data.setUint32(at, high);

@@ -17,6 +17,7 @@ export interface Requests {
   readonly pagesBytes: Float64Array;
 }
 
+/** No requests are under way. */
 export function createRequests(): Requests {
   const idle = new Uint16Array(MAX_REQUESTS);
   for (let index = 0; index < MAX_REQUESTS; index += 1) idle[index] = MAX_REQUESTS - 1 - index;
@@ -40,6 +41,7 @@ export function beginRequest(requests: Requests): number {
   return requests.idle[requests.free] ?? 0;
 }
 
+/** Its index is free again. */
 export function endRequest(requests: Requests, request: number): void {
   requests.idle[requests.free] = request;
   requests.free += 1;

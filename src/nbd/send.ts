@@ -45,6 +45,7 @@ export interface SendQueue {
   readonly endOf: Int32Array;
 }
 
+/** Nothing is to be sent yet. */
 export function createSendQueue(): SendQueue {
   return {
     head: 0,

@@ -38,6 +38,7 @@ export interface ServerParts extends Omit<Service, 'firstTag' | 'reap'> {
   readonly shared?: Pick<Service, 'firstTag' | 'reap'> | undefined;
 }
 
+/** A server that listens nowhere yet. */
 export function createNbdServer({ poller, shared, ...parts }: ServerParts): NbdServer {
   const { engine } = parts;
   const onEnded = (tag: number, errno: number): void => ended(clients, tag, errno);

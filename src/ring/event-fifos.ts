@@ -31,6 +31,7 @@ export function offerPort(folder: string, domid: number): number {
   return port;
 }
 
+/** The guest's side of a port. */
 export function openGuestPort(folder: string, domid: number, port: number): EventChannel {
   return openSide(guestFolder(folder, domid), port, 'guest');
 }

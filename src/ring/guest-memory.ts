@@ -14,6 +14,7 @@ const REFERENCES = 32_768;
 const READ_ONLY = 0x8000_0000;
 const NOT_GRANTED = 0;
 
+/** Where a guest's memory and ports are. */
 export function guestFolder(folder: string, domid: number): string {
   return join(folder, `guest-${domid}`);
 }
@@ -43,6 +44,7 @@ export function createGuestMemory(folder: string, domid: number, pages: number):
   }
 }
 
+/** Removes what a guest had; one that has gone already is fine. */
 export function removeGuestMemory(folder: string, domid: number): void {
   rmSync(guestFolder(folder, domid), { recursive: true, force: true });
 }

@@ -30,6 +30,7 @@ interface Bucket {
   spend(amount: number): void;
 }
 
+/** A limiter that limits nothing yet. */
 export function createLimiter(): Limiter {
   const requests = createBucket();
   const bytes = createBucket();

@@ -21,6 +21,7 @@ export interface PersistentOptions {
 /** What a single page ring can have under way, once over. */
 export const MOST_PERSISTENT_PAGES = 1056;
 
+/** A copier that keeps pages mapped which the guest grants again and again. */
 export function persistentCopier(options: PersistentOptions): GrantCopier {
   const { memory, copier: other } = options;
   const { capacity } = other;

@@ -89,6 +89,7 @@ export interface Serving extends RingServerOptions {
   againMs: number;
 }
 
+/** The state of a ring of which nothing was taken yet. */
 export function newServing(options: RingServerOptions): Serving {
   const { entries } = options.ring;
   return {
@@ -119,6 +120,7 @@ function tagOf(s: Serving, place: number): number {
   return s.firstTag + place;
 }
 
+/** Whether the request in that place waits for its response only. */
 export function isDone(s: Serving, place: number): boolean {
   return s.stage[place] === Stage.done;
 }

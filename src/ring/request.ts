@@ -38,6 +38,7 @@ export interface RingRequest {
   indirectPages: number;
 }
 
+/** A request to read others into, so that none is made for each. */
 export function newRequest(): RingRequest {
   return { operation: 0, sector: 0, lengthBytes: 0, segments: 0, indirectPages: 0 };
 }

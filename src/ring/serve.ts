@@ -39,6 +39,7 @@ export interface RingServer {
 const TURN_REQUESTS = 32;
 const TURN_BYTES = 1 << 20;
 
+/** Serves a ring from its disk, a turn at a time. */
 export function createRingServer(options: RingServerOptions): RingServer {
   const s = newServing(options);
   const { ring, record, firstTag, disk } = options;

@@ -28,6 +28,7 @@ export function slotsBytes(counts: SlotCounts): number {
   return counts.reduce((sum, count, size) => sum + count * (sizes[size] ?? 0), 0);
 }
 
+/** Slots that are all free. */
 export function createSlots(counts: SlotCounts): Slots {
   let end = 0;
   const classes = counts.map((count, size) => {

@@ -39,6 +39,7 @@ export interface Poller extends Disposable {
   wait(timeoutMs: number): number;
 }
 
+/** A poller that watches nothing yet. @throws ErrnoError */
 export function createPoller(): Poller {
   const epoll = ownFd(epollCreate(EPOLL_CLOEXEC));
   const page = mapPrivate(4096);

@@ -25,10 +25,12 @@ export function bindEvents(fd: number, domid: number, port: number): number {
   return ioctl(fd, BIND_INTERDOMAIN, BindInterdomain.make({ domid, port }));
 }
 
+/** Gives a port back. @throws ErrnoError */
 export function unbindEvents(fd: number, port: number): void {
   ioctl(fd, UNBIND, Port.make({ port }));
 }
 
+/** Tells the other end of a port. @throws ErrnoError */
 export function notifyEvents(fd: number, port: number): void {
   Port.put(portRequest, { port });
   ioctl(fd, NOTIFY, portRequest);

@@ -73,6 +73,7 @@ export interface NbdChange {
   readonly disconnectOnClose?: boolean | undefined;
 }
 
+/** NBD_CMD_RECONFIGURE: a new connection, size or flag for a device that is in use. */
 export function reconfigureMessage(change: NbdChange): NetlinkMessage {
   const { index, identifier, socketFd, sizeBytes, disconnectOnClose } = change;
   const attributes = [
@@ -88,6 +89,7 @@ export function reconfigureMessage(change: NbdChange): NetlinkMessage {
   return { command: RECONFIGURE, attributes };
 }
 
+/** NBD_CMD_DISCONNECT: the device is free when its last user has closed it. */
 export function disconnectMessage(index: number): NetlinkMessage {
   return { command: DISCONNECT, attributes: [u32Attribute(Attribute.index, index)] };
 }

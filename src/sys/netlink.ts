@@ -46,10 +46,12 @@ export interface NetlinkAttribute {
   readonly payload: Uint8Array;
 }
 
+/** An attribute that is a 32-bit number. */
 export function u32Attribute(type: number, value: number): NetlinkAttribute {
   return { type, payload: struct(4, { value: u32le }).make({ value }) };
 }
 
+/** An attribute that is a 64-bit number, below 2^53. */
 export function u64Attribute(type: number, value: number): NetlinkAttribute {
   const payload = new Uint8Array(8);
   new DataView(payload.buffer).setBigUint64(0, BigInt(value), true);

@@ -10,6 +10,7 @@ export interface Asks {
 /** Above the tags of rings, below those of NBD clients. */
 const FIRST_TAG = 2 ** 29;
 
+/** Asks the engine of a loop, beside that loop's other users. */
 export function createAsks(engine: Engine, loop: { share(user: EngineUser): void }): Asks {
   const waiting = new Map<number, (errno: number) => void>();
   let next = FIRST_TAG;

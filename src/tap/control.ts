@@ -53,6 +53,7 @@ export const LimitsRequest = z.strictObject({
   burst_seconds: z.number().min(0).max(3600).default(1),
 });
 
+/** A request's limits, as the limiter takes them. */
 export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
   const { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds } = request;
   return { iops, bytesPerSecond, burstSeconds };

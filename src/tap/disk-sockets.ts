@@ -39,6 +39,7 @@ export interface DiskSocketsOptions {
 /** Above all other tags of the engine. */
 const FIRST_TAG = 2 ** 30;
 
+/** No disk has a socket yet. */
 export function createDiskSockets(options: DiskSocketsOptions): DiskSockets {
   const { loop, engine, files, folder } = options;
   const server = createNbdServer({

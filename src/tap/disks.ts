@@ -74,6 +74,7 @@ interface Disk {
   nbd: DiskSocket | undefined;
 }
 
+/** The disks of a worker: none yet. */
 export function createDisks(options: DisksOptions): Disks {
   const { files, recordsFolder, statisticsFolder } = options;
   const disks = new Map<DiskName, Disk>();

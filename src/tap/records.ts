@@ -62,6 +62,7 @@ export function openStatistics(folder: string, disk: DiskName): Mapping {
   return mapShared(fd.number, 0, STATISTICS_BYTES);
 }
 
+/** Removes a disk's figures; none are fine. */
 export function removeStatistics(folder: string, disk: DiskName): void {
   rmSync(join(folder, disk), { force: true });
 }

@@ -107,6 +107,7 @@ interface Loop {
   last: Ring | undefined;
 }
 
+/** A loop without rings. */
 export function createRingLoop({ hypervisor, engine, slots }: RingLoopOptions): RingLoop {
   const counts = slots ?? usualSlots;
   using stack = new DisposableStack();

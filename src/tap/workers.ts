@@ -44,6 +44,7 @@ interface Hand {
   readonly ended: Promise<void>;
 }
 
+/** Starts so many threads; `ready` tells when they serve. */
 export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd'>): Workers {
   const listeners = new Set<(pause: PauseMessage) => void>();
   const onPause = (pause: PauseMessage): void => {

@@ -28,6 +28,7 @@ export type AskOn = (connection: () => Connection, transactionId: number) => Ask
 /** How often a list that changes while it is read in parts is begun again. */
 const LISTING_TRIES = 64;
 
+/** The store's operations, by asking one connection. */
 export function operations(ask: Ask): StoreOps {
   return {
     read: async (path) => ask(readCall, path),

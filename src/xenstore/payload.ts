@@ -27,6 +27,7 @@ export function parsePermission(text: string): Permission | undefined {
   return domid > 0xffff ? undefined : { access: match[1] as Permission['access'], domid };
 }
 
+/** Permissions as the wire has them: `r7`, each with a NUL behind it. */
 export function formatPermissions(permissions: readonly Permission[]): string {
   return permissions.map(({ access, domid }) => `${access}${domid}\0`).join('');
 }

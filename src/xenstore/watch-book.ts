@@ -25,6 +25,7 @@ export interface WatchBook {
   restore(connection: Connection): Promise<void>;
 }
 
+/** A book without watches. */
 export function createWatchBook(): WatchBook {
   const all = new Map<string, Registration>();
   let lastToken = 0;

@@ -57,6 +57,7 @@ export interface MessageWriter {
   take(): Buffer;
 }
 
+/** A writer that has nothing to send yet. */
 export function createMessageWriter(): MessageWriter {
   let buffer = Buffer.allocUnsafeSlow(2 * PAYLOAD_MAX_BYTES);
   let used = 0;

@@ -86,6 +86,7 @@ export function readLuks(region: Uint8Array, path: string): Luks {
   return { header, slots, mode, hash: hash ?? '' };
 }
 
+/** Whether a passphrase belongs to the slot. */
 export function isActive({ active }: ReturnType<typeof LuksSlot.get>): boolean {
   return active === ACTIVE;
 }

@@ -286,6 +286,7 @@ export function readLayout<T>(read: () => T): T {
   }
 }
 
+/** The failure of a header that cannot be. */
 export function corrupt(what: string): Failure {
   return new Failure('corrupt', `the qcow2 image is damaged: ${what}`);
 }

@@ -195,6 +195,7 @@ export function planDelete(image: Qcow2, wanted: string, out: Steps): void {
   putBytes(image, image.l1At, own, out);
 }
 
+/** Visits each second-level table that a first-level one names. @throws Failure corrupt */
 export function eachTable(
   image: Qcow2,
   l1: Uint8Array,
@@ -237,6 +238,7 @@ export function addEntryUsers(image: Qcow2, view: Uint8Array, by: number, deltas
   }
 }
 
+/** Counts the clusters that a range of the file is in. */
 export function addRange(
   image: Qcow2,
   at: number,

@@ -76,6 +76,7 @@ export interface Entry {
   zeroBits: number;
 }
 
+/** An entry to read others into, so that none is made for each. */
 export function newEntry(): Entry {
   return { state: State.absent, at: 0, isOwn: false, storedBytes: 0, dataBits: 0, zeroBits: 0 };
 }
@@ -86,6 +87,7 @@ const COMPRESSED_BIT = 0x40000000;
 const OFFSET_HIGH = 0x00ffffff;
 export const SUBCLUSTERS = 32;
 
+/** Whether entries are of 16 bytes, the second half about subclusters. */
 export function hasSubclusters(image: Qcow2): boolean {
   return image.entryBytes === 16;
 }
@@ -141,6 +143,7 @@ export function l2At(image: Qcow2, index: number): number {
   return at;
 }
 
+/** Whether nobody else uses the table of a first-level entry. */
 export function isOwnL2(image: Qcow2, index: number): boolean {
   return u32(image.l1, index * 8) >>> 31 === 1;
 }
@@ -151,6 +154,7 @@ export function entryOffset(view: Uint8Array, from: number): number {
   return (u32(view, from) & OFFSET_HIGH) * 2 ** 32 + (low - (low % 512));
 }
 
+/** Reads a big-endian number; zero past the end. */
 export function u32(view: Uint8Array, at: number): number {
   return (
     (((view[at] ?? 0) << 24) |
@@ -161,6 +165,7 @@ export function u32(view: Uint8Array, at: number): number {
   );
 }
 
+/** Writes a big-endian number. */
 export function putU32(view: Uint8Array, at: number, value: number): void {
   view[at] = (value >>> 24) & 0xff;
   view[at + 1] = (value >>> 16) & 0xff;

@@ -64,6 +64,7 @@ function signedChecksum(map: Uint8Array): number {
   return ~sum >>> 0;
 }
 
+/** Where in the file the batmap is. */
 export function batmapRegions(batmap: Batmap | undefined): Region[] {
   if (batmap === undefined) return [];
   return [

@@ -81,10 +81,12 @@ export function lookAtEnd(vhd: Dynamic): void {
 export const NOT_THERE = -1;
 export const DAMAGED = -2;
 
+/** How long the bitmap in front of a block of that length is: whole sectors. */
 export function bitmapBytesOf(blockBytes: number): number {
   return Math.ceil(blockBytes / SECTOR_BYTES / 8 / SECTOR_BYTES) * SECTOR_BYTES;
 }
 
+/** A block's entry in the table: the sector of the file where it begins, or UNUSED. */
 export function entryOf(vhd: Dynamic, block: number): number {
   return vhd.table.getUint32(block * 4);
 }
@@ -105,10 +107,12 @@ function isSound(vhd: Dynamic, at: number): boolean {
   return true;
 }
 
+/** Whether every sector of the block is known to be in this file. */
 export function isFull(vhd: Dynamic, block: number): boolean {
   return ((vhd.full[block >>> 3] ?? 0) & (0x80 >>> (block & 7))) !== 0;
 }
 
+/** Notes whether every sector of the block is in this file. */
 export function setFull(vhd: Dynamic, block: number, full: boolean): void {
   const mask = 0x80 >>> (block & 7);
   const byte = vhd.full[block >>> 3] ?? 0;

@@ -23,6 +23,7 @@ interface Fixed {
   planned: { readonly footer: Uint8Array; readonly sizeBytes: number } | undefined;
 }
 
+/** Opens an image whose disk is the file itself, with a footer behind it. */
 export function openFixed(
   bytes: Bytes,
   file: number,

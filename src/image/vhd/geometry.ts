@@ -16,6 +16,7 @@ export const largestGeometry: Geometry = {
 };
 export const MAX_GEOMETRY_SECTORS = MAX_CYLINDERS * 16 * 255;
 
+/** How many sectors a geometry has. */
 export function geometrySectors(geometry: Geometry): number {
   return geometry.cylinders * geometry.heads * geometry.sectorsPerTrack;
 }

@@ -23,6 +23,7 @@ export function footerInfo(footer: FooterFields, subformat: Subformat): ImageInf
   };
 }
 
+/** What is told of a dynamic or differencing image. */
 export function dynamicInfo(vhd: Dynamic, parentName: string | undefined): ImageInfo {
   const { parent, batmap } = vhd;
   const info = footerInfo(

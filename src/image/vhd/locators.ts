@@ -59,6 +59,7 @@ function locatorsOf(header: HeaderFields, fileBytes: number): Located[] {
   return found;
 }
 
+/** Where in the file the parent's locators are. */
 export function locatorRegions(header: HeaderFields, fileBytes: number): Region[] {
   return locatorsOf(header, fileBytes).map(({ region }) => region);
 }

@@ -25,6 +25,7 @@ export interface VhdPlaces extends Places {
   extended: boolean;
 }
 
+/** Places that were not looked for yet. @param device the file does not grow */
 export function createVhdPlaces(device: boolean): VhdPlaces {
   return {
     ...createPlaces(),

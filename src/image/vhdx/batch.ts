@@ -10,6 +10,7 @@ export interface Batch {
   add(index: number, state: number, place: number): boolean;
 }
 
+/** A batch without changes. */
 export function createBatch(vhdx: Vhdx): Batch {
   // Half of the log is written at a time, and there is a header for every 126 sectors.
   const mostSectors = vhdx.log.lengthBytes / 4 / (2 * LOG_SECTOR);

@@ -49,6 +49,7 @@ export function currentHeader(
   return current;
 }
 
+/** Whether a header has its signature and the right checksum. */
 export function isSoundHeader(raw: Uint8Array): boolean {
   const { signature, checksum } = Header.get(raw);
   return signature === 'head' && checksum === sealed(raw);
@@ -83,6 +84,7 @@ export function requireSoundHeader(fields: HeaderFields, bytes: Bytes): void {
   }
 }
 
+/** Both headers, as they are. */
 export function readHeaderCopies(bytes: Bytes): Uint8Array[] {
   return headerPlaces.map((at) => {
     const raw = new Uint8Array(Header.size);
@@ -98,6 +100,7 @@ export interface Regions {
   readonly all: readonly Region[];
 }
 
+/** Both region tables, as they are. */
 export function readRegionTables(bytes: Bytes): Uint8Array[] {
   return regionTablePlaces.map((at) => {
     const table = new Uint8Array(REGION_TABLE_BYTES);
@@ -106,6 +109,7 @@ export function readRegionTables(bytes: Bytes): Uint8Array[] {
   });
 }
 
+/** Whether a region table has its signature, the right checksum and entries that fit. */
 export function isSoundRegionTable(table: Uint8Array): boolean {
   const { signature, checksum, entryCount } = RegionTableHeader.get(table);
   return signature === 'regi' && checksum === sealed(table) && entryCount <= MAX_REGIONS;

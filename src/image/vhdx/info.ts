@@ -4,6 +4,7 @@ import type { ImageInfo } from '../image.ts';
 import type { Metadata } from './metadata.ts';
 import type { Vhdx } from './table.ts';
 
+/** What is told of a VHDX. */
 export function vhdxInfo(
   vhdx: Vhdx,
   parentName: string | undefined,

@@ -41,6 +41,7 @@ interface Planned {
   readonly before: { readonly next: number; readonly tail: number };
 }
 
+/** A log that nothing was written to. @param at byte of the file where it begins */
 export function createLog(at: number, lengthBytes: number): Log {
   // What an earlier session has left in the ring must not be taken for an entry of this one.
   const sequence = randomInt(1, 2 ** 31);

@@ -9,6 +9,7 @@ import { locatorType, ParentLocatorEntry, ParentLocatorHeader } from './layout.t
 /** What children know an open image by. */
 const dataWriteGuids = new WeakMap<Image, () => Uint8Array>();
 
+/** Notes how the children of an open image know it. */
 export function rememberGuid(image: Image, dataWriteGuid: () => Uint8Array): void {
   dataWriteGuids.set(image, dataWriteGuid);
 }

@@ -26,6 +26,7 @@ export interface VhdxPlaces extends Places {
   extended: boolean;
 }
 
+/** Places that were not looked for yet. */
 export function createVhdxPlaces(): VhdxPlaces {
   return {
     ...createPlaces(),

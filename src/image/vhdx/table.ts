@@ -73,6 +73,7 @@ export function bitmapIndexOf(vhdx: Vhdx, block: number): number {
   return (Math.floor(block / vhdx.chunkBlocks) + 1) * (vhdx.chunkBlocks + 1) - 1;
 }
 
+/** The state in an entry of the block table. */
 export function stateAt(vhdx: Vhdx, index: number): number {
   return vhdx.table.getUint8(index * 8) & 7;
 }
@@ -107,6 +108,7 @@ export function firstBit(vhdx: Vhdx, block: number): number {
   return (block % vhdx.chunkBlocks) * (vhdx.blockBytes / vhdx.sectorBytes);
 }
 
+/** How many bytes of a block are of the disk: the last one may be cut. */
 export function blockLength(vhdx: Vhdx, block: number): number {
   return Math.min(vhdx.blockBytes, vhdx.sizeBytes - block * vhdx.blockBytes);
 }

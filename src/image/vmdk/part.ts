@@ -152,6 +152,7 @@ export function partAt(parts: readonly Part[], at: number): Part {
   return part;
 }
 
+/** Reads a little-endian number; zero past the end. */
 export function u32(view: Uint8Array, at: number): number {
   return (
     ((view[at] ?? 0) |
@@ -162,6 +163,7 @@ export function u32(view: Uint8Array, at: number): number {
   );
 }
 
+/** Writes a little-endian number. */
 export function putU32(view: Uint8Array, at: number, value: number): void {
   view[at] = value & 0xff;
   view[at + 1] = (value >>> 8) & 0xff;

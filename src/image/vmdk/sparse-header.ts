@@ -178,6 +178,7 @@ export function readLayout<T>(read: () => T): T {
   }
 }
 
+/** The failure of a header that cannot be. */
 export function corrupt(what: string): Failure {
   return new Failure('corrupt', `the VMDK is damaged: ${what}`);
 }

@@ -4,6 +4,7 @@ import { type Caller, isPrivileged, type Limits } from './limits.ts';
 
 const form = /^\/$|^(\/[A-Za-z0-9_@-]+)+$/;
 
+/** A domain's own directory. */
 export function homeOf(domid: number): string {
   return `/local/domain/${domid}`;
 }

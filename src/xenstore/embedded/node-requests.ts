@@ -23,11 +23,13 @@ export type Outcome = { readonly reply: string | Buffer } | Errno;
 const ok: Outcome = { reply: 'OK\0' };
 const empty = Buffer.alloc(0);
 
+/** READ: a node's value. */
 export function read({ view, caller, path }: NodeRequest): Outcome {
   const node = lookUp(view, caller, path, Access.read);
   return typeof node === 'string' ? node : { reply: node.value };
 }
 
+/** DIRECTORY: the names of a node's children. */
 export function directory({ view, caller, path }: NodeRequest): Outcome {
   const node = lookUp(view, caller, path, Access.read);
   if (typeof node === 'string') return node;
@@ -48,11 +50,13 @@ export function directoryPart({ view, caller, path, restView }: NodeRequest): Ou
   return { reply: head + rest.slice(0, rest.lastIndexOf('\0', space) + 1) };
 }
 
+/** GET_PERMS: who may read and write a node. */
 export function getPermissions({ view, caller, path }: NodeRequest): Outcome {
   const node = lookUp(view, caller, path, Access.read);
   return typeof node === 'string' ? node : { reply: formatPermissions(node.permissions) };
 }
 
+/** WRITE: a node's value; the node is made where it is missing. */
 export function write(request: NodeRequest): Outcome {
   const { view, caller, limits, path, restView } = request;
   const node = lookUp(view, caller, path, Access.write);
@@ -65,6 +69,7 @@ export function write(request: NodeRequest): Outcome {
   return ok;
 }
 
+/** MKDIR: a node without a value, unless it is there. */
 export function mkdir(request: NodeRequest): Outcome {
   const { view, caller, path } = request;
   const node = lookUp(view, caller, path, Access.write);
@@ -72,6 +77,7 @@ export function mkdir(request: NodeRequest): Outcome {
   return typeof node === 'string' ? node : ok;
 }
 
+/** RM: a node and all below it. */
 export function remove({ view, caller, path }: NodeRequest): Outcome {
   const node = lookUp(view, caller, path, Access.write);
   if (node === 'ENOENT') return view.get(parentOf(path)) === undefined ? 'ENOENT' : ok;
@@ -98,6 +104,7 @@ function dropBelow(view: View, path: string, reach: 'above' | 'exact'): void {
   view.drop(path);
 }
 
+/** SET_PERMS: who may read and write a node. */
 export function setPermissions(request: NodeRequest): Outcome {
   const { view, caller, limits, path, restView } = request;
   const permissions = parsePermissions(restView);

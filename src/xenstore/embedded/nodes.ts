@@ -43,6 +43,7 @@ export interface NodeTree extends View {
   clear(): void;
 }
 
+/** A tree with nothing but its root. @param tell whom a change concerns */
 export function createNodeTree(tell: Tell): NodeTree {
   const nodes = new Map<string, Node>();
   const counts = new Map<number, number>();
@@ -101,6 +102,7 @@ export function createNodeTree(tell: Tell): NodeTree {
   return tree;
 }
 
+/** A node without children. */
 export function newNode(
   value: Buffer,
   permissions: readonly Permission[],
@@ -109,6 +111,7 @@ export function newNode(
   return { value, permissions, children: new Set(), generation, shared: false };
 }
 
+/** A node that may be changed while the other stays. */
 export function copyOf(node: Node, generation: number): Node {
   return { ...node, children: new Set(node.children), generation, shared: false };
 }

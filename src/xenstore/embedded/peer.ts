@@ -55,6 +55,7 @@ interface Conversation {
   lastTransaction: number;
 }
 
+/** One that has just connected. */
 export function createPeer(state: ServerState, domid: number, link: PeerLink): Peer {
   const writer = createMessageWriter();
   let due = false;

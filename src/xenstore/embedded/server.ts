@@ -35,6 +35,7 @@ export interface StoreServer extends AsyncDisposable {
 /** What a socket's client may leave unread before it is given up. */
 const UNREAD_MAX_BYTES = 16 * 1024 * 1024;
 
+/** Starts a store that has its root only, and listens nowhere yet. */
 export function startStoreServer(limits: Partial<Limits> = {}): StoreServer {
   const state = createState({ ...defaultLimits, ...limits });
   const listening = new Set<AsyncDisposable>();

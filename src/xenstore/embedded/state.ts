@@ -34,6 +34,7 @@ const dom0Only = new Set<number>([
 ]);
 const DOMID_MAX = 0x7fef;
 
+/** The state of a store that has its root only. */
 export function createState(limits: Limits): ServerState {
   const watches: Watches = createWatches((path) => tree.get(path));
   const tree = createNodeTree((path, reach, before) => watches.tell(path, reach, before));

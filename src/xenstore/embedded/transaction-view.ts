@@ -23,6 +23,7 @@ interface Touched {
   told: Reach | undefined;
 }
 
+/** A transaction that has looked at nothing yet. */
 export function createTransactionView(tree: NodeTree): TransactionView {
   const touched = new Map<string, Touched>();
   const gained = new Map<number, number>();
