@@ -63,6 +63,8 @@ export interface Tap {
   whenFull(name: string, whenFull: WhenFull): Promise<void>;
   /** What it has done so far, as shared memory says: the tap is not asked, and need not be there. */
   statistics(name: string): DiskStatistics | undefined;
+  /** Has it forget what earlier taps have left of disks that are none of these. */
+  keep(names: readonly string[]): Promise<void>;
   /** Closes the image in order; with a ring, disconnects it first. */
   close(name: string): Promise<void>;
   /** What it has of a disk now. */

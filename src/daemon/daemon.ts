@@ -64,6 +64,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const uses = stack.use(hostUses());
   const now = (): number => performance.now();
   let takenOver = false;
+  let started = false;
   const world: DiskWorld = {
     ...options,
     holdings,
@@ -86,6 +87,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     domids: () => new Set([...disks.records.values()].map((record) => record.key.domid)),
     onDeath: (domid) => disks.callAll((record) => record.key.domid === domid),
   });
+  const tidy = (): void => void forgetStrays(world, disks).catch(logLoss);
   const scan = async (first = false): Promise<void> => {
     for (const key of await listDisks(store)) void disks.call(key);
     disks.callAll(() => true);
@@ -98,7 +100,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       disks.callAll((record) => record.held === undefined);
       await disks.settled();
     }
-    void forgetStrays(world, disks).catch(logLoss);
+    tidy();
   };
   const logLoss = (thrown: unknown): void => log('warning', sentenceOf(thrown));
   const scanLater = (): void => void scan().catch(logLoss);
@@ -111,8 +113,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   stack.use(followConnection(store, log, onLost));
   stack.use(followLostDisks(disks));
   followTap(options.tap, disks, log);
+  options.tap?.onChange((there) => void (there && started && disks.settled().then(tidy)));
   stack.use(await store.observe('@releaseDomain', () => void deaths.look().catch(logLoss)));
-  let started = false;
   stack.use(
     await store.observe('backend', ({ path, at }) => {
       if (path !== 'backend') onBackendEvent(disks, path, at);

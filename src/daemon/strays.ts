@@ -1,7 +1,7 @@
-/** What is left of disks whose guest went while no vbdd was there to see it: images and nbd devices. */
+/** What is left of disks whose guest went while no vbdd, or no tap, was there to see it. */
 import type { DiskWorld } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
-import { backendPath, parseDiskName } from '../disk/backend-nodes.ts';
+import { backendPath, diskName, parseDiskName } from '../disk/backend-nodes.ts';
 import type { DiskTable } from './disk-table.ts';
 
 /**
@@ -29,6 +29,7 @@ export async function forgetStrays(
       await tap?.close(name);
       log('notice', `closed the image that ${name} has left`);
     }
+    await tap?.keep([...disks.records.values()].map(({ key }) => diskName(key)));
   } catch (thrown) {
     // Without a tap there is nothing of it to be found; the next look is at the next sweep.
     if (!(thrown instanceof Failure)) throw thrown;

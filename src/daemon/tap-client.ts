@@ -83,6 +83,7 @@ export function openTap(
       await order('PUT', `${disk(name)}/limits`, limits);
     },
     whenFull: (name, whenFull) => order('PUT', `${disk(name)}/when-full`, { when_full: whenFull }),
+    keep: (names) => order('PUT', '/v1/kept', { names }),
     statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),
     close: (name) => order('DELETE', disk(name)),
     async find(name) {

@@ -9,10 +9,13 @@ import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
 import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
 import type { Limits } from '../ring/limiter.ts';
 import type { DiskState, OpenedDisk } from './orders.ts';
+import { removeLeftovers } from './records.ts';
 import type { Workers } from './workers.ts';
 
 /** Writes that there is no room for wait until there is, or the guest is told of an error. */
 export const WhenFull: z.ZodType<WhenFullWord> = z.enum(['pause', 'report']);
+
+const KeptRequest = z.strictObject({ names: z.array(z.string()) });
 
 const OpenRequest = z.strictObject({
   path: z.string().startsWith('/'),
@@ -60,12 +63,18 @@ export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
 }
 
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
-export function tapApi(workers: Workers, version: string): Hono {
+export function tapApi(workers: Workers, version: string, runFolder: string): Hono {
   const app = new Hono();
   streamRoutes(app, workers);
   app.get('/v1/status', async (context) =>
     context.json({ version, pid: process.pid, disks: (await workers.list()).map(stateView) }),
   );
+  // Names all disks that there are: what is left of others is removed.
+  app.put('/v1/kept', async (context) => {
+    const { names } = await bodyOf(context, KeptRequest);
+    removeLeftovers(runFolder, new Set([...names, ...workers.names()]));
+    return context.body(null, 204);
+  });
   app.put('/v1/disks/:name', async (context) => {
     const body = await bodyOf(context, OpenRequest);
     const { allow_paths: allowPaths, when_full: whenFull, ...rest } = body;

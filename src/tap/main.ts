@@ -66,7 +66,7 @@ async function main(): Promise<void> {
   await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
   await Promise.race([workers.ready, workers.failed]);
   using _pauses = workers.onPause((pause) => log('warning', pauseSentence(pause)));
-  const app = tapApi(workers, version);
+  const app = tapApi(workers, version, runFolder);
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
   tellStarter();

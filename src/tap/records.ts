@@ -2,7 +2,7 @@
  * Rings' records and disks' statistics as files in the tap's folder, which outlive it. A record
  * belongs to one ring of one guest: its name says which, so that no other ring is ever taken up from it.
  */
-import { ftruncateSync, mkdirSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
+import { existsSync, ftruncateSync, mkdirSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { STATISTICS_BYTES } from '../ring/statistics.ts';
@@ -48,6 +48,27 @@ export function removeRecords(folder: string, disk: DiskName): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   for (const name of readdirSync(folder)) {
     if (name.startsWith(`${disk}.`)) unlinkSync(join(folder, name));
+  }
+}
+
+/** Below the tap's folder, a file for each ring. */
+export const RECORDS_FOLDER = 'rings';
+/** Below the tap's folder, a socket for each disk that is served by NBD. */
+export const SOCKETS_FOLDER = 'nbd';
+
+/**
+ * Removes what taps that were killed have left in the tap's folder of disks that are not among
+ * `kept`: nobody will ask for them again.
+ */
+export function removeLeftovers(runFolder: string, kept: ReadonlySet<DiskName>): void {
+  for (const folder of [RECORDS_FOLDER, STATISTICS_FOLDER, SOCKETS_FOLDER]) {
+    const path = join(runFolder, folder);
+    if (!existsSync(path)) continue;
+    for (const name of readdirSync(path)) {
+      // A record is named by its disk and more.
+      const disk = name.split('.', 1)[0] ?? '';
+      if (!kept.has(disk)) rmSync(join(path, name), { force: true });
+    }
   }
 }
 

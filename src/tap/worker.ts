@@ -25,7 +25,7 @@ import { createAsks } from './asks.ts';
 import { createDiskSockets } from './disk-sockets.ts';
 import { createDisks, type Disks } from './disks.ts';
 import type { AnswerMessage, OrderMessage, Orders, ReadyMessage, WorkerOptions } from './orders.ts';
-import { STATISTICS_FOLDER } from './records.ts';
+import { RECORDS_FOLDER, SOCKETS_FOLDER, STATISTICS_FOLDER } from './records.ts';
 import { createRingLoop } from './ring-loop.ts';
 
 const { wakeFd, ioFd, guestsFolder, runFolder, cacheBytes } = workerData as WorkerOptions;
@@ -85,7 +85,7 @@ async function work(): Promise<void> {
     guestsFolder === undefined ? xenHypervisor() : embeddedHypervisor(guestsFolder);
   using loop = createRingLoop({ hypervisor, engine });
   const transfer = createTransfer(files);
-  using nbd = createDiskSockets({ loop, engine, files, folder: join(runFolder, 'nbd') });
+  using nbd = createDiskSockets({ loop, engine, files, folder: join(runFolder, SOCKETS_FOLDER) });
   const asks = createAsks(engine, loop);
   const disks = createDisks({
     files,
@@ -93,7 +93,7 @@ async function work(): Promise<void> {
     loop,
     nbd,
     asks,
-    recordsFolder: join(runFolder, 'rings'),
+    recordsFolder: join(runFolder, RECORDS_FOLDER),
     statisticsFolder: join(runFolder, STATISTICS_FOLDER),
     onPause: (pause) => parent.postMessage(pause, []),
   });

@@ -25,6 +25,8 @@ export interface Workers extends AsyncDisposable {
   /** Opens a disk on the worker that has fewest. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
   list(): Promise<DiskState[]>;
+  /** Of the disks that are open, or being opened. */
+  names(): DiskName[];
   /** Told when a disk begins to wait for room, and when it does so no longer. @returns what ends that */
   onPause(listener: (pause: PauseMessage) => void): Disposable;
   /** Whether each worker answers, or waits for a disk where no successor of it would fare better. */
@@ -81,6 +83,7 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
       return lists.flat();
     },
+    names: () => hands.flatMap(({ disks }) => [...disks]),
     onPause(listener) {
       listeners.add(listener);
       return { [Symbol.dispose]: () => void listeners.delete(listener) };

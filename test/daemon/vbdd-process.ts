@@ -38,7 +38,9 @@ export async function startProcessHost(): Promise<ProcessHost> {
   const host = stack.use(await startHost({ server, sysfsDir: join(dir, 'sys') }));
   stack.use(await server.listen(join(dir, 'xenstored')));
   const socket = join(dir, 'vbdd.sock');
-  let vbdd = await startVbdd(dir, socket);
+  const places = ['--store', join(dir, 'xenstored'), '--sysfs', join(dir, 'sys')];
+  const start = (): Promise<ChildProcess> => startVbdd([...places, '--socket', socket]);
+  let vbdd = await start();
   stack.defer(() => stop(vbdd));
   const owned = stack.move();
   return {
@@ -52,7 +54,7 @@ export async function startProcessHost(): Promise<ProcessHost> {
     vbd: (...args) => run(join(bin, 'vbd'), args, { VBDKIT_SOCKET: socket }),
     async restart() {
       await stop(vbdd);
-      vbdd = await startVbdd(dir, socket);
+      vbdd = await start();
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -80,8 +82,8 @@ export async function run(
   return promise;
 }
 
-async function startVbdd(dir: string, socket: string): Promise<ChildProcess> {
-  const args = ['--store', join(dir, 'xenstored'), '--sysfs', join(dir, 'sys'), '--socket', socket];
+/** bin/vbdd with these arguments, once it is ready. */
+export async function startVbdd(args: readonly string[]): Promise<ChildProcess> {
   const vbdd = spawn(join(bin, 'vbdd'), [...args, '--xl', 'never', '--grace-seconds', '0.05'], {
     stdio: ['ignore', 'ignore', 'pipe'],
     cwd: '/',

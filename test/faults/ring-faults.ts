@@ -141,6 +141,15 @@ export const ringFaults: readonly Fault[] = [
     needsLoop: true,
   },
   {
+    name: 'leftovers-of-open-disks-removed',
+    breaks: 'what a successor needs of a disk that is open stays',
+    file: 'src/tap/control.ts',
+    find: 'new Set([...names, ...workers.names()])',
+    plant: 'new Set(names)',
+    caughtBy: 'test/tap/vbd-tap.test.ts',
+    only: 'that there are no more',
+  },
+  {
     name: 'limits-forgotten-by-the-successor',
     breaks: 'a tap that is started again goes on with the limits of its disks',
     file: 'src/tap/disks.ts',

@@ -1,11 +1,12 @@
 /**
- * `npm run soak -- --minutes N [--histories N] [--seed S]`: random histories for as long as one
- * likes, judged as those of the test suite are. The first that ends wrong is shrunk, printed, and
- * ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
+ * `npm run soak -- --minutes N [--histories N] [--seed S]`: a crowd of guests under kills for half of
+ * that time, then random histories, judged as those of the test suite are. The first that ends wrong
+ * is shrunk, printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
  * prints how long they waited.
  */
 import { parseArgs } from 'node:util';
 import fc from 'fast-check';
+import { runCrowd } from './crowd.ts';
 import { distribution, killTap } from './tap-kills.ts';
 import { histories, playHistory } from '../daemon/histories.ts';
 import { startSite } from '../daemon/history-site.ts';
@@ -42,22 +43,52 @@ function numberOf(name: 'minutes' | 'histories' | 'tap-kills'): number {
   process.exit(2);
 }
 
+const random = seeded(seed);
+const say = (sentence: string): void => void process.stdout.write(`soak: ${sentence}\n`);
+const crowd = await runCrowd(minutes / 2, random, say);
+for (const sentence of [...crowd.lost, ...crowd.leaks]) say(sentence);
+
 let played = 0;
-const tell = setInterval(() => process.stdout.write(`soak: ${played} histories\n`), 30_000);
+const tell = setInterval(() => say(`${played} histories`), 30_000);
 const result = await fc.check(
   fc.asyncProperty(histories(30), async (commands) => {
     played += 1;
     await playHistory(startSite, commands);
   }),
-  { seed, numRuns: most, interruptAfterTimeLimit: minutes * 60_000 },
+  { seed, numRuns: most, interruptAfterTimeLimit: (minutes * 60_000) / 2 },
 );
 clearInterval(tell);
 // A run that was interrupted by its time limit found nothing.
-const wrong = result.counterexample === null ? 0 : 1;
-const message = wrong === 0 ? '' : (fc.defaultReportMessage(result) ?? 'no report');
-if (wrong > 0) process.stdout.write(`${message}\n`);
+const isWrong = result.counterexample !== null;
+const message = isWrong ? (fc.defaultReportMessage(result) ?? 'no report') : '';
+if (isWrong) process.stdout.write(`${message}\n`);
 const leaks = /devices? (is|are) left|nodes are left|has open/.test(message) ? 1 : 0;
 const forbidden = /forbidden share|attached beside|both attached/.test(message) ? 1 : 0;
-const line = { bench: 'soak', histories: played, wrong, leaks, forbidden, seed };
+const line = {
+  bench: 'soak',
+  histories: played,
+  wrong: isWrong ? 1 : 0,
+  guests: crowd.guests,
+  requests: crowd.requests,
+  kills: crowd.kills,
+  refused: crowd.refused,
+  leaks: leaks + crowd.leaks.length,
+  lost: crowd.lost.length,
+  forbidden,
+  rss_mb: crowd.rssMb,
+  seed,
+};
 process.stdout.write(`${JSON.stringify(line)}\n`);
-process.exitCode = wrong;
+process.exit(isWrong || line.leaks + line.lost > 0 ? 1 : 0);
+
+/** Numbers from 0 to 1 that the seed decides; what happens when is decided by the machine, too. */
+function seeded(state: number): () => number {
+  let last = state | 0;
+  return () => {
+    // mulberry32
+    last = (last + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(last ^ (last >>> 15), last | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -194,6 +194,24 @@ for (const how of ['killAndRestart', 'restart'] as const) {
 }
 
 const xen = existsSync('/dev/xen/gntdev') && 'this is a Xen host';
+test('what a killed tap has left of disks that there are no more is removed', async () => {
+  await using tap = await startTapProcess();
+  using one = guestOf(tap, 1);
+  using other = guestOf(tap, 2);
+  await attach(tap, 'vbd3-1-51712', rawFile(tap), 1, one);
+  await attach(tap, 'vbd3-2-51712', rawFile(tap, 'b.img'), 2, other);
+  await tap.killAndRestart();
+  const left = (): string[] =>
+    ['rings', 'statistics'].flatMap((folder) => readdirSync(join(tap.folder, folder)));
+  assert.equal(left().length, 4);
+  await tap.client.call('PUT', '/v1/kept', { names: ['vbd3-2-51712'] });
+  assert.equal(left().length, 2);
+  assert.ok(left().every((name) => name.startsWith('vbd3-2-51712')));
+  await attach(tap, 'vbd3-2-51712', join(tap.folder, 'b.img'), 2, other, true);
+  await tap.client.call('PUT', '/v1/kept', { names: [] });
+  assert.equal(left().length, 2, 'what is open is kept');
+});
+
 test('without Xen it ends, and says why in one line', { skip: xen }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'vbdkit-tap-'));
   const args = ['--socket', join(folder, 'tap.sock')];

@@ -16,6 +16,8 @@ export interface Load {
   readonly requests: number;
   /** The longest time without any answer since this was asked last, in ms. */
   takePauseMs(): number;
+  /** Ends it with its guest, which is told nothing more. */
+  abandon(): void;
   /** Ends it, reads everything that it ever wrote once more, and tells how it went. */
   stop(): Promise<LoadReport>;
 }
@@ -35,6 +37,7 @@ interface State {
   lastMs: number;
   pauseMs: number;
   stopped: boolean;
+  abandoned: boolean;
 }
 
 /** Loads the disk with writes, reads and flushes of single blocks until it is stopped. */
@@ -48,6 +51,7 @@ export function startLoad(disk: GuestDisk, { depth, random }: LoadOptions): Load
     lastMs: performance.now(),
     pauseMs: 0,
     stopped: false,
+    abandoned: false,
   };
   const blocks = Math.floor(disk.description.sectors / BLOCK_SECTORS);
   const lanes = Array.from({ length: depth }, (_, lane) => {
@@ -64,6 +68,10 @@ export function startLoad(disk: GuestDisk, { depth, random }: LoadOptions): Load
       const pauseMs = Math.max(state.pauseMs, performance.now() - state.lastMs);
       state.pauseMs = 0;
       return pauseMs;
+    },
+    abandon() {
+      state.stopped = true;
+      state.abandoned = true;
     },
     async stop() {
       state.stopped = true;
@@ -95,7 +103,7 @@ async function runLane(
       } else if (what < 0.95) await checkBlock(state, block, versions);
       else await disk.flush();
     } catch (thrown) {
-      state.errors.push(String(thrown));
+      if (!state.abandoned) state.errors.push(String(thrown));
       return;
     }
     state.requests += 1;
