@@ -6,6 +6,7 @@
  */
 import { parseArgs } from 'node:util';
 import fc from 'fast-check';
+import { seeded } from '../fuzz/seeded.ts';
 import { runCrowd } from './crowd.ts';
 import { distribution, killTap } from './tap-kills.ts';
 import { histories, playHistory } from '../daemon/histories.ts';
@@ -80,15 +81,3 @@ const line = {
 };
 process.stdout.write(`${JSON.stringify(line)}\n`);
 process.exit(isWrong || line.leaks + line.lost > 0 ? 1 : 0);
-
-/** Numbers from 0 to 1 that the seed decides; what happens when is decided by the machine, too. */
-function seeded(state: number): () => number {
-  let last = state | 0;
-  return () => {
-    // mulberry32
-    last = (last + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(last ^ (last >>> 15), last | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
