@@ -110,7 +110,7 @@ async function loadModule(): Promise<NetlinkFamily> {
   );
   const family = tryOpenFamily();
   if (family !== undefined) return family;
-  const advice = 'load the module with: modprobe nbd';
+  const advice = 'load the module with: modprobe nbd max_part=0';
   throw new Failure('unavailable', `the kernel has no nbd devices — ${advice}`, {}, why);
 }
 

@@ -81,15 +81,17 @@ export function changesToSetUp(options: PlaceOptions): Change[] {
 }
 
 /**
- * What is still to be done for Xen's own to be in their places again.
- * @throws Failure exists when something else is in the way
+ * What is still to be done for Xen's own to be in their places again. What others have put there, or
+ * diverted, is left as it is.
+ * @throws Failure not-found | unsupported
  */
 export function changesToUndo(options: PlaceOptions): Change[] {
   checkHost(options);
   const places = diverted.map((name) => scriptPlace(options, name));
-  const steps = [...places, modelPlace(options)].flatMap((place) => [
+  const taken = [...places, modelPlace(options)].filter((place) => kindOf(place) !== 'another');
+  const steps = taken.flatMap((place) => [
     ...unlink(place),
-    ...(isDiverted(options, place.path) ? [restore(options, place.path)] : []),
+    ...(isMovedAside(options, place.path) ? [restore(options, place.path)] : []),
   ]);
   return [...steps, ...unlink(scriptPlace(options, own))];
 }
@@ -162,6 +164,10 @@ function restore(options: PlaceOptions, path: string): Change {
 function ownerOf(options: PlaceOptions, path: string): string[] {
   const owner = dpkgDivert(options, '--listpackage', path).trim();
   return owner === 'LOCAL' ? ['--local'] : ['--package', owner];
+}
+
+function isMovedAside(options: PlaceOptions, path: string): boolean {
+  return dpkgDivert(options, '--truename', path).trim() === asideOf(path);
 }
 
 /** @throws Failure exists when a package of others has diverted it */

@@ -172,13 +172,23 @@ function loopRoutes(app: Hono, { leases, peerOf }: ControlOptions): void {
   });
 }
 
+/** Events that an asker may leave unread; then it is let go. */
+const MOST_UNREAD = 1000;
+
 /** A line of JSON for each event, for as long as the asker listens; the first line says that it does. */
-function streamEvents(context: Context, events: Events): Response {
+export function streamEvents(context: Context, events: Pick<Events, 'follow'>): Response {
   context.header('content-type', 'application/x-ndjson');
   return stream(context, async (body) => {
     const ended = Promise.withResolvers<void>();
     body.onAbort(() => ended.resolve());
-    using _following = events.follow((event) => void body.writeln(JSON.stringify(event)));
+    let unread = 0;
+    using _following = events.follow((event) => {
+      unread += 1;
+      if (unread > MOST_UNREAD) return ended.resolve();
+      void body.writeln(JSON.stringify(event)).then(() => {
+        unread -= 1;
+      });
+    });
     await body.writeln('{"event":"listening"}');
     await ended.promise;
   });

@@ -23,11 +23,18 @@ export function createEvents({ world, disks }: Daemon): Events {
   const listeners = new Set<(event: DiskEvent) => void>();
   const shown = new Map<string, DiskView>();
   const show = (record: DiskRecord): DiskView => viewOf(world, record, undefined);
+  const report = (thrown: unknown): void => world.log('warning', sentenceOf(thrown));
   /** One after the other: a name takes a round trip, and events stay in order. */
   let told = Promise.resolve();
 
+  /** A guest that is destroyed loses its name before its disks are gone. */
+  const names = new Map<number, string>();
+  const learnNames = async (domids: readonly number[]): Promise<void> => {
+    for (const [domid, name] of await guestNames(world.store, domids)) names.set(domid, name);
+  };
   const tell = async (time: string, event: DiskEvent['event'], disk: DiskView): Promise<void> => {
-    const guest = (await guestNames(world.store, [disk.domid])).get(disk.domid) ?? null;
+    await learnNames([disk.domid]);
+    const guest = names.get(disk.domid) ?? null;
     for (const listener of listeners) listener({ time, event, disk: { ...disk, guest } });
   };
   const onChange = (record: DiskRecord): void => {
@@ -41,21 +48,23 @@ export function createEvents({ world, disks }: Daemon): Events {
     const event = isGone ? 'gone' : newsOf(before, now);
     if (event === undefined) return;
     const time = new Date().toISOString();
-    told = told
-      .then(() => tell(time, event, now))
-      .catch((thrown: unknown) => world.log('warning', sentenceOf(thrown)));
+    told = told.then(() => tell(time, event, now)).catch(report);
   };
   const listening = disks.onChange(onChange);
   return {
     follow(listener) {
       if (listeners.size === 0) {
         for (const record of disks.records.values()) shown.set(record.path, show(record));
+        const domids = [...shown.values()].map(({ domid }) => domid);
+        told = told.then(() => learnNames(domids)).catch(report);
       }
       listeners.add(listener);
       return {
         [Symbol.dispose]() {
           listeners.delete(listener);
-          if (listeners.size === 0) shown.clear();
+          if (listeners.size > 0) return;
+          shown.clear();
+          names.clear();
         },
       };
     },

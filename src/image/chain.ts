@@ -52,8 +52,8 @@ export function resolveName(around: Surroundings, name: string): string {
 }
 
 /** @throws Failure denied when a file that was looked at is not where the image may lead */
-export function requireAllowed(around: Surroundings, path: string, realPath: string): void {
-  if (!isInside(realPath, around.allowedReal)) throw elsewhere(around, path);
+export function requireAllowed(around: Surroundings, realPath: string): void {
+  if (!isInside(realPath, around.allowedReal)) throw elsewhere(around, realPath);
 }
 
 /**

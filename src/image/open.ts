@@ -111,7 +111,7 @@ function openFile(
   around: Surroundings | undefined,
 ): Bytes {
   const allow = (realPath: string): void => {
-    if (around !== undefined) requireAllowed(around, path, realPath);
+    if (around !== undefined) requireAllowed(around, realPath);
   };
   return opened.use(openLocked(path, { ...opening, writable, allow }));
 }

@@ -70,7 +70,7 @@ async function main(): Promise<void> {
   await using _control = await serveControl('vbd-tap', app, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
   tellStarter();
-  service.ready(() => workers.areAlive());
+  service.ready((withinMs) => workers.areAlive(withinMs));
   // Now, as one that is killed leaves nothing of it to its successor.
   flushCompileCache();
 

@@ -10,9 +10,9 @@ export interface Service extends Disposable {
   readonly manager: ServiceManager | undefined;
   /**
    * Everything that was there is answered.
-   * @param isAlive asked before each word that it lives
+   * @param isAlive asked before each word that it lives, with the time there is for an answer
    */
-  ready(isAlive?: () => Promise<boolean>): void;
+  ready(isAlive?: (withinMs: number) => Promise<boolean>): void;
   stopping(): void;
 }
 
@@ -43,7 +43,7 @@ export function joinService(
       tell({ READY: '1' });
       if (aliveMs === undefined) return;
       timer = setInterval(() => {
-        void isAlive().then((alive) => alive && tell({ WATCHDOG: '1' }));
+        void isAlive(aliveMs).then((alive) => alive && tell({ WATCHDOG: '1' }));
       }, aliveMs);
     },
     stopping: () => tell({ STOPPING: '1' }),

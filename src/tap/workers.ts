@@ -29,8 +29,11 @@ export interface Workers extends AsyncDisposable {
   names(): DiskName[];
   /** Told when a disk begins to wait for room, and when it does so no longer. @returns what ends that */
   onPause(listener: (pause: PauseMessage) => void): Disposable;
-  /** Whether each worker answers, or waits for a disk where no successor of it would fare better. */
-  areAlive(): Promise<boolean>;
+  /**
+   * Whether each worker answers in this time, or waits for a disk where no successor of it would
+   * fare better. A long discard is carried out in one go: its worker answers afterwards.
+   */
+  areAlive(withinMs: number): Promise<boolean>;
   /** Resolves when every worker has opened what it needs, Xen's devices among it. */
   readonly ready: Promise<unknown>;
   /** Rejects when a worker has failed: nothing of the tap may go on then. */
@@ -40,7 +43,7 @@ export interface Workers extends AsyncDisposable {
 interface Hand {
   readonly disks: Set<DiskName>;
   ask<K extends OrderKind>(kind: K, order: Orders[K]['order']): Promise<Orders[K]['answer']>;
-  isAlive(): Promise<boolean>;
+  isAlive(withinMs: number): Promise<boolean>;
   readonly ready: Promise<void>;
   readonly failed: Promise<never>;
   readonly ended: Promise<void>;
@@ -88,8 +91,8 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       listeners.add(listener);
       return { [Symbol.dispose]: () => void listeners.delete(listener) };
     },
-    async areAlive() {
-      const alive = await Promise.all(hands.map((hand) => hand.isAlive()));
+    async areAlive(withinMs) {
+      const alive = await Promise.all(hands.map((hand) => hand.isAlive(withinMs)));
       return alive.every(Boolean);
     },
     ready: Promise.all(hands.map(({ ready }) => ready)),
@@ -145,7 +148,7 @@ function startHand(
     failed: failed.promise,
     ended: ended.promise,
     ask,
-    async isAlive() {
+    async isAlive(withinMs) {
       // One that is silent is not asked again and again.
       answering ??= ask('list', {}).then(
         () => {
@@ -155,13 +158,13 @@ function startHand(
         // One that has failed is told of by `failed`.
         () => false,
       );
-      return Promise.race([answering, sleep(ALIVE_MS).then(() => waitsForDisk(thread))]);
+      using stack = new DisposableStack();
+      const over = stack.adopt(new AbortController(), (each) => each.abort());
+      const late = sleep(withinMs, over.signal).then(() => waitsForDisk(thread));
+      return await Promise.race([answering, late]);
     },
   };
 }
-
-/** How soon a worker answers that is not waiting for anything. */
-const ALIVE_MS = 1000;
 
 /** Whether a thread of ours is in a wait that nothing but the disk ends: proc_pid_stat(5), state D. */
 function waitsForDisk(thread: string): boolean {

@@ -78,7 +78,9 @@ test(
     const nobody = await kit.vbd('who', image(kit, 'idle.img'));
     assert.deepEqual([nobody.code, nobody.stdout], [1, '']);
     assert.match(nobody.stderr, /^vbd: nobody uses .*idle\.img\n$/);
-    assert.match((await kit.vbd('who', '/nonexistent')).stderr, /does not exist/);
+    const unknown = await kit.vbd('who', '/nonexistent');
+    assert.equal(unknown.code, 2, 'nobody was not the answer');
+    assert.match(unknown.stderr, /^vbd: \/nonexistent does not exist/);
   },
 );
 

@@ -108,7 +108,12 @@ test(
     install(name);
     assert.equal(links(), `${helper}\n`.repeat(3), 'an upgrade of the package changes nothing');
 
+    const model = '/usr/libexec/xen-qemu-system-i386';
+    host.run(`mkdir -p /usr/libexec && echo '# qemu' > ${model} && vbd setup --qdisk`);
+    assert.match(host.run(`readlink ${model}`), /libexec\/vbdkit\/xen-qemu/);
+
     host.run('dpkg --remove vbdkit');
+    assert.equal(host.run(`cat ${model}; rm ${model}`), '# qemu\n');
     assert.equal(host.run(`cat ${where}/block`), '# block of 2\n');
     assert.equal(host.run(`ls ${where}`), 'block\nblock-tap\n');
     assert.equal(host.run('dpkg-divert --list "*xen*"'), '');

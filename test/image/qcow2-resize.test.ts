@@ -43,6 +43,23 @@ function change(path: string, work: (image: Image, transfer: Transfer) => void):
   }
 }
 
+test('what a cut takes from a bitmap does not come back, within one byte of it', peers, () => {
+  inFolder((at) => {
+    const grains = (count: number): number => count * 65_536;
+    const [ours, theirs] = [at('ours'), at('theirs')];
+    qemuImg('create', '-q', '-f', 'qcow2', ours, String(grains(20)));
+    qemuImg('bitmap', '--add', '-g', '64k', '-f', 'qcow2', ours, 'b');
+    io(ours, `write ${grains(3)} 64k`, `write ${grains(18)} 64k`);
+    copyFileSync(ours, theirs);
+    for (const count of [17, 20]) {
+      const shrink = count < 20 ? ['--shrink'] : [];
+      qemuImg('resize', '-q', '-f', 'qcow2', ...shrink, theirs, String(grains(count)));
+      change(ours, (image, transfer) => transfer.resize(image, grains(count)));
+      assert.deepEqual(bitmapsOf(ours), bitmapsOf(theirs));
+    }
+  });
+});
+
 /** All bitmaps of an image, and what is dirty in them, as bytes of the disk where that changes. */
 function bitmapsOf(path: string): object {
   using files = createFileTable();

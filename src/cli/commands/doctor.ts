@@ -3,7 +3,6 @@ import { release } from 'node:os';
 import { styleText } from 'node:util';
 import { buildCommand, type Command } from '@stricli/core';
 import { oneLine } from '../../base/log.ts';
-import { DEFAULT_SOCKET } from '../client.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { type Finding, hostFolders } from '../doctor/finding.ts';
 import { kernelFindings } from '../doctor/kernel.ts';
@@ -19,18 +18,18 @@ export const doctorCommand: Command<CliContext> = buildCommand({
     brief: "Say what is in the way of guests' disks on this host, and what to do",
     fullDescription: [
       'It looks at the kernel and its drivers, the configuration, vbdd and vbd-tap and their limits,',
-      "libxl's scripts, permissions, and loop devices that others left behind; it changes nothing.",
+      "libxl's scripts, permissions, and, for root, loop devices that others left behind; it changes",
+      'nothing.',
       'The exit code is 1 when there is a fault: no guest gets a disk until it is mended.',
     ].join('\n'),
   },
   parameters: { flags: { json: jsonFlag } },
   async func(this: CliContext, flags: { json: boolean }) {
-    const socket = process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET;
     const findings = [
       ...kernelFindings(hostFolders, release()),
-      ...(await serviceFindings(hostFolders, socket)),
+      ...(await serviceFindings(hostFolders, process.env['VBDKIT_SOCKET'])),
       ...placeFindings('/etc/xen/scripts'),
-      ...loopFindings(hostFolders),
+      ...(process.getuid?.() === 0 ? loopFindings(hostFolders) : []),
     ];
     if (findings.some(({ verdict }) => verdict === 'fault')) this.process.exitCode = 1;
     if (flags.json) writeJson(this, findings);

@@ -9,8 +9,8 @@ export const eventsCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: "Print what happens to guests' disks, as it happens",
     fullDescription: [
-      'One line an event: attached, refused, waiting, closing, foreign, changed, gone; with --json',
-      'each is an object on a line of its own. It ends with vbdd, or by a signal.',
+      'One line an event: attached, paused, refused, waiting, closing, foreign, changed, gone; with',
+      '--json each is an object on a line of its own. It ends with vbdd, or by a signal.',
     ].join('\n'),
   },
   parameters: {

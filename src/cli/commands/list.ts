@@ -22,7 +22,7 @@ const columns: Columns<DiskView> = {
   kind: { heading: 'Kind', brief: "the backend's kind: vbd, vbd3, qdisk", of: ({ kind }) => kind },
   state: {
     heading: 'State',
-    brief: 'attached, refused, waiting, closing, or foreign: not ours',
+    brief: 'attached, paused, refused, waiting, closing, or foreign: not ours',
     of: ({ state }) => state,
   },
   mode: { heading: 'Mode', brief: 'r, w, or w! for shared writing', of: ({ mode }) => mode },
@@ -37,7 +37,7 @@ const columns: Columns<DiskView> = {
     of: ({ sharers }) => sharers,
   },
   path: { heading: 'Path', brief: 'the file or device', of: ({ path }) => path },
-  error: { heading: 'Error', brief: 'why it is refused', of: ({ error }) => error },
+  error: { heading: 'Error', brief: 'why it is refused or paused', of: ({ error }) => error },
 };
 const usual = ['guest', 'domid', 'vdev', 'state', 'mode', 'device', 'shared', 'path'];
 

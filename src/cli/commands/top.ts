@@ -42,7 +42,11 @@ const columns: Columns<Rate> = {
     brief: 'the same of writes',
     of: ({ write_us: time }) => micro(time),
   },
-  errors: { heading: 'Errors/s', brief: 'errors', of: ({ errors }) => errors },
+  errors: {
+    heading: 'Errors/s',
+    brief: 'errors',
+    of: ({ errors }) => (errors === null ? null : whole(errors)),
+  },
   path: { heading: 'Path', brief: 'the file or device', of: ({ disk }) => disk.path },
 };
 const usual = ['guest', 'vdev', 'reads', 'writes', 'read', 'write', 'readus', 'writeus', 'path'];

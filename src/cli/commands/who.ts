@@ -1,6 +1,7 @@
 /** `vbd who`: who uses a file or a block device, by whatever name. */
 import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
+import { Failure } from '../../base/failure.ts';
 import type { UserView } from '../../daemon/users.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import {
@@ -29,7 +30,8 @@ export const whoCommand: Command<CliContext> = buildCommand({
     brief: 'Say who uses a file or a block device',
     fullDescription: [
       'Found by what it is, not by its name: links, devices on it and devices that it stands on',
-      'count, and so do the parents of images. The exit code is 0 when somebody uses it, else 1.',
+      'count, and so do the parents of images. The exit code is 0 when somebody uses it, 1 when nobody',
+      'does, and 2 when that cannot be told.',
       describeColumns(columns),
     ].join('\n'),
   },
@@ -48,11 +50,24 @@ export const whoCommand: Command<CliContext> = buildCommand({
     },
   },
   async func(this: CliContext, flags: WhoFlags, path: string) {
-    const query = `/v1/users?path=${encodeURIComponent(path)}`;
-    const { users } = await this.client().call<{ users: UserView[] }>('GET', query);
+    const users = await usersOf(this, path);
+    if (users === undefined) return;
     if (users.length === 0) this.process.exitCode = 1;
     if (flags.json) return writeJson(this, users);
     if (users.length === 0) this.process.stderr.write(`vbd: nobody uses ${path}\n`);
     else this.process.stdout.write(columnTable(columns, usual, users, flags));
   },
 });
+
+/** Undefined when that cannot be told: a script must not take that for «nobody». */
+async function usersOf(context: CliContext, path: string): Promise<UserView[] | undefined> {
+  try {
+    const query = `/v1/users?path=${encodeURIComponent(path)}`;
+    return (await context.client().call<{ users: UserView[] }>('GET', query)).users;
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    context.process.stderr.write(`vbd: ${thrown.message}\n`);
+    context.process.exitCode = 2;
+    return undefined;
+  }
+}

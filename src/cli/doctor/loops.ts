@@ -1,7 +1,8 @@
 /** Loop devices that somebody left behind: bound to a file, and in nobody's use. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseDevice } from '../../sys/device-number.ts';
+import { namesIn, present, textOf } from '../../sys/sysfs.ts';
 import { type Finding, type HostFolders, ok, warning } from './finding.ts';
 
 interface Bound {
@@ -27,17 +28,17 @@ function boundLoops({ sys }: HostFolders): Bound[] {
   return namesIn(block)
     .filter((name) => /^loop\d+$/.test(name))
     .flatMap((name) => {
-      const file = textIn(join(block, name, 'loop', 'backing_file'));
+      const file = textOf(join(block, name, 'loop', 'backing_file'));
       return file === undefined ? [] : [{ name, file }];
     });
 }
 
 function isUsedByKernel({ sys, proc }: HostFolders, name: string): boolean {
-  const number = textIn(join(sys, 'block', name, 'dev')) ?? '';
+  const number = textOf(join(sys, 'block', name, 'dev')) ?? '';
   const partitions = namesIn(join(sys, 'block', name)).filter((each) => each.startsWith(name));
-  const numbers = partitions.map((each) => textIn(join(sys, 'block', name, each, 'dev')) ?? '');
-  const mounts = textIn(join(proc, 'self', 'mountinfo')) ?? '';
-  const swaps = textIn(join(proc, 'swaps')) ?? '';
+  const numbers = partitions.map((each) => textOf(join(sys, 'block', name, each, 'dev')) ?? '');
+  const mounts = textOf(join(proc, 'self', 'mountinfo')) ?? '';
+  const swaps = textOf(join(proc, 'swaps')) ?? '';
   return (
     namesIn(join(sys, 'block', name, 'holders')).length > 0 ||
     [number, ...numbers].some((each) => mounts.includes(` ${each} `)) ||
@@ -52,37 +53,18 @@ function isGuests(sys: string, number: string): boolean {
   const device = parseDevice(number);
   if (device === undefined) return false;
   const given = `${device.major.toString(16)}:${device.minor.toString(16)}`;
-  return namesIn(bus).some((each) => textIn(join(bus, each, 'physical_device')) === given);
+  return namesIn(bus).some((each) => textOf(join(bus, each, 'physical_device')) === given);
 }
 
-/** What the processes have open that we may look at: all, for root. */
+/** What all processes have open; only root may look. */
 function openFiles({ proc }: HostFolders): Set<string> {
   const found = new Set<string>();
   for (const pid of namesIn(proc)) {
     if (!/^\d+$/.test(pid)) continue;
     for (const fd of namesIn(join(proc, pid, 'fd'))) {
-      try {
-        found.add(readlinkSync(join(proc, pid, 'fd', fd)));
-      } catch {
-        // It was closed meanwhile.
-      }
+      const path = present(() => readlinkSync(join(proc, pid, 'fd', fd)));
+      if (path !== undefined) found.add(path);
     }
   }
   return found;
-}
-
-function namesIn(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
-  }
-}
-
-function textIn(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return undefined;
-  }
 }

@@ -5,6 +5,7 @@ import { Failure } from '../../base/failure.ts';
 import { type Config, DEFAULT_CONFIG_PATH, loadConfig } from '../../daemon/config.ts';
 import { readVersion } from '../../sys/home.ts';
 import { openUnixClient } from '../../tap/unix-client.ts';
+import { DEFAULT_SOCKET } from '../client.ts';
 import { fault, type Finding, type HostFolders, ok, warning } from './finding.ts';
 
 interface Status {
@@ -16,15 +17,20 @@ interface Status {
 const FEW_DESCRIPTORS = 4096;
 const ANSWER_MS = 2000;
 
-/** Looks at the configuration, then at the programs where it says that they are. */
-export async function serviceFindings(folders: HostFolders, socket: string): Promise<Finding[]> {
+/** Looks at the configuration, then at vbdd, at `socket` where that is given, and at vbd-tap. */
+export async function serviceFindings(
+  folders: HostFolders,
+  given: string | undefined,
+): Promise<Finding[]> {
   const { config, finding } = readConfig();
+  const socket = given ?? config?.socket ?? DEFAULT_SOCKET;
   const tap = config?.tap ?? '';
   return [
     finding,
     folder(dirname(socket)),
-    ...(await program(folders, 'vbdd', socket)),
-    ...(tap === '' ? [] : await program(folders, 'vbd-tap', tap)),
+    ...(await program(folders, 'vbdd', socket, fault)),
+    // Raw files and block devices need none.
+    ...(tap === '' ? [] : await program(folders, 'vbd-tap', tap, warning)),
   ];
 }
 
@@ -53,7 +59,12 @@ function folder(path: string): Finding {
   return ok('run folder', `${path} is root's alone to write to`);
 }
 
-async function program(folders: HostFolders, name: string, socket: string): Promise<Finding[]> {
+async function program(
+  folders: HostFolders,
+  name: string,
+  socket: string,
+  whenAway: typeof fault,
+): Promise<Finding[]> {
   const client = openUnixClient(socket, { name, advice: `systemctl start ${name}` });
   try {
     const soon = AbortSignal.timeout(ANSWER_MS);
@@ -62,7 +73,7 @@ async function program(folders: HostFolders, name: string, socket: string): Prom
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     const [says = '', advice = ''] = thrown.message.split(' — ');
-    return [fault(name, says, advice)];
+    return [whenAway(name, says, advice)];
   }
 }
 

@@ -31,8 +31,10 @@ interface Stored extends BitmapInfo {
 /** A bitmap in memory; one that says so follows what is written. */
 export interface Tracked {
   readonly stored: Stored;
-  /** For the disk as large as it is. */
+  /** For the disk as large as it is; what is left of the last byte is 0. */
   bits: Uint8Array;
+  /** How many bits are the disk's. */
+  count: number;
   /** Clusters of `bits` that have changed. */
   readonly changed: Set<number>;
 }
@@ -95,7 +97,7 @@ export function bitmapsOf(image: Qcow2): Bitmaps {
         throw new Failure('corrupt', `${says} ${why} — make a new one`);
       }
       if (!stored.isSound) throw new Failure('unsupported', `${says} is of an unknown kind`);
-      const loaded = { stored, bits: readBits(image, stored), changed: new Set<number>() };
+      const loaded = load(image, stored);
       if (stored.isAuto && image.writable) image.tracked.push(loaded);
       return bitmapOver(loaded);
     },
@@ -126,12 +128,25 @@ function bitmapOver(tracked: Tracked): Bitmap {
 }
 
 /** @throws Failure corrupt | io */
+function load(image: Qcow2, stored: Stored): Tracked {
+  const count = Math.ceil(image.sizeBytes / stored.granularityBytes);
+  const bits = readBits(image, stored, count);
+  clearTail(bits, count);
+  return { stored, bits, count, changed: new Set() };
+}
+
+/** What a byte has behind the disk's end would be of the disk when it grows. */
+function clearTail(bits: Uint8Array, count: number): void {
+  if (count % 8 !== 0) bits[bits.length - 1] = (bits.at(-1) ?? 0) & (2 ** (count % 8) - 1);
+}
+
 function readBits(
   image: Qcow2,
-  { name, tableAt, tableEntries, granularityBytes }: Stored,
+  { name, tableAt, tableEntries }: Stored,
+  count: number,
 ): Uint8Array {
   const { clusterBytes } = image;
-  const bits = new Uint8Array(Math.ceil(image.sizeBytes / granularityBytes / 8));
+  const bits = new Uint8Array(Math.ceil(count / 8));
   const table = readPlanned(image, tableAt, tableEntries * 8, undefined);
   for (let index = 0; index < tableEntries; index++) {
     const view = bits.subarray(index * clusterBytes, (index + 1) * clusterBytes);
@@ -151,7 +166,7 @@ export function planTracking(image: Qcow2, out: Steps): void {
     if (!stored.isAuto) continue;
     const held = image.tracked.some(({ stored: { entryAt } }) => entryAt === stored.entryAt);
     if (!held && !stored.isInUse && stored.isSound) {
-      image.tracked.push({ stored, bits: readBits(image, stored), changed: new Set() });
+      image.tracked.push(load(image, stored));
     }
     planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);
   }
@@ -202,7 +217,7 @@ export function requireFittable(image: Qcow2): void {
 export function planHolding(image: Qcow2, out: Steps): void {
   for (const stored of storedBitmaps(image)) {
     if (image.tracked.some(({ stored: { entryAt } }) => entryAt === stored.entryAt)) continue;
-    image.tracked.push({ stored, bits: readBits(image, stored), changed: new Set() });
+    image.tracked.push(load(image, stored));
     planFlags(image, stored, stored.flags | BitmapFlag.inUse, out);
   }
 }
@@ -213,13 +228,18 @@ export function planHolding(image: Qcow2, out: Steps): void {
  */
 export function fitBitmaps(image: Qcow2, isUnknown: boolean): void {
   for (const tracked of image.tracked) {
-    const { stored, bits: before, changed } = tracked;
+    const { stored, bits: before, count: had, changed } = tracked;
     const count = Math.ceil(image.sizeBytes / stored.granularityBytes);
+    if (count === had) continue;
     const bits = new Uint8Array(Math.ceil(count / 8));
-    if (bits.length === before.length) continue;
     bits.set(before.subarray(0, bits.length));
-    if (isUnknown) bits.fill(0xff, before.length);
-    if (count % 8 !== 0) bits[bits.length - 1] = (bits.at(-1) ?? 0) & (2 ** (count % 8) - 1);
+    if (isUnknown && count > had) {
+      const byte = had >> 3;
+      bits[byte] = (bits[byte] ?? 0) | (0xff << (had & 7));
+      bits.fill(0xff, byte + 1);
+    }
+    clearTail(bits, count);
+    tracked.count = count;
     tracked.bits = bits;
     for (let at = 0; at < bits.length; at += image.clusterBytes) {
       changed.add(at / image.clusterBytes);
