@@ -68,6 +68,7 @@ const off = { kind: 'boolean', default: false, withNegated: false } as const;
 export const convertCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: 'Copy a disk into another image',
+    customUsage: ['[-f FORMAT] [-O FORMAT] [-o OPTIONS] IMAGE... NEW-IMAGE'],
     fullDescription: [
       'Several images are copied as one disk. The new image appears under its name when it is',
       'whole; with -t writeback it is on stable storage by then, as qemu-img has it. SIGUSR1 makes',

@@ -31,6 +31,7 @@ interface CreateFlags extends KeyFlags {
 export const createCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: 'Create an image',
+    customUsage: ['[-f FORMAT] [-o OPTIONS] [-b PARENT [-F FORMAT]] IMAGE [SIZE]'],
     fullDescription: [
       'A file that is there already is replaced, unless someone has it open as an image.',
       'vbd create -f FORMAT -o help lists the options of a format.',

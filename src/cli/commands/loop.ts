@@ -25,6 +25,7 @@ interface LoopFlags {
 export const loopCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: 'Give a file its one loop device',
+    customUsage: ['FILE [--run CMD]', '--detach DEVICE'],
     fullDescription: [
       'vbd loop FILE prints the device; vbdd holds it until vbd loop --detach DEVICE.',
       'vbd loop FILE --run CMD runs the command with $LOOP set and gives the device back when it ends.',

@@ -25,7 +25,13 @@ interface MeasureFlags extends ImageFlags, OutputFlags {
 }
 
 export const measureCommand: Command<CliContext> = buildCommand({
-  docs: { brief: 'Say how large a new image would be' },
+  docs: {
+    brief: 'Say how large a new image would be',
+    customUsage: [
+      { input: '[-O FORMAT] [-f FORMAT] IMAGE', brief: 'one that holds what an image does' },
+      { input: '[-O FORMAT] --size SIZE', brief: 'one that holds nothing' },
+    ],
+  },
   parameters: {
     flags: {
       format: imageFlags.format,
