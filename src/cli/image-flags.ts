@@ -8,6 +8,7 @@ import type { NewImageOptions } from '../image/format-options.ts';
 import type { Image } from '../image/image.ts';
 import { type CreateOptions, openImage, type OpenOptions } from '../image/open.ts';
 import type { CliContext } from './context.ts';
+import { parseText } from './parse-text.ts';
 
 /** qemu-img's names for formats that have another name here. */
 const otherNames: Readonly<Record<string, ImageFormat>> = { vpc: 'vhd', qcow: 'qcow1' };
@@ -18,8 +19,6 @@ export function parseFormat(text: string): ImageFormat {
   if (format !== undefined) return format;
   throw new Failure('invalid', `${text} is no format — one of ${imageFormats.join(', ')}`);
 }
-
-export const parseText = (text: string): string => text;
 
 export const imageFlags = {
   format: {

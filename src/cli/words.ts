@@ -2,7 +2,7 @@
 import type { DiskView } from '../daemon/views.ts';
 import { Failure } from '../base/failure.ts';
 import type { CliContext } from './context.ts';
-import { parseText } from './image-flags.ts';
+import { parseText } from './parse-text.ts';
 import { formatTable } from './table.ts';
 
 export const jsonFlag = {
@@ -49,9 +49,9 @@ async function vdevsThere(context: CliContext): Promise<string[]> {
     .map(({ vdev }) => vdev);
 }
 
-/** Completion waits for nobody: without a vbdd there is nothing to propose. */
+/** Without a vbdd that answers soon there is nothing to propose. */
 async function disksThere(context: CliContext): Promise<DiskView[]> {
-  const soon = AbortSignal.timeout(500);
+  const soon = AbortSignal.timeout(3000);
   const answer = context.client().call<{ disks: DiskView[] }>('GET', '/v1/disks', undefined, soon);
   return (await answer.catch(() => ({ disks: [] }))).disks;
 }

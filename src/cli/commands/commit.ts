@@ -7,7 +7,8 @@ import { createFileTable } from '../../image/file-table.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
-import { imageArgument, imageFlags, parseText } from '../image-flags.ts';
+import { imageArgument, imageFlags } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 import { runLong } from '../run-long.ts';
 
 interface CommitFlags extends KeyFlags {

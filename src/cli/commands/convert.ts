@@ -21,9 +21,9 @@ import {
   type ImageFlags,
   openByFlags,
   optionsFlag,
-  parseText,
   warnOfFarParent,
 } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 import { interruptible } from '../interruptible.ts';
 import { createProgress } from '../progress.ts';
 

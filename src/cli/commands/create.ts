@@ -15,9 +15,9 @@ import {
   imageArgument,
   imageFlags,
   optionsFlag,
-  parseText,
   warnOfFarParent,
 } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 
 interface CreateFlags extends KeyFlags {
   readonly format: ImageFormat;

@@ -4,7 +4,7 @@ import { formatMs } from '../../base/units.ts';
 import type { DryRun } from '../../daemon/verbs.ts';
 import type { DiskView } from '../../daemon/views.ts';
 import { type CliContext, writeJson } from '../context.ts';
-import { parseText } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 import { planText } from '../plan-text.ts';
 import { diskPath, guestWord, jsonFlag, guestsThere, vdevWord } from '../words.ts';
 

@@ -8,7 +8,8 @@ import type { ImageFormat } from '../../image/formats.ts';
 import { rebaseImage } from '../../image/rebase.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
-import { imageArgument, imageFlags, parseText, warnOfFarParent } from '../image-flags.ts';
+import { imageArgument, imageFlags, warnOfFarParent } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 import { runLong } from '../run-long.ts';
 
 interface RebaseFlags extends KeyFlags {

@@ -4,7 +4,8 @@ import { Failure } from '../../base/failure.ts';
 import { formatSize, parseSize } from '../../base/units.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { type CliContext, writeJson } from '../context.ts';
-import { parseFormat, parseText } from '../image-flags.ts';
+import { parseFormat } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 
 interface ResizeFlags {
   readonly json: boolean;

@@ -15,7 +15,8 @@ import { type Address, serveImages, type Serving } from '../../nbd/serve.ts';
 import { readTlsFiles } from '../../nbd/tls.ts';
 import type { CliContext } from '../context.ts';
 import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
-import { imageArgument, imageFlags, parseText } from '../image-flags.ts';
+import { imageArgument, imageFlags } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 
 interface ServeFlags extends KeyFlags {
   readonly format?: ImageFormat;

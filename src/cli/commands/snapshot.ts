@@ -21,9 +21,9 @@ import {
   type ImageFlags,
   openByFlags,
   optionsFlag,
-  parseText,
   warnOfFarParent,
 } from '../image-flags.ts';
+import { parseText } from '../parse-text.ts';
 import { formatTable } from '../table.ts';
 
 interface SnapshotFlags extends ImageFlags {
