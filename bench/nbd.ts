@@ -11,7 +11,7 @@ import { median, rounded } from './figures.ts';
 import { Failure } from '../src/base/failure.ts';
 import { type BenchFormat, formats, keysOf, LARGE_DISK_BYTES, rowNames } from './nbd/keys.ts';
 import { fillPlain } from './nbd/plain.ts';
-import { buildLoad, serverKinds } from './nbd/programs.ts';
+import { buildLoad, onOneProcessor, serverKinds } from './nbd/programs.ts';
 import { type Counts, type Measured, measureFormat } from './nbd/rounds.ts';
 import { type Converted, measureConverts, measureInfo } from './nbd/whole.ts';
 
@@ -31,6 +31,7 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
       folder: { type: 'string', default: tmpdir() },
       format: { type: 'string', multiple: true },
       row: { type: 'string', multiple: true },
+      'one-cpu': { type: 'boolean', default: false },
     },
   });
   const unknown = values.row?.find((name) => !rowNames.includes(name));
@@ -45,6 +46,7 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
     fullBytes: values.quick ? 2 ** 24 : 2 ** 27,
     largeBytes: values.quick ? 2 ** 34 : LARGE_DISK_BYTES,
     rows: values.row,
+    launcher: values['one-cpu'] ? onOneProcessor : [],
   };
   const chosen = formats.filter((name) => values.format?.includes(name) ?? true);
   const tell = (progress: string): void => void process.stderr.write(`bench: ${progress}\n`);
@@ -60,7 +62,7 @@ export async function benchNbd(args: string[], signal: AbortSignal): Promise<voi
     tell('convert and info');
     const isAsked = (row: string): boolean => values.row?.includes(row) !== false;
     const halfBytes = values.quick ? 2 ** 27 : 2 ** 32;
-    const times = values.quick ? 1 : 3;
+    const times = Math.min(3, counts.rounds);
     const whole = {
       converts: isAsked('convert') ? await measureConverts(folder, chosen, times, halfBytes) : [],
       info: await measureInfo(folder, isAsked('info') ? (values.quick ? 1 : 11) : 0),

@@ -91,12 +91,17 @@ export interface Server extends AsyncDisposable {
   cpuUs(): number;
 }
 
+/** What goes before a command line so that it runs on one processor, with all who do. */
+export const onOneProcessor: readonly string[] = ['taskset', '-c', '0'];
+
+/** @param launcher what goes before the server's command line */
 export async function startServer(
   kind: ServerKind,
   image: ServedImage,
   socket: string,
+  launcher: readonly string[],
 ): Promise<Server> {
-  const [program, ...args] = kind.command(image, socket);
+  const [program = '', ...args] = [...launcher, ...kind.command(image, socket)];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
   const exit = once(child, 'exit');
   for (let tries = 0; !existsSync(socket); tries += 1) {

@@ -28,6 +28,8 @@ export interface Counts {
   readonly largeBytes: number;
   /** Names of what is measured; undefined: all. */
   readonly rows: readonly string[] | undefined;
+  /** What goes before the command lines of servers and clients. */
+  readonly launcher: readonly string[];
 }
 
 /** Of one server at one key, a value a round. */
@@ -94,7 +96,7 @@ export async function measureFormat(site: Site, format: BenchFormat): Promise<Me
       for (const [index, kind] of serverKinds.entries()) {
         const served = servedImage(site.folder, format, image, index);
         const socket = join(site.folder, `${image}-${index}.sock`);
-        servers.push(stack.use(await startServer(kind, served, socket)));
+        servers.push(stack.use(await startServer(kind, served, socket, site.counts.launcher)));
       }
     }
     if (servers.length > 0) await measureServers(site, format, servers, measured);
@@ -169,7 +171,17 @@ async function load(
   const span = image === 'empty' || image === 'large' ? spans[image] : counts.fullBytes;
   const words = [how.writes ? 'write' : 'read', how.order, how.blockBytes, how.depth];
   const args = [socket, ...words, counts.seconds, start, span, round + 1].map(String);
-  return JSON.parse(await run(program, args)) as { ops: number; seconds: number };
+  return JSON.parse(await runBehind(counts, program, args)) as { ops: number; seconds: number };
+}
+
+function runBehind(
+  { launcher }: Counts,
+  program: string,
+  args: readonly string[],
+  folder?: string,
+): Promise<string> {
+  const [first = '', ...rest] = [...launcher, program, ...args];
+  return run(first, rest, folder);
 }
 
 interface FioReport {
@@ -183,7 +195,8 @@ async function fio(
   { socket }: Server,
   { load: how }: Key,
 ): Promise<{ ops: number; seconds: number }> {
-  const report = await run(
+  const report = await runBehind(
+    counts,
     'fio',
     [
       '--name=read',
