@@ -164,6 +164,8 @@ function newImage(
   const entriesPerL2 = clusterBytes / entryBytes;
   const tableBytes = head.refcountTableClusters * clusterBytes;
   const endAt = bytes.sizeBytes();
+  // Who only reads has no use for it.
+  let refcountTable: Uint8Array | undefined;
   return {
     path: bytes.path,
     files,
@@ -179,7 +181,13 @@ function newImage(
     sizeBytes: wholeSectors(head),
     l1: files.keep(places.file, head.l1At, head.l1Entries * 8),
     l1At: head.l1At,
-    refcountTable: files.keep(places.file, head.refcountTableAt, tableBytes),
+    get refcountTable() {
+      refcountTable ??= files.keep(places.file, head.refcountTableAt, tableBytes);
+      return refcountTable;
+    },
+    set refcountTable(table) {
+      refcountTable = table;
+    },
     refcountTableAt: head.refcountTableAt,
     snapshots: head.snapshots,
     snapshotsAt: head.snapshotsAt,

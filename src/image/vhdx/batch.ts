@@ -11,6 +11,7 @@ export interface Batch {
 }
 
 /** A batch without changes. */
+/** An empty batch. */
 export function createBatch(vhdx: Vhdx): Batch {
   // Half of the log is written at a time, and there is a header for every 126 sectors.
   const mostSectors = vhdx.log.lengthBytes / 4 / (2 * LOG_SECTOR);

@@ -3,7 +3,7 @@ import { PAGE_BYTES } from '../file-table.ts';
 import type { CheckReport, Finding } from '../image.ts';
 import { addResize, addZero } from '../steps.ts';
 import { put } from '../put.ts';
-import { isSoundHeader, isSoundRegionTable, readRegionTables } from './header.ts';
+import { isSoundHeader, isSoundRegionTable, readHeaderCopies, readRegionTables } from './header.ts';
 import { BlockState, regionTablePlaces } from './layout.ts';
 import { beginPlan, planHeader, planLogged } from './log.ts';
 import { eachPlaced, type Placed, usedEnd, withRegions } from './places.ts';
@@ -34,7 +34,7 @@ export function checkVhdx(vhdx: Vhdx): CheckReport {
 
 /** What is there twice, so that one may be damaged. */
 function* checkCopies(vhdx: Vhdx): Iterable<Finding> {
-  if (!vhdx.headerCopies.every(isSoundHeader)) {
+  if (!readHeaderCopies(vhdx.files.get(vhdx.file)).every(isSoundHeader)) {
     yield {
       kind: 'corruption',
       says: 'one of the two headers is damaged; the other one is used',

@@ -102,12 +102,18 @@ export interface Regions {
 
 /** Both region tables, as they are. */
 export function readRegionTables(bytes: Bytes): Uint8Array[] {
-  return regionTablePlaces.map((at) => {
-    const table = new Uint8Array(REGION_TABLE_BYTES);
-    bytes.read(table, at);
-    return table;
-  });
+  return regionTablePlaces.map((at) =>
+    readRegionTable(bytes, at, new Uint8Array(REGION_TABLE_BYTES)),
+  );
 }
+
+function readRegionTable(bytes: Bytes, at: number, into: Uint8Array): Uint8Array {
+  into.fill(0, bytes.read(into, at));
+  return into;
+}
+
+/** Used again for each image: who opens many does not want as many of them to be collected. */
+const oneTable = new Uint8Array(REGION_TABLE_BYTES);
 
 /** Whether a region table has its signature, the right checksum and entries that fit. */
 export function isSoundRegionTable(table: Uint8Array): boolean {
@@ -119,7 +125,10 @@ export function isSoundRegionTable(table: Uint8Array): boolean {
 export function readRegions(bytes: Bytes, log: Region): Regions {
   const bad = (what: string): Failure =>
     new Failure('corrupt', `the region table of ${bytes.path} ${what}`);
-  const raw = readRegionTables(bytes).find(isSoundRegionTable);
+  const raw = regionTablePlaces
+    .values()
+    .map((at) => readRegionTable(bytes, at, oneTable))
+    .find(isSoundRegionTable);
   if (raw === undefined) throw bad('is damaged, and so is its copy');
   const found = new Map<string, Region>();
   const all: Region[] = [log];

@@ -9,7 +9,7 @@ import { isNil, randomGuidBytes } from '../../base/guid.ts';
 import { proveBatch } from '../places.ts';
 import { addBarrier, type Steps } from '../steps.ts';
 import { put } from '../put.ts';
-import { currentHeader, headerBytes } from './header.ts';
+import { currentHeader, headerBytes, readHeaderCopies } from './header.ts';
 import {
   DataDescriptor,
   DataSector,
@@ -199,10 +199,15 @@ export function planIdentity(vhdx: Vhdx, out: Steps): void {
   addBarrier(out, vhdx.file);
 }
 
+/** The current header as it is in the file. */
+function headerNow({ files, file }: Vhdx): ReturnType<typeof currentHeader> {
+  return currentHeader(readHeaderCopies(files.get(file)));
+}
+
 function prove(vhdx: Vhdx): void {
   vhdx.unproven = false;
   proveBatch(vhdx);
-  vhdx.header = currentHeader(vhdx.headerCopies) ?? vhdx.header;
+  vhdx.header = headerNow(vhdx) ?? vhdx.header;
   vhdx.begun = Buffer.compare(vhdx.header.fields.fileWriteGuid, vhdx.fileWriteGuid) === 0;
   redo(vhdx);
   const { log } = vhdx;
@@ -222,7 +227,7 @@ export function redo(vhdx: Vhdx): void {
   const { log, files, file } = vhdx;
   const { last } = log;
   if (last === undefined) return;
-  const current = currentHeader(vhdx.headerCopies);
+  const current = headerNow(vhdx);
   if (current === undefined || Buffer.compare(current.fields.logGuid, log.guid) !== 0) return;
   const bytes = files.get(file);
   const end = Buffer.alloc(4);
@@ -240,7 +245,7 @@ export function redo(vhdx: Vhdx): void {
 export function planEndOfLog(vhdx: Vhdx, out: Steps): void {
   if (isNil(vhdx.header.fields.logGuid)) return;
   // Both copies, so that the file needs neither the log nor a certain one of them.
-  for (const _ of vhdx.headerCopies) {
+  for (const _ of headerPlaces) {
     addBarrier(out, vhdx.file);
     planHeader(vhdx, { logGuid: new Uint8Array(16) }, out);
   }

@@ -74,10 +74,12 @@ function readItems(
   region: Region,
   bad: Bad,
 ): Map<string, { readonly raw: Uint8Array; readonly at: number }> {
-  const table = new Uint8Array(METADATA_TABLE_BYTES);
-  bytes.read(table, region.at);
-  const { signature, entryCount } = MetadataTableHeader.get(table);
+  const header = new Uint8Array(MetadataTableHeader.size);
+  bytes.read(header, region.at);
+  const { signature, entryCount } = MetadataTableHeader.get(header);
   if (signature !== 'metadata' || entryCount > MAX_ITEMS) throw bad('do not begin as they should');
+  const table = new Uint8Array(MetadataTableHeader.size + entryCount * MetadataTableEntry.size);
+  bytes.read(table, region.at);
   const items = new Map<string, { raw: Uint8Array; at: number }>();
   for (let index = 0; index < entryCount; index++) {
     const entryAt = MetadataTableHeader.size + index * MetadataTableEntry.size;

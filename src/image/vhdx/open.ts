@@ -17,7 +17,7 @@ import {
   requireSoundHeader,
 } from './header.ts';
 import { vhdxInfo } from './info.ts';
-import { BlockState, Header, headerPlaces, MIB } from './layout.ts';
+import { BlockState, headerPlaces, MIB } from './layout.ts';
 import { planEmptyVhdx } from './empty.ts';
 import { createLog, planEndOfLog, planIdentity, redo } from './log.ts';
 import { mapVhdx } from './map.ts';
@@ -27,7 +27,7 @@ import { createVhdxPlaces, extend, usedEnd } from './places.ts';
 import { planParentVhdx } from './rebase.ts';
 import { readLog, replayed, replayInto } from './replay.ts';
 import { planResizeVhdx, settle } from './resize.ts';
-import { entriesOf, placeAt, stateAt, type Vhdx } from './table.ts';
+import { entriesOf, placeAt, stateAt, tableBytesOf, type Vhdx } from './table.ts';
 import { planWriteVhdx } from './write.ts';
 import { planZeroVhdx } from './zero.ts';
 
@@ -127,7 +127,7 @@ function vhdxOf(
   if (tableBytes > MAX_TABLE_BYTES) {
     throw new Failure('unsupported', `the block table of ${bytes.path} is larger than 64 MiB`);
   }
-  const table = files.keep(file, blockTable.at, tableBytes);
+  const table = files.keep(file, blockTable.at, tableBytesOf(entries));
   const { logOffset, logLength } = header.fields;
   const vhdx: Vhdx = {
     path: bytes.path,
@@ -139,13 +139,13 @@ function vhdxOf(
     sectorBytes,
     chunkBlocks,
     leaveAllocated: metadata.leaveAllocated,
-    headerCopies: headerPlaces.map((at) => files.keep(file, at, Header.size)),
     header,
     fileWriteGuid: randomGuidBytes(),
     keepsIdentity: keepsIdentity === true,
     begun: false,
     table: new DataView(table.buffer, table.byteOffset, table.byteLength),
     tableAt: blockTable.at,
+    tableBytes,
     replayed,
     regions: all,
     metadataEnd: Math.max(...all.map(({ end }) => end)),

@@ -26,6 +26,7 @@ import {
   bitmapPlace,
   entriesOf,
   firstBit,
+  holdTable,
   indexOf,
   placeAt,
   stateAt,
@@ -34,15 +35,17 @@ import {
 
 /** `Image.planParent`. @throws Failure unsupported | invalid | corrupt */
 export function planParentVhdx(vhdx: Vhdx, parent: NewParent | undefined, out: Steps): boolean {
-  const { path, blocks, chunkBlocks, table } = vhdx;
+  const { path, blocks, chunkBlocks } = vhdx;
   const wasChild = vhdx.parent !== undefined;
   if (parent === undefined && !wasChild) return false;
-  if (parent !== undefined && entriesOf(blocks, chunkBlocks, true) * 8 > table.byteLength) {
+  const entries = entriesOf(blocks, chunkBlocks, true);
+  if (parent !== undefined && entries * 8 > vhdx.tableBytes) {
     const what = `the block table of ${path} has no room for the bitmaps of a child`;
     throw new Failure('unsupported', `${what} — vbd convert makes a child, with -B`);
   }
   survey(vhdx);
   beginPlan(vhdx, out);
+  holdTable(vhdx, entries);
   if ((parent !== undefined) !== wasChild && clearBitmaps(vhdx, out)) return true;
   planLogged(vhdx, metadataChanges(vhdx, parent), [], true, out);
   return false;
@@ -68,7 +71,7 @@ function clearBitmaps(vhdx: Vhdx, out: Steps): boolean {
     }
     const isLast = block === vhdx.blocks - 1 || (block + 1) % vhdx.chunkBlocks === 0;
     const bitmapIndex = bitmapIndexOf(vhdx, block);
-    if (!isLast || bitmapIndex * 8 >= vhdx.table.byteLength) continue;
+    if (!isLast) continue;
     const place = placeAt(vhdx, bitmapIndex);
     if (stateAt(vhdx, bitmapIndex) === BlockState.notPresent && place === 0) continue;
     if (!batch.add(bitmapIndex, BlockState.notPresent, 0)) break;

@@ -17,7 +17,7 @@ import {
   regionTablePlaces,
 } from './layout.ts';
 import { planEndOfLog } from './log.ts';
-import { entriesOf, indexOf, type Vhdx } from './table.ts';
+import { entriesOf, indexOf, tableBytesOf, type Vhdx } from './table.ts';
 
 /** A table that was planned: the region table as it is in the file shows whether it counts. */
 export interface MovedTable {
@@ -66,7 +66,7 @@ export function planLargerTable(
   addResize(out, file, vhdx.fileBytes);
   places.end = end;
   places.extended = true;
-  const table = files.keep(file, region.at, tableBytes);
+  const table = files.keep(file, region.at, tableBytesOf(entries));
   put(out, file, region.at, content);
   addBarrier(out, file);
   const [first = 0] = regionTablePlaces;
@@ -121,6 +121,7 @@ export function settleTable(vhdx: Vhdx, { regionTable, table, region }: MovedTab
   const old = vhdx.tableAt;
   vhdx.table = new DataView(table.buffer, table.byteOffset, table.byteLength);
   vhdx.tableAt = region.at;
+  vhdx.tableBytes = region.end - region.at;
   vhdx.regions = vhdx.regions.map((one) => (one.at === old ? region : one));
   vhdx.metadataEnd = Math.max(...vhdx.regions.map(({ end }) => end));
 }

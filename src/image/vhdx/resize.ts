@@ -12,6 +12,7 @@ import {
   BITMAP_BYTES,
   bitmapIndexOf,
   entriesOf,
+  holdTable,
   indexOf,
   isSound,
   placeAt,
@@ -56,7 +57,6 @@ export function planResizeVhdx(vhdx: Vhdx, sizeBytes: number, out: Steps): boole
 
 /** What is behind the end says what it is to say before the end moves over it. */
 function grow(vhdx: Vhdx, resizing: Resizing, out: Steps): boolean {
-  const { parent, chunkBlocks, table } = vhdx;
   const { sizeBytes, end: blocks } = resizing;
   if (!resizing.isTailHidden) {
     resizing.isTailHidden = true;
@@ -65,12 +65,13 @@ function grow(vhdx: Vhdx, resizing: Resizing, out: Steps): boolean {
     if (hideTail(vhdx, sizeBytes, out)) return true;
   }
   const newState = (block: number): number => stateOfNew(vhdx, block, out);
-  const isLarger = entriesOf(blocks, chunkBlocks, parent !== undefined) * 8 > table.byteLength;
-  if (isLarger || (vhdx.leaveAllocated && blocks > vhdx.blocks)) {
+  const entries = entriesOf(blocks, vhdx.chunkBlocks, vhdx.parent !== undefined);
+  if (entries * 8 > vhdx.tableBytes || (vhdx.leaveAllocated && blocks > vhdx.blocks)) {
     const moved = planLargerTable(vhdx, blocks, newState, out);
     planSize(vhdx, sizeBytes, [], moved, out);
     return false;
   }
+  holdTable(vhdx, entries);
   const batch = createBatch(vhdx);
   for (; resizing.next < blocks; resizing.next++) {
     // Entries past the end of the disk say nothing, whoever left them.

@@ -3,7 +3,7 @@ import type { FileTable } from '../file-table.ts';
 import type { Image } from '../image.ts';
 import type { Ground } from '../places.ts';
 import type { HeaderFields, Region } from './header.ts';
-import { BlockState, MIB } from './layout.ts';
+import { BlockState, LOG_SECTOR, MIB } from './layout.ts';
 import type { Log } from './log.ts';
 import type { VhdxPlaces } from './places.ts';
 import type { MovedTable } from './relocate.ts';
@@ -21,8 +21,7 @@ export interface Vhdx extends Ground {
   readonly chunkBlocks: number;
   /** A fixed image: blocks keep their places. */
   readonly leaveAllocated: boolean;
-  /** Both copies of the header as they are in the file, and the one that is current. */
-  readonly headerCopies: readonly Uint8Array[];
+  /** The copy of the header that is current. */
   header: { readonly slot: number; readonly fields: HeaderFields };
   /** What its writers of this session are known by: none until something is written. */
   readonly fileWriteGuid: Uint8Array;
@@ -30,9 +29,11 @@ export interface Vhdx extends Ground {
   keepsIdentity: boolean;
   /** The header says so, on stable storage. */
   begun: boolean;
-  /** The block table as it is in the file: the entries of the whole region. */
+  /** The block table as it is in the file, as far as the disk needs it: whole sectors of the log. */
   table: DataView;
   tableAt: number;
+  /** What its region has room for. */
+  tableBytes: number;
   /** How many changes of its log are seen though they are not in the file; undefined: it is in order. */
   readonly replayed: number | undefined;
   regions: readonly Region[];
@@ -58,6 +59,19 @@ export interface Vhdx extends Ground {
     | undefined;
   /** Another size that is being planned, step by step. */
   resizing: Resizing | undefined;
+}
+
+/** Bytes of a table of so many entries, in whole sectors of the log. */
+export function tableBytesOf(entries: number): number {
+  return Math.ceil((entries * 8) / LOG_SECTOR) * LOG_SECTOR;
+}
+
+/** Has so many entries of the block table in memory; its region must have room for them. */
+export function holdTable(vhdx: Vhdx, entries: number): void {
+  const lengthBytes = tableBytesOf(entries);
+  if (lengthBytes <= vhdx.table.byteLength) return;
+  const view = vhdx.files.keep(vhdx.file, vhdx.tableAt, lengthBytes);
+  vhdx.table = new DataView(view.buffer, view.byteOffset, view.byteLength);
 }
 
 /** A sector bitmap takes as much whatever the size of blocks is. */
