@@ -19,6 +19,9 @@ export interface Access {
   rightsOf(uid: number, gids: readonly number[]): Rights;
 }
 
+/** Connections of others at a time: they cannot use up the program's descriptors. */
+const MOST_OTHERS = 64;
+
 const ownersOnly: Access = { forOthers: false, rightsOf: () => 'none' };
 
 export interface Peer extends PeerCredentials {
@@ -49,8 +52,9 @@ export async function serveControl(
 ): Promise<AsyncDisposable> {
   await clearStaleSocket(name, path);
   const listener = getRequestListener(app.fetch);
+  const others = new Set<Socket>();
   const server = createServer((request, response) => void listener(request, response));
-  server.on('connection', (socket: Socket) => checkPeer(socket, log, access));
+  server.on('connection', (socket: Socket) => checkPeer(socket, log, access, others));
   await listen(server, path);
   // Others are let in to be told what they may.
   chmodSync(path, access.forOthers ? 0o666 : 0o600);
@@ -64,7 +68,7 @@ export async function serveControl(
   };
 }
 
-function checkPeer(socket: Socket, log: Log, access: Access): void {
+function checkPeer(socket: Socket, log: Log, access: Access, others: Set<Socket>): void {
   // Node keeps the accepted descriptor here; there is no other way to ask the kernel who it is.
   const { _handle: handle } = socket as Socket & { _handle: { fd: number } | null };
   const fd = handle?.fd ?? -1;
@@ -73,7 +77,9 @@ function checkPeer(socket: Socket, log: Log, access: Access): void {
     peers.set(socket, { ...peer, rights: 'admin' });
     return;
   }
-  if (access.forOthers) {
+  if (access.forOthers && others.size < MOST_OTHERS) {
+    others.add(socket);
+    socket.once('close', () => others.delete(socket));
     const rights = access.rightsOf(peer.uid, [peer.gid, ...peerGroups(fd)]);
     peers.set(socket, { ...peer, rights });
     return;

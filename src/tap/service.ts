@@ -43,10 +43,17 @@ export function joinService(
       tell({ READY: '1' });
       if (aliveMs === undefined) return;
       timer = setInterval(() => {
-        void isAlive(aliveMs).then((alive) => alive && tell({ WATCHDOG: '1' }));
+        void isAlive(aliveMs).then(
+          (alive) => alive && tell({ WATCHDOG: '1' }),
+          (thrown: unknown) => report(`it is not known to be alive: ${sentenceOf(thrown)}`),
+        );
       }, aliveMs);
     },
-    stopping: () => tell({ STOPPING: '1' }),
+    stopping() {
+      // Nobody watches a service that stops.
+      clearInterval(timer);
+      tell({ STOPPING: '1' });
+    },
     [Symbol.dispose]() {
       clearInterval(timer);
       manager?.[Symbol.dispose]();

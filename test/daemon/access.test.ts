@@ -1,9 +1,12 @@
 /** Who may ask what by the control socket: told by the kernel, chosen by the configuration. */
 import assert from 'node:assert/strict';
 import { chmodSync, statSync } from 'node:fs';
+import { once } from 'node:events';
 import { globalAgent } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { openClient } from '../../src/cli/client.ts';
 import { accessOf } from '../../src/daemon/access.ts';
 import { controlApi } from '../../src/daemon/control.ts';
@@ -94,6 +97,24 @@ test('anyone else is told in one sentence that he may not', options, async () =>
       message: /^uid 3003 may not ask vbdd anything/,
     });
   });
+});
+
+test('others cannot use up the descriptors of vbdd', options, async () => {
+  const opened: Socket[] = [];
+  await as(STRANGER, [], async () => {
+    for (let i = 0; i < 80; i++) {
+      const socketOf = connect(socket);
+      opened.push(socketOf);
+      socketOf.once('error', () => {});
+      await once(socketOf, 'connect');
+    }
+    const open = (): number => opened.filter((each) => each.readyState === 'open').length;
+    const deadline = performance.now() + 10_000;
+    while (open() > 64 && performance.now() < deadline) await sleep(10);
+    assert.equal(open(), 64);
+  });
+  await assert.rejects(change(), obeyed, 'root');
+  for (const each of opened) each.destroy();
 });
 
 test('where nobody is named, the socket is its owner’s', options, () => {
