@@ -114,14 +114,13 @@ function copierOf(guest: GrantTable, memory: FixedMemory, capacity: number): Gra
     words[at + 3] = 0;
   };
   const { pid } = process;
-  const move = (first: number, count: number): boolean => {
+  const move = (first: number, count: number, wantedBytes: number): boolean => {
     const to = vectors.address + first * VECTOR_BYTES;
     const source = to + capacity * VECTOR_BYTES;
-    const copied = raw.processVmReadv(pid, to, count, source, count, 0);
-    let wanted = 0;
-    for (let i = first; i < first + count; i++) wanted += words[i * VECTOR_WORDS + 2] ?? 0;
-    return copied === wanted;
+    return raw.processVmReadv(pid, to, count, source, count, 0) === wantedBytes;
   };
+  let queuedBytes = 0;
+  let isGrantedAll = true;
   const copier: GrantCopier = {
     capacity,
     failed,
@@ -137,14 +136,23 @@ function copierOf(guest: GrantTable, memory: FixedMemory, capacity: number): Gra
       put(number * VECTOR_WORDS, toGuest ? granted : own, moved);
       put(from + number * VECTOR_WORDS, toGuest ? own : granted, moved);
       failed[number] = isGranted ? 0 : 1;
+      queuedBytes += moved;
+      if (!isGranted) isGrantedAll = false;
       copier.queued = number + 1;
       return number;
     },
     run() {
       const count = copier.queued;
+      const wantedBytes = queuedBytes;
+      const isAll = isGrantedAll;
       copier.queued = 0;
-      if (count === 0 || move(0, count)) return;
-      for (let i = 0; i < count; i++) if (!move(i, 1)) failed[i] = 1;
+      queuedBytes = 0;
+      isGrantedAll = true;
+      if (count === 0 || move(0, count, wantedBytes)) return isAll;
+      for (let i = 0; i < count; i++) {
+        if (!move(i, 1, words[i * VECTOR_WORDS + 2] ?? 0)) failed[i] = 1;
+      }
+      return !failed.subarray(0, count).includes(1);
     },
     [Symbol.dispose]() {
       vectors[Symbol.dispose]();

@@ -35,8 +35,8 @@ export interface GrantCopier extends Disposable {
     memoryOffset: number,
     lengthBytes: number,
   ): number;
-  /** Does what was queued and empties the queue. */
-  run(): void;
+  /** Does what was queued and empties the queue. @returns whether all of it was done */
+  run(): boolean;
   /** 1 for each copy of the last run that was not done: the grant was withdrawn, or never given. */
   readonly failed: Uint8Array;
 }

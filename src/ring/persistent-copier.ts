@@ -74,8 +74,12 @@ export function persistentCopier(options: PersistentOptions): GrantCopier {
         else copyMapped(i, page);
       }
       const left = other.queued;
-      if (left > 0) other.run();
+      if (left === 0 || other.run()) {
+        for (let i = 0; i < left; i++) failed[handed[i] ?? 0] = 0;
+        return true;
+      }
       for (let i = 0; i < left; i++) failed[handed[i] ?? 0] = other.failed[i] ?? 1;
+      return false;
     },
     [Symbol.dispose]() {
       pages[Symbol.dispose]();

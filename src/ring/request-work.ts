@@ -56,35 +56,34 @@ export interface RingServerOptions {
 }
 
 const Stage = { free: 0, begun: 1, flushing: 2, done: 3, paused: 4 } as const;
-export const NOTHING = -1;
+const NOWHERE = -1;
+
+/** A request in flight; its record is used again by the next one at its place in the ring. */
+export interface Work extends RingRequest {
+  readonly place: number;
+  stage: number;
+  status: number;
+  takenMs: number;
+  /** Where in the memory its bytes are. */
+  slot: number;
+  /** It has waited for room. */
+  waited: boolean;
+}
 
 /** A ring that is being served. */
 export interface Serving extends RingServerOptions {
   readonly mask: number;
-  /** The request that was read last. */
-  readonly request: RingRequest;
-  /** Of each request in flight. */
-  readonly stage: Uint8Array;
-  readonly status: Int8Array;
-  readonly operation: Uint8Array;
-  readonly segments: Uint16Array;
-  readonly isIndirect: Uint8Array;
-  readonly sector: Float64Array;
-  readonly lengthBytes: Float64Array;
-  readonly takenMs: Float64Array;
-  /** Where in the memory its bytes are. */
-  readonly slotOf: Int32Array;
+  readonly works: readonly Work[];
   /** Whose the queued copies are, copy by copy, and which requests wait for them. */
   readonly copyOwner: Int32Array;
   readonly waiting: Int32Array;
   waitingCount: number;
   /** A barrier lets nothing begin before it has ended. */
-  barrier: number;
+  barrier: Work | undefined;
   /** Requests that were begun, are not done, and do not wait for room. */
   notDone: number;
-  /** Requests that wait for room, and for each place whether its request has. */
+  /** Requests that wait for room. */
   paused: number;
-  readonly waited: Uint8Array;
   /** They are not begun anew before. */
   againMs: number;
 }
@@ -95,51 +94,49 @@ export function newServing(options: RingServerOptions): Serving {
   return {
     ...options,
     mask: entries - 1,
-    request: newRequest(),
-    stage: new Uint8Array(entries),
-    status: new Int8Array(entries),
-    operation: new Uint8Array(entries),
-    segments: new Uint16Array(entries),
-    isIndirect: new Uint8Array(entries),
-    sector: new Float64Array(entries),
-    lengthBytes: new Float64Array(entries),
-    takenMs: new Float64Array(entries),
-    slotOf: new Int32Array(entries).fill(NOTHING),
+    works: Array.from({ length: entries }, (_, place) => newWork(place)),
     copyOwner: new Int32Array(options.copier.capacity),
     waiting: new Int32Array(entries),
     waitingCount: 0,
-    barrier: NOTHING,
+    barrier: undefined,
     notDone: 0,
     paused: 0,
-    waited: new Uint8Array(entries),
     againMs: 0,
   };
 }
 
-function tagOf(s: Serving, place: number): number {
-  return s.firstTag + place;
+function newWork(place: number): Work {
+  const work = { place, stage: Stage.free, status: Status.ok, takenMs: 0.5, slot: NOWHERE };
+  return { ...newRequest(), ...work, waited: false };
 }
 
-/** Whether the request in that place waits for its response only. */
-export function isDone(s: Serving, place: number): boolean {
-  return s.stage[place] === Stage.done;
+/** The request at a place of the ring, which comes round with its index. */
+export function workAt({ works, mask }: Serving, index: number): Work {
+  const work = works[index & mask];
+  if (work === undefined) throw new Error('a ring has a request for each of its entries');
+  return work;
 }
 
-function finish(s: Serving, place: number, status: number): void {
-  if (s.waited[place] === 1) s.disk.onFull(0);
-  s.waited[place] = 0;
-  letGo(s, place, Stage.done);
-  s.status[place] = status;
+/** Whether a request waits for its response only. */
+export function isDone({ stage }: Work): boolean {
+  return stage === Stage.done;
+}
+
+function finish(s: Serving, work: Work, status: number): void {
+  if (work.waited) s.disk.onFull(0);
+  work.waited = false;
+  letGo(s, work, Stage.done);
+  work.status = status;
 }
 
 /** The engine does nothing more for it, and its slot is another's. */
-function letGo(s: Serving, place: number, stage: number): void {
-  if (s.stage[place] !== Stage.free) s.notDone -= 1;
-  s.stage[place] = stage;
-  if (place === s.barrier) s.barrier = NOTHING;
-  const slot = s.slotOf[place] ?? NOTHING;
-  if (slot !== NOTHING) s.slots.free(slot);
-  s.slotOf[place] = NOTHING;
+function letGo(s: Serving, work: Work, stage: number): void {
+  if (work.stage !== Stage.free) s.notDone -= 1;
+  work.stage = stage;
+  if (work === s.barrier) s.barrier = undefined;
+  if (work.slot === NOWHERE) return;
+  s.slots.free(work.slot);
+  work.slot = NOWHERE;
 }
 
 const { ENOSPC, EDQUOT } = constants.errno;
@@ -147,14 +144,14 @@ const { ENOSPC, EDQUOT } = constants.errno;
 export const FULL_MS = 500;
 
 /** What could not be done: for want of room it is done again later, where the disk's policy says so. */
-function fail(s: Serving, place: number, errno: number): void {
+function fail(s: Serving, work: Work, errno: number): void {
   // A flush that failed has lost what it was to cover: to ask again would hide that.
-  const mayWait = s.stage[place] === Stage.begun && s.operation[place] !== Operation.flush;
+  const mayWait = work.stage === Stage.begun && work.operation !== Operation.flush;
   const isFull = errno === ENOSPC || errno === EDQUOT;
-  if (!isFull || !mayWait || s.disk.whenFull === 'report') return finish(s, place, Status.error);
-  letGo(s, place, Stage.paused);
+  if (!isFull || !mayWait || s.disk.whenFull === 'report') return finish(s, work, Status.error);
+  letGo(s, work, Stage.paused);
   s.paused += 1;
-  s.waited[place] = 1;
+  work.waited = true;
   if (s.paused > 1) return;
   s.againMs = performance.now() + FULL_MS;
   s.disk.onFull(errno);
@@ -162,155 +159,138 @@ function fail(s: Serving, place: number, errno: number): void {
 
 /** Begins those anew that waited for room, in their order: their guests' pages are granted until they are answered. */
 export function goOn(s: Serving): void {
-  const { ring, mask } = s;
+  const { ring } = s;
   for (
     let index = ring.responsesProduced;
     index !== ring.requestsConsumed;
     index = (index + 1) | 0
   ) {
-    const place = index & mask;
-    if (s.stage[place] !== Stage.paused) continue;
+    const work = workAt(s, index);
+    if (work.stage !== Stage.paused) continue;
     s.paused -= 1;
-    s.stage[place] = Stage.free;
-    if (begin(s, place)) continue;
-    s.stage[place] = Stage.paused;
+    work.stage = Stage.free;
+    if (begin(s, work)) continue;
+    work.stage = Stage.paused;
     s.paused += 1;
     return;
   }
 }
 
 /** What the engine answered to something that was begun. */
-export function settle(s: Serving, place: number, errno: number): void {
+export function settle(s: Serving, work: Work, errno: number): void {
   if (errno === PENDING) return;
-  if (errno !== 0) fail(s, place, errno);
-  else if (s.stage[place] === Stage.flushing) beginWrite(s, place);
-  else if (s.operation[place] === Operation.read) queueCopies(s, place, 'to guest');
-  else finish(s, place, Status.ok);
+  if (errno !== 0) fail(s, work, errno);
+  else if (work.stage === Stage.flushing) beginWrite(s, work);
+  else if (work.operation === Operation.read) queueCopies(s, work, 'to guest');
+  else finish(s, work, Status.ok);
 }
 
 /**
  * Takes up the request with that number, of which there is a copy.
- * @returns its place, done already when it cannot be served
+ * @returns the request, which is begun and done at once when it cannot be served
  */
-export function take(s: Serving, index: number, nowMs: number): number {
-  const place = index & s.mask;
-  const { request, record } = s;
-  s.status[place] = readRequest(s.ring.abi, record.words, record.at(index), s.disk.rules, request);
-  s.stage[place] = Stage.free;
-  s.operation[place] = request.operation;
-  s.segments[place] = request.segments;
-  s.isIndirect[place] = request.indirectPages > 0 ? 1 : 0;
-  s.sector[place] = request.sector;
-  s.lengthBytes[place] = request.lengthBytes;
-  s.takenMs[place] = nowMs;
-  return place;
+export function take(s: Serving, index: number, nowMs: number): Work {
+  const { record } = s;
+  const work = workAt(s, index);
+  work.status = readRequest(s.ring.abi, record.words, record.at(index), s.disk.rules, work);
+  work.stage = Stage.free;
+  work.takenMs = nowMs;
+  return work;
 }
 
 /** Begins a request. @returns false when it has to wait, for a slot or for others */
-export function begin(s: Serving, place: number): boolean {
-  if (s.status[place] !== Status.ok) {
-    finish(s, place, s.status[place] ?? Status.error);
+export function begin(s: Serving, work: Work): boolean {
+  if (work.status !== Status.ok) {
+    finish(s, work, work.status);
     return true;
   }
-  if (s.operation[place] === Operation.writeBarrier && s.notDone > 0) return false;
-  const segments = s.segments[place] ?? 0;
-  if (segments > 0) {
-    const slot = s.slots.take((segments + 1) * PAGE_BYTES);
-    if (slot === NOTHING) return false;
-    s.slotOf[place] = slot;
+  if (work.operation === Operation.writeBarrier && s.notDone > 0) return false;
+  if (work.segments > 0) {
+    const slot = s.slots.take((work.segments + 1) * PAGE_BYTES);
+    if (slot < 0) return false;
+    work.slot = slot;
   }
-  s.stage[place] = Stage.begun;
+  work.stage = Stage.begun;
   s.notDone += 1;
-  const status = s.isIndirect[place] === 1 ? fetchSegments(s, place) : Status.ok;
-  if (status === Status.ok) start(s, place);
-  else finish(s, place, status);
+  const status = work.indirectPages > 0 ? fetchSegments(s, work) : Status.ok;
+  if (status === Status.ok) start(s, work);
+  else finish(s, work, status);
   return true;
 }
 
-function start(s: Serving, place: number): void {
+function start(s: Serving, work: Work): void {
   const { disk, engine } = s;
   const { image } = disk;
-  const at = (s.sector[place] ?? 0) * RING_SECTOR_BYTES;
-  const lengthBytes = s.lengthBytes[place] ?? 0;
-  const tag = tagOf(s, place);
+  const { lengthBytes } = work;
+  const at = work.sector * RING_SECTOR_BYTES;
+  const tag = s.firstTag + work.place;
   disk.limiter.spend(lengthBytes);
   if (image === undefined) {
     // Nothing is within an empty drive; a flush of it is done.
-    finish(s, place, Status.ok);
+    finish(s, work, Status.ok);
     return;
   }
-  switch (s.operation[place]) {
+  switch (work.operation) {
     case Operation.read:
-      settle(s, place, engine.read(image, at, lengthBytes, s.memory, s.slotOf[place] ?? 0, tag));
+      settle(s, work, engine.read(image, at, lengthBytes, s.memory, work.slot, tag));
       return;
     case Operation.write:
-      beginWrite(s, place);
+      beginWrite(s, work);
       return;
     case Operation.writeBarrier:
-      s.barrier = place;
-      s.stage[place] = Stage.flushing;
-      settle(s, place, engine.flush(image, tag));
+      s.barrier = work;
+      work.stage = Stage.flushing;
+      settle(s, work, engine.flush(image, tag));
       return;
     case Operation.flush:
-      settle(s, place, engine.flush(image, tag));
+      settle(s, work, engine.flush(image, tag));
       return;
     default:
-      settle(s, place, engine.discard(image, at, lengthBytes, false, tag));
+      settle(s, work, engine.discard(image, at, lengthBytes, false, tag));
   }
 }
 
 /** The private copy of an indirect request's list of segments comes after its bytes. */
-function listAt(s: Serving, place: number): number {
-  return (s.slotOf[place] ?? 0) + (s.segments[place] ?? 0) * PAGE_BYTES;
+function listAt({ slot, segments }: Work): number {
+  return slot + segments * PAGE_BYTES;
 }
 
 /** The list of segments of an indirect request: into private memory, and only then looked at. */
-function fetchSegments(s: Serving, place: number): number {
-  const { copier, request, ring, record } = s;
+function fetchSegments(s: Serving, work: Work): number {
+  const { copier, ring, record } = s;
   // What is queued belongs to others, and is done first.
   runCopies(s);
-  const list = listAt(s, place);
-  const lengthBytes = (s.segments[place] ?? 0) * SEGMENT_WORDS * 4;
-  const reference = indirectGrant(ring.abi, record.words, record.at(place), 0);
+  const list = listAt(work);
+  const lengthBytes = work.segments * SEGMENT_WORDS * 4;
+  const reference = indirectGrant(ring.abi, record.words, record.at(work.place), 0);
   copier.add('from guest', reference, 0, list, lengthBytes);
-  copier.run();
-  if (copier.failed[0] === 1) return Status.error;
-  request.operation = s.operation[place] ?? 0;
-  request.segments = s.segments[place] ?? 0;
-  request.sector = s.sector[place] ?? 0;
-  const status = checkSegments(s.memory.words, list / 4, s.disk.rules, request);
-  s.lengthBytes[place] = request.lengthBytes;
-  return status;
+  if (!copier.run()) return Status.error;
+  return checkSegments(s.memory.words, list / 4, s.disk.rules, work);
 }
 
 /** Fetches the bytes of a write; an empty barrier has none. */
-function beginWrite(s: Serving, place: number): void {
-  s.stage[place] = Stage.begun;
-  if (s.segments[place] === 0) finish(s, place, Status.ok);
-  else queueCopies(s, place, 'from guest');
+function beginWrite(s: Serving, work: Work): void {
+  work.stage = Stage.begun;
+  if (work.segments === 0) finish(s, work, Status.ok);
+  else queueCopies(s, work, 'from guest');
 }
 
 /** Queues the copies of a request's segments. */
-function queueCopies(s: Serving, place: number, direction: 'from guest' | 'to guest'): void {
+function queueCopies(s: Serving, work: Work, direction: 'from guest' | 'to guest'): void {
   const { copier } = s;
-  const segments = s.segments[place] ?? 0;
+  const { segments, place } = work;
   if (copier.queued + segments > copier.capacity) runCopies(s);
-  const isIndirect = s.isIndirect[place] === 1;
+  const isIndirect = work.indirectPages > 0;
   const words = isIndirect ? s.memory.words : s.record.words;
-  const first = isIndirect ? listAt(s, place) / 4 : s.record.at(place) + s.ring.abi.at.segment / 4;
-  let offset = s.slotOf[place] ?? 0;
+  let segment = isIndirect ? listAt(work) / 4 : s.record.at(place) + s.ring.abi.at.segment / 4;
+  let offset = work.slot;
   for (let i = 0; i < segments; i++) {
-    const segment = first + SEGMENT_WORDS * i;
     const lengthBytes = lengthOf(words, segment);
-    const number = copier.add(
-      direction,
-      grantOf(words, segment),
-      offsetOf(words, segment),
-      offset,
-      lengthBytes,
-    );
+    const pageOffset = offsetOf(words, segment);
+    const number = copier.add(direction, grantOf(words, segment), pageOffset, offset, lengthBytes);
     s.copyOwner[number] = place;
     offset += lengthBytes;
+    segment += SEGMENT_WORDS;
   }
   s.waiting[s.waitingCount] = place;
   s.waitingCount += 1;
@@ -323,41 +303,41 @@ export function runCopies(s: Serving): void {
   if (copies === 0) return;
   const owners = s.waitingCount;
   s.waitingCount = 0;
-  copier.run();
-  for (let copy = 0; copy < copies; copy++) {
-    if (copier.failed[copy] === 1) s.status[s.copyOwner[copy] ?? 0] = Status.error;
-  }
+  if (!copier.run()) noteFailed(s, copies);
   for (let i = 0; i < owners; i++) {
-    const place = s.waiting[i] ?? 0;
-    if (s.status[place] !== Status.ok) finish(s, place, Status.error);
-    else if (s.operation[place] === Operation.read) finish(s, place, Status.ok);
-    else write(s, place);
+    const work = workAt(s, s.waiting[i] ?? 0);
+    if (work.status !== Status.ok) finish(s, work, Status.error);
+    else if (work.operation === Operation.read) finish(s, work, Status.ok);
+    else write(s, work);
   }
 }
 
-function write(s: Serving, place: number): void {
+function noteFailed(s: Serving, copies: number): void {
+  for (let copy = 0; copy < copies; copy++) {
+    if (s.copier.failed[copy] === 1) workAt(s, s.copyOwner[copy] ?? 0).status = Status.error;
+  }
+}
+
+function write(s: Serving, work: Work): void {
   const { image } = s.disk;
   if (image === undefined) throw new Error('an image goes only when nothing of it is under way');
-  const at = (s.sector[place] ?? 0) * RING_SECTOR_BYTES;
-  const lengthBytes = s.lengthBytes[place] ?? 0;
-  const slot = s.slotOf[place] ?? 0;
-  const durable = s.operation[place] === Operation.writeBarrier;
-  const tag = tagOf(s, place);
+  const { lengthBytes, slot } = work;
+  const at = work.sector * RING_SECTOR_BYTES;
+  const durable = work.operation === Operation.writeBarrier;
+  const tag = s.firstTag + work.place;
   const errno = s.engine.write(image, at, lengthBytes, s.memory, slot, durable, tag);
-  if (errno === 0) finish(s, place, Status.ok);
-  else if (errno !== PENDING) fail(s, place, errno);
+  if (errno === 0) finish(s, work, Status.ok);
+  else if (errno !== PENDING) fail(s, work, errno);
 }
 
 /** Writes the response of the oldest request in flight, which is done. */
-export function respond(s: Serving, place: number, nowMs: number): void {
+export function respond(s: Serving, work: Work, nowMs: number): void {
   const { ring, record } = s;
-  const operation = s.operation[place] ?? 0;
-  const status = s.status[place] ?? Status.error;
-  const tookMs = nowMs - (s.takenMs[place] ?? nowMs);
-  const ok = status === Status.ok;
-  s.disk.statistics.count(kindOf(operation), s.lengthBytes[place] ?? 0, ok, tookMs);
-  s.stage[place] = Stage.free;
-  ring.respond(record.words, record.at(place), operation, status);
+  const { operation, status } = work;
+  const tookMs = nowMs - work.takenMs;
+  s.disk.statistics.count(kindOf(operation), work.lengthBytes, status === Status.ok, tookMs);
+  work.stage = Stage.free;
+  ring.respond(record.words, record.at(work.place), operation, status);
 }
 
 /** What a request counts as. */

@@ -7,18 +7,19 @@ import {
   goOn,
   isDone,
   newServing,
-  NOTHING,
   respond,
   type RingServerOptions,
   runCopies,
   settle,
   take,
+  type Work,
+  workAt,
 } from './request-work.ts';
 
 /**
  * `more`: call again soon; `full`: call again when a slot is free; `slow`: when the disk's limits
- * allow; `paused`: after a while, as there is no room for what was written; `idle`: when an event comes; `hostile`: the guest's indexes make no sense, and the disk
- * must be disconnected.
+ * allow; `paused`: after a while, as there is no room for what was written; `idle`: when an event
+ * comes; `hostile`: the guest's indexes make no sense, and the disk must be disconnected.
  */
 export type RingState = 'idle' | 'more' | 'full' | 'slow' | 'paused' | 'hostile';
 
@@ -44,7 +45,7 @@ export function createRingServer(options: RingServerOptions): RingServer {
   const s = newServing(options);
   const { ring, record, firstTag, disk } = options;
   /** A request that was taken and cannot be begun yet. */
-  let stalled = NOTHING;
+  let stalled: Work | undefined;
   let turnBytes = 0;
   /** Requests that were seen to wait. */
   let seen = 0;
@@ -52,8 +53,8 @@ export function createRingServer(options: RingServerOptions): RingServer {
   /** @returns what there is instead of another request to begin */
   function beginNext(nowMs: number): Exclude<RingState, 'more'> | undefined {
     if (s.paused > 0) return 'paused';
-    if (s.barrier !== NOTHING) return 'full';
-    if (stalled === NOTHING) {
+    if (s.barrier !== undefined) return 'full';
+    if (stalled === undefined) {
       if (seen === 0) seen = ring.waiting();
       if (seen < 0) return 'hostile';
       if (seen === 0) return 'idle';
@@ -62,13 +63,13 @@ export function createRingServer(options: RingServerOptions): RingServer {
       stalled = takeNext(nowMs);
     }
     if (!begin(s, stalled)) return 'full';
-    turnBytes += s.lengthBytes[stalled] ?? 0;
-    stalled = NOTHING;
+    turnBytes += stalled.lengthBytes;
+    stalled = undefined;
     return undefined;
   }
 
-  /** Takes the next request into memory of our own; only there it is looked at. @returns its place */
-  function takeNext(nowMs: number): number {
+  /** Takes the next request into memory of our own; only there it is looked at. */
+  function takeNext(nowMs: number): Work {
     const index = ring.requestsConsumed;
     // An earlier backend may have answered in its slot already; then its copy is the request.
     if (((index - s.takenUpTo) | 0) < 0 && record.has(index)) {
@@ -83,12 +84,12 @@ export function createRingServer(options: RingServerOptions): RingServer {
   function answer(): void {
     runCopies(s);
     if (ring.responsesProduced === ring.requestsConsumed) return;
-    if (!isDone(s, ring.responsesProduced & s.mask)) return;
+    if (!isDone(workAt(s, ring.responsesProduced))) return;
     const nowMs = performance.now();
     while (ring.responsesProduced !== ring.requestsConsumed) {
-      const place = ring.responsesProduced & s.mask;
-      if (!isDone(s, place)) break;
-      respond(s, place, nowMs);
+      const work = workAt(s, ring.responsesProduced);
+      if (!isDone(work)) break;
+      respond(s, work, nowMs);
     }
     if (ring.publish()) options.notify();
   }
@@ -113,7 +114,7 @@ export function createRingServer(options: RingServerOptions): RingServer {
       if (state !== 'idle') return state ?? 'more';
       return ring.sleep() ? 'more' : 'idle';
     },
-    ended: (tag, errno) => settle(s, tag - firstTag, errno),
+    ended: (tag, errno) => settle(s, workAt(s, tag - firstTag), errno),
     answer,
   };
 }

@@ -35,7 +35,7 @@ export function createSlots(counts: SlotCounts): Slots {
     const bytes = sizes[size] ?? 0;
     const first = end;
     end += count * bytes;
-    const free = Float64Array.from({ length: count }, (_, i) => first + i * bytes);
+    const free = Int32Array.from({ length: count }, (_, i) => first + i * bytes);
     return { bytes, first, end, free, left: count };
   });
   return {

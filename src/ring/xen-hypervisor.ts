@@ -87,15 +87,16 @@ function grantCopier(
     view.setUint32(where + 4, Math.floor(address / 2 ** 32), true);
   }
 
-  /** @returns whether a copy must be tried again */
-  function note(count: number): boolean {
-    let again = false;
+  /** @returns the worst: whether all are done, a copy must be tried again, or one has failed */
+  function note(count: number): 'done' | 'again' | 'failed' {
+    let worst: 'done' | 'again' | 'failed' = 'done';
     for (let i = 0; i < count; i++) {
       const status = view.getInt16(i * size + at.status, true);
       failed[i] = status === CopyStatus.ok ? 0 : 1;
-      if (status === CopyStatus.again) again = true;
+      if (status === CopyStatus.again) worst = 'again';
+      else if (status !== CopyStatus.ok && worst === 'done') worst = 'failed';
     }
-    return again;
+    return worst;
   }
 
   const copier: GrantCopier = {
@@ -120,11 +121,13 @@ function grantCopier(
     run() {
       const count = copier.queued;
       copier.queued = 0;
-      if (count === 0) return;
+      if (count === 0) return true;
       for (let tries = 0; tries < COPY_TRIES; tries++) {
         copyGrants(fd, mapping.address, count);
-        if (!note(count)) return;
+        const worst = note(count);
+        if (worst !== 'again') return worst === 'done';
       }
+      return false;
     },
     [Symbol.dispose]: () => mapping[Symbol.dispose](),
   };

@@ -87,8 +87,8 @@ interface Play {
 }
 
 function begin(rig: RingRig, play: Play, { kind, sector, seed, ...rest }: Drawn): void {
-  // A barrier cannot be an indirect request.
-  const most = kind === 'writeBarrier' ? 24 : SECTORS;
+  // A barrier cannot be an indirect request, and that has 256 pages at most.
+  const most = kind === 'writeBarrier' ? 24 : 256 * 8 - rest.firstSector;
   const sectors = Math.min(rest.sectors, most, SECTORS - sector);
   const writes = kind !== 'read' && kind !== 'flush';
   const range = { from: sector, to: sector + sectors, writes };
