@@ -102,6 +102,12 @@ export interface RingHold {
   connected: boolean;
   /** Why its guest's writes wait for room; null while they do not. */
   paused: string | null;
+  /** The guest's offer of the ring that was connected last, by this vbdd. */
+  offer?: string | undefined;
+  /** The node of that name for which the image was opened. */
+  params: string | undefined;
+  /** Why what they name is not in the drive. */
+  refused?: Failure | undefined;
   /** Of the frontend's state. */
   readonly watch: AsyncDisposable;
 }

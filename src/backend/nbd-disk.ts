@@ -21,6 +21,7 @@ import { imageOfVbd } from './look.ts';
 import type { NbdDevice, NbdKernel, NbdUse } from './nbd-kernel.ts';
 import { holdOpened } from './ring-image.ts';
 import type { OpenedImage, Tap } from './tap.ts';
+import { twinsOf } from './twins.ts';
 import { deviceMember, openTarget } from './target.ts';
 import type { VmBook } from './vm-book.ts';
 
@@ -43,7 +44,9 @@ export async function holdImage(
     // What the tap has by this name is of a disk that had it before.
     if ((await tap.find(use.name)) !== undefined) await tap.close(use.name);
     const place = { path: member.path, format };
-    const opened = await tap.open(use.name, { ...place, writable: !use.readOnly });
+    const [twin] = await twinsOf(world, record, vms);
+    const beside = twin && diskName(twin);
+    const opened = await tap.open(use.name, place, { writable: !use.readOnly, beside });
     holdOpened(world, record, member, opened.members, vms);
     using served = await chooseExport(await tap.export(use.name));
     const device = await nbd.connect(served, use);
@@ -92,7 +95,7 @@ export async function reconnectImage(
   const { mode } = facts.member;
   const { name, readOnly } = useOf(record, mode);
   const known = await tap.find(name);
-  const opened = known?.image ?? (await tap.open(name, { ...hold.image, writable: !readOnly }));
+  const opened = known?.image ?? (await tap.open(name, hold.image, { writable: !readOnly }));
   holdAgain(world, record, facts, opened, vms);
   if ((known?.nbdClients ?? 0) === 0) {
     using served = await chooseExport(await tap.export(name));

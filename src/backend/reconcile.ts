@@ -162,7 +162,7 @@ function noteNodes(world: DiskWorld, record: DiskRecord, nodes: DiskRecord['node
   const anew = before?.hotplugStatus !== undefined && nodes?.hotplugStatus === undefined;
   if (anew || before?.params !== nodes?.params || before?.mode !== nodes?.mode) {
     record.refusal = undefined;
-    if (record.held === undefined) record.outcome = undefined;
+    if (record.held === undefined && record.ring === undefined) record.outcome = undefined;
     record.unadoptable = undefined;
   }
   if (nodes !== undefined) {

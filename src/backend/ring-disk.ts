@@ -10,6 +10,7 @@ import { MOST_QUEUES, MOST_RING_ORDER, RING_SECTOR_BYTES } from '../ring/blkif.t
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
 import {
+  changeMedium,
   follow,
   forget,
   isAway,
@@ -20,6 +21,7 @@ import {
   wasOffered,
 } from './ring-image.ts';
 import { removeDiskNodes } from './toolstack.ts';
+import { twinsOf } from './twins.ts';
 import type { VmBook } from './vm-book.ts';
 
 /** More steps than any disk needs from nothing to connected, or back. */
@@ -134,13 +136,16 @@ async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFa
   const ofQueues = queueNames(common);
   const offer = ofQueues.length === 0 ? common : { ...common, ...(await read(ofQueues)) };
   const { ring, nodes, refusal, key, closingSeen } = record;
+  const offered = parseFrontendNodes(offer);
   const goneSinceMs = world.goneSinceMs(key.domid);
   // Who lives matters only when the store has no such disk any more.
   const isKnown = nodes !== undefined || (await store.isIntroduced(key.domid));
   return {
     nodes,
     kernel: world.blkback.serves(key),
-    frontend: parseFrontendNodes(offer),
+    frontend: offered,
+    newRing: ring?.offer !== undefined && ring.offer !== JSON.stringify(offered.ring),
+    newMedium: offered.cdrom && ring !== undefined && ring.params !== nodes?.params,
     guest: goneSinceMs !== undefined ? 'gone' : isKnown ? 'alive' : 'unknown',
     tap: ring === undefined ? 'nothing' : ring.connected ? 'connected' : 'open',
     paused: ring !== undefined && ring.paused !== null,
@@ -161,7 +166,9 @@ async function carryOutRing(
   const name = diskName(record.key);
   switch (step.do) {
     case 'open':
-      return openRingImage(world, record, vms);
+      await openRingImage(world, record, vms);
+      // Meanwhile another medium may have come into its drive.
+      return record.ringFacts?.frontend.cdrom === true ? tellSize(world, record) : undefined;
     case 'unbind':
       return world.blkback.release(record.key);
     case 'offer':
@@ -173,16 +180,23 @@ async function carryOutRing(
       record.published = true;
       record.outcome ??= { refusal: undefined };
       return;
+    case 'change':
+      await changeMedium(world, record, vms);
+      return tellSize(world, record);
     case 'connect': {
       const { nodes } = record;
       const discard = nodes?.discard !== false;
+      if (!step.takeUp) await quietTwins(world, record, vms);
       await tap.connect(name, {
         ...step.ring,
         domid: record.key.domid,
         discard,
         takeUp: step.takeUp,
       });
-      if (record.ring !== undefined) record.ring.connected = true;
+      if (record.ring !== undefined) {
+        record.ring.connected = true;
+        record.ring.offer = JSON.stringify(step.ring);
+      }
       return;
     }
     case 'announce':
@@ -209,6 +223,20 @@ async function carryOutRing(
       else await removeDiskNodes(world.store, record.key);
       world.log('notice', `removed its nodes: ${record.because.join(', ')}`, logFields(record));
       return;
+  }
+}
+
+/**
+ * A guest that goes on in another domain, with a ring of its own there, has none here any more: what
+ * was under way on that has ended before the new one's first request begins.
+ */
+async function quietTwins(world: RingWorld, record: DiskRecord, vms: VmBook): Promise<void> {
+  const { domid, devid } = record.key;
+  for (const twin of await twinsOf(world, record, vms)) {
+    if (twin.domid === domid || twin.devid !== devid) continue;
+    await world.tap.disconnect(diskName(twin)).catch((thrown: unknown) => {
+      if (!(thrown instanceof Failure) || thrown.kind !== 'not-found') throw thrown;
+    });
   }
 }
 
@@ -290,17 +318,21 @@ export async function resizeRing(
     const advice = 'a disk can only grow while it is attached';
     throw new Failure('invalid', `the disk has ${now} bytes — ${advice}`);
   }
-  const image = await world.tap.resize(diskName(key), sizeBytes);
-  ring.image = image;
-  const { path } = record;
-  await world.store.transaction(async (tx) => {
-    const state = await tx.read(`${path}/state`);
-    if (state === undefined) return;
-    void tx.write(`${path}/sectors`, String(image.sectors));
+  ring.image = await world.tap.resize(diskName(key), sizeBytes);
+  await tellSize(world, record);
+  return ring.image.sectors * RING_SECTOR_BYTES;
+}
+
+/** Tells the guest how large the disk is now. */
+async function tellSize({ store }: DiskWorld, { path, ring }: DiskRecord): Promise<void> {
+  await store.transaction(async (tx) => {
+    const [state, told] = await Promise.all([tx.read(`${path}/state`), tx.read(`${path}/sectors`)]);
+    // Who was told nothing yet is told all at once.
+    if (state === undefined || told === undefined) return;
+    void tx.write(`${path}/sectors`, String(ring?.image.sectors ?? 0));
     // The same state once more: a frontend looks at the size then.
     void tx.write(`${path}/state`, state);
   });
-  return image.sectors * RING_SECTOR_BYTES;
 }
 
 async function refuse(world: DiskWorld, record: DiskRecord, failure: Failure): Promise<void> {

@@ -9,6 +9,7 @@ import { imageFormats, type ImageFormat } from '../image/formats.ts';
 import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
 import { imageOfVbd, lookAtTarget } from './look.ts';
 import type { FoundImage, OpenedImage, Tap } from './tap.ts';
+import { twinsOf } from './twins.ts';
 import type { VmBook } from './vm-book.ts';
 
 /** The world of a disk that the tap serves. */
@@ -20,20 +21,15 @@ export async function openRingImage(
   record: DiskRecord,
   vms: VmBook,
 ): Promise<void> {
-  const { nodes } = record;
-  if (nodes === undefined) throw new Error(`${record.path} has no nodes`);
+  const { tap } = world;
   const name = diskName(record.key);
   // It may have counted as another's until now.
   world.holdings.remove(record.path);
   try {
-    const place = record.key.kind === 'vbd' ? imageOfVbd(nodes) : imageOfParams(nodes.params);
-    const member = await lookAndHold(world, record, vms, place);
-    const known = await findOpened(world.tap, record);
-    const writable = nodes.mode !== 'r';
-    const whenFull = world.whenFull?.(place.path) ?? 'pause';
-    const wanted = { path: member.path, format: place.format, writable, whenFull };
-    const image = known?.image ?? (await world.tap.open(name, wanted));
-    holdOpened(world, record, member, image.members, vms);
+    const found = await findPlace(world, record, vms);
+    const known = await findOpened(tap, record);
+    const image = await openedImage(world, record, vms, found?.place, known);
+    if (found !== undefined) holdOpened(world, record, found.member, image.members, vms);
     await follow(world, record, image, known);
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
@@ -53,6 +49,81 @@ export async function openRingImage(
     if (!isAway(thrown)) await world.tap.close(name).catch(() => {});
     throw thrown;
   }
+}
+
+/** What the tap has open for the disk already, or opens now. */
+async function openedImage(
+  world: RingWorld,
+  record: DiskRecord,
+  vms: VmBook,
+  place: ImagePlace | undefined,
+  known: FoundImage | undefined,
+): Promise<OpenedImage> {
+  const { tap, whenFull } = world;
+  const name = diskName(record.key);
+  if (known !== undefined) return isDrive(record) ? tap.change(name, place) : known.image;
+  const [twin] = await twinsOf(world, record, vms);
+  return tap.open(name, place, {
+    writable: nodesOf(record).mode !== 'r',
+    whenFull: (place && whenFull?.(place.path)) ?? 'pause',
+    beside: twin && diskName(twin),
+  });
+}
+
+/** Puts into the drive what its nodes name by now. What cannot be had leaves it empty, and is told. */
+export async function changeMedium(
+  world: RingWorld,
+  record: DiskRecord,
+  vms: VmBook,
+): Promise<void> {
+  const { tap } = world;
+  const { params } = nodesOf(record);
+  const { ring } = record;
+  if (ring === undefined) throw new Error(`${record.path} is not open`);
+  const name = diskName(record.key);
+  world.holdings.remove(record.path);
+  try {
+    const found = await findPlace(world, record, vms);
+    ring.image = await tap.change(name, found?.place);
+    ring.refused = undefined;
+    if (found !== undefined) holdOpened(world, record, found.member, ring.image.members, vms);
+    world.log('info', `has ${found?.place.path ?? 'nothing'} in its drive`, logFields(record));
+  } catch (thrown) {
+    if (!(thrown instanceof Failure) || isAway(thrown)) throw thrown;
+    world.holdings.remove(record.path);
+    world.log('error', `its drive is empty: ${thrown.message}`, logFields(record));
+    ring.refused = thrown;
+    ring.image = await tap.change(name, undefined);
+  }
+  ring.params = params;
+}
+
+/** Media of a drive come and go. */
+function isDrive({ ringFacts }: DiskRecord): boolean {
+  return ringFacts?.frontend.cdrom === true;
+}
+
+function nodesOf({ nodes, path }: DiskRecord): BackendNodes {
+  if (nodes === undefined) throw new Error(`${path} has no nodes`);
+  return nodes;
+}
+
+interface FoundPlace {
+  readonly member: Member;
+  readonly place: ImagePlace;
+}
+
+/** What the nodes name, held; undefined for an empty drive. @throws Failure */
+async function findPlace(
+  world: DiskWorld,
+  record: DiskRecord,
+  vms: VmBook,
+): Promise<FoundPlace | undefined> {
+  const nodes = nodesOf(record);
+  if (isDrive(record) && /^([a-z0-9]+:)?$/.test(nodes.params)) return undefined;
+  const wanted = record.key.kind === 'vbd' ? imageOfVbd(nodes) : imageOfParams(nodes.params);
+  const member = await lookAndHold(world, record, vms, wanted);
+  return { member, place: { path: member.path, format: wanted.format } };
 }
 
 /** The tap has nothing of the disk any more, and so have we. */
@@ -75,7 +146,7 @@ export async function follow(
   const again = (): void => world.callAgain(record.key);
   const watch = await world.store.observe(`${frontend}/state`, again);
   const { connected = false, paused = null } = known ?? {};
-  record.ring = { image, connected, paused, watch };
+  record.ring = { image, connected, paused, params: record.nodes?.params, watch };
   // By an earlier vbdd.
   if (wasOffered(record)) {
     record.published = true;

@@ -4,7 +4,7 @@ import type { Member } from '../disk/identity.ts';
 import type { Limits } from '../ring/limiter.ts';
 import type { WhenFull } from '../ring/request-work.ts';
 import type { DiskStatistics } from '../ring/statistics.ts';
-import type { ImageFormat } from '../image/formats.ts';
+import type { ImagePlace } from '../disk/spec.ts';
 
 export interface OpenedImage {
   /** In units of 512 bytes. */
@@ -39,16 +39,22 @@ export interface FoundImage {
 /** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable
  * without a tap, and timeout when it does not answer: what it has done then only `find` tells. */
 export interface Tap {
-  /** @throws Failure of opening the image; exists */
+  /**
+   * Opens what is in the drive; without a place, it is an empty one.
+   * @param how.beside a disk of the same guest that has that image open: they have it in common
+   * @throws Failure of opening the image; exists
+   */
   open(
     name: string,
-    image: {
-      readonly path: string;
-      readonly format: ImageFormat;
+    place: ImagePlace | undefined,
+    how: {
       readonly writable: boolean;
-      readonly whenFull?: WhenFull;
+      readonly whenFull?: WhenFull | undefined;
+      readonly beside?: string | undefined;
     },
   ): Promise<OpenedImage>;
+  /** Puts something else into the drive, or nothing, while it is served. @throws Failure as `open` */
+  change(name: string, place: ImagePlace | undefined): Promise<OpenedImage>;
   /** @throws Failure gone | in-use | invalid */
   connect(name: string, ring: RingOrder): Promise<void>;
   /** Returns when nothing of the ring is under way any more. */

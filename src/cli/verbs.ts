@@ -49,6 +49,16 @@ export const verbs: Readonly<Record<string, Verb>> = {
     subject: 'disks',
     load: async () => (await import('./commands/traffic.ts')).limitCommand,
   },
+  insert: {
+    subject: 'disks',
+    alias: 'cd-insert',
+    load: async () => (await import('./commands/media.ts')).insertCommand,
+  },
+  eject: {
+    subject: 'disks',
+    alias: 'cd-eject',
+    load: async () => (await import('./commands/media.ts')).ejectCommand,
+  },
   top: {
     subject: 'disks',
     load: async () => (await import('./commands/top.ts')).topCommand,

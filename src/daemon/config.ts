@@ -63,6 +63,20 @@ const Config = z.strictObject({
     .describe(
       'How long vbd-tap may take over an order: libxl gives a backend ten seconds to begin.',
     ),
+  limit_iops: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      'Requests per second of each disk that vbd-tap serves, until vbd limit says otherwise; 0: as many as there are.',
+    ),
+  limit_bytes_per_second: z.int().min(0).default(0).describe('Bytes per second, likewise.'),
+  limit_burst_seconds: z
+    .number()
+    .min(0)
+    .max(3600)
+    .default(1)
+    .describe('How long an idle disk saves up for what its limits allow.'),
   script_dir: z.string().default('/etc/xen/scripts').describe('Where libxl looks for scripts.'),
   sysfs: z.string().default('/sys').describe('Where the kernel shows its devices.'),
   admin_uids: ids.describe('Users who may do everything by the control socket, beside root.'),

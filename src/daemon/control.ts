@@ -10,6 +10,7 @@ import { checkSchema } from '../base/schema.ts';
 import { LimitsRequest, limitsOf } from '../tap/control.ts';
 import type { Peer } from '../tap/control-server.ts';
 import type { Events } from './events.ts';
+import { changeMedium } from './media.ts';
 import { limit, statistics, traffic } from './traffic.ts';
 import { usersOf } from './users.ts';
 import { attach, detach, dryRun, findDisk, resize, type VerbOptions } from './verbs.ts';
@@ -23,6 +24,9 @@ const AttachRequest = z.strictObject({
   shared: z.boolean().default(false),
   dry_run: z.boolean().default(false),
 });
+
+/** Without a target, the drive is empty. */
+const MediumRequest = z.strictObject({ target: z.string().min(1).optional() });
 
 const ResizeRequest = z.strictObject({
   /** The file is grown to this size first; without it the device follows the file. */
@@ -98,16 +102,7 @@ export function controlApi(options: ControlOptions): Hono {
     const { size } = await parsed(context, ResizeRequest);
     return context.json({ size: await resize(daemon, guest, vdev, size) });
   });
-  app.get('/v1/disks/:guest/:vdev/stat', async (context) => {
-    const { guest, vdev } = context.req.param();
-    return context.json(await statistics(daemon, guest, vdev));
-  });
-  app.put('/v1/disks/:guest/:vdev/limits', async (context) => {
-    const { guest, vdev } = context.req.param();
-    await limit(daemon, guest, vdev, limitsOf(await parsed(context, LimitsRequest)));
-    return context.body(null, 204);
-  });
-  app.get('/v1/traffic', async (context) => context.json({ disks: await traffic(daemon) }));
+  trafficRoutes(app, options);
   app.get('/v1/users', async (context) =>
     context.json({ users: await usersOf(daemon, context.req.query('path') ?? '') }),
   );
@@ -140,6 +135,25 @@ function whenAllowed(
     rights === 'read' ? 'may look at disks, and not do that' : 'may not ask vbdd anything';
   const keys = looks ? 'read_uids or read_gids' : 'admin_uids or admin_gids';
   throw new Failure('denied', `uid ${uid} ${may} — see ${keys} in vbdkit.conf`, { uid });
+}
+
+function trafficRoutes(app: Hono, { daemon, verbs }: ControlOptions): void {
+  app.get('/v1/disks/:guest/:vdev/stat', async (context) => {
+    const { guest, vdev } = context.req.param();
+    return context.json(await statistics(daemon, guest, vdev));
+  });
+  app.put('/v1/disks/:guest/:vdev/medium', async (context) => {
+    const { guest, vdev } = context.req.param();
+    const { target } = await parsed(context, MediumRequest);
+    await changeMedium(daemon, verbs.ownDomid, guest, vdev, target);
+    return context.body(null, 204);
+  });
+  app.put('/v1/disks/:guest/:vdev/limits', async (context) => {
+    const { guest, vdev } = context.req.param();
+    await limit(daemon, guest, vdev, limitsOf(await parsed(context, LimitsRequest)));
+    return context.body(null, 204);
+  });
+  app.get('/v1/traffic', async (context) => context.json({ disks: await traffic(daemon) }));
 }
 
 function loopRoutes(app: Hono, { leases, peerOf }: ControlOptions): void {

@@ -28,7 +28,7 @@ import { createLeases } from './leases.ts';
 import { vbddOptions } from './options.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
-import { openTap } from './tap-client.ts';
+import { openTap, type WatchedTap } from './tap-client.ts';
 
 const commandLine = parsedOptions(vbddOptions);
 
@@ -65,6 +65,15 @@ function findProgram(name: string): string | undefined {
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
+function openTapOf(config: Config): WatchedTap {
+  const limits = {
+    iops: config.limit_iops,
+    bytesPerSecond: config.limit_bytes_per_second,
+    burstSeconds: config.limit_burst_seconds,
+  };
+  return openTap(config.tap, config.tap_seconds * 1000, { folders: config.image_folders, limits });
+}
+
 async function stopSignal(): Promise<void> {
   const stopped = Promise.withResolvers<void>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
@@ -99,9 +108,7 @@ async function main(): Promise<void> {
   );
   loops.replenish();
   const devices = stack.use(createDevicePool());
-  const tapMs = config.tap_seconds * 1000;
-  const tap =
-    config.tap === '' ? undefined : stack.use(openTap(config.tap, tapMs, config.image_folders));
+  const tap = config.tap === '' ? undefined : stack.use(openTapOf(config));
   const nbd = stack.use(nbdKernel(join(config.sysfs, 'block')));
   const modelsFolder = join(dirname(config.socket), 'device-models');
   const models = stack.use(await followDeviceModels({ folder: modelsFolder, store, log }));

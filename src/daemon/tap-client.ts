@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import type { OpenedImage, Tap } from '../backend/tap.ts';
 import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
+import { type Limits, noLimits } from '../ring/limiter.ts';
 import { type DiskStatistics, readStatistics } from '../ring/statistics.ts';
 import { STATISTICS_FOLDER } from '../tap/records.ts';
 import { type Client, openUnixClient } from '../tap/unix-client.ts';
@@ -36,15 +37,23 @@ type ListedView = Pick<FoundView, 'connected' | 'nbd_clients' | 'paused'> & {
 };
 type PauseView = Pick<ListedView, 'name' | 'paused'>;
 
+/** What holds for images that the tap is to open. */
+export interface TapImages {
+  /** Where their parents and extents may be, beside each one's own folder. */
+  readonly folders?: readonly string[];
+  /** How fast their disks are, until they get other limits. */
+  readonly limits?: Limits;
+}
+
 /**
  * The vbd-tap at `socketPath`, looked for until this is disposed.
  * @param answerMs how long it may take over an order
- * @param imageFolders where parents and extents of images may be, beside each image's own folder
+ * @param images what holds for those that are opened
  */
 export function openTap(
   socketPath: string,
   answerMs: number,
-  imageFolders: readonly string[] = [],
+  { folders = [], limits = noLimits }: TapImages = {},
 ): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
@@ -64,9 +73,15 @@ export function openTap(
   return {
     onChange: (listener) => void listeners.add(listener),
     onPause: (listener) => void pauseListeners.add(listener),
-    async open(name, { whenFull, ...image }) {
-      const asked = { ...image, when_full: whenFull, allow_paths: imageFolders };
-      return imageOf(await order<OpenedView>('PUT', disk(name), asked).catch(adviseAdmin));
+    async open(name, place, { writable, whenFull, beside }) {
+      const common = { writable, beside, when_full: whenFull, limits: limitsView(limits) };
+      const wanted = { ...place, ...common, allow_paths: folders };
+      return imageOf(await order<OpenedView>('PUT', disk(name), wanted).catch(adviseAdmin));
+    },
+    async change(name, place) {
+      const wanted = { ...place, allow_paths: folders };
+      const changed = order<OpenedView>('PUT', `${disk(name)}/medium`, wanted);
+      return imageOf(await changed.catch(adviseAdmin));
     },
     async connect(name, { takeUp, ...ring }) {
       await order('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
@@ -78,10 +93,7 @@ export function openTap(
     async resize(name, size) {
       return imageOf(await order<OpenedView>('PUT', `${disk(name)}/size`, { size }));
     },
-    async limit(name, { iops, bytesPerSecond, burstSeconds }) {
-      const limits = { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds };
-      await order('PUT', `${disk(name)}/limits`, limits);
-    },
+    limit: (name, wanted) => order('PUT', `${disk(name)}/limits`, limitsView(wanted)),
     whenFull: (name, whenFull) => order('PUT', `${disk(name)}/when-full`, { when_full: whenFull }),
     keep: (names) => order('PUT', '/v1/kept', { names }),
     statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),
@@ -149,6 +161,10 @@ function readPage(path: string): DiskStatistics | undefined {
     if (thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT') return undefined;
     throw new Failure('io', `${path} cannot be read`, { path }, thrown);
   }
+}
+
+function limitsView({ iops, bytesPerSecond, burstSeconds }: Limits): object {
+  return { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds };
 }
 
 function imageOf(view: OpenedView): OpenedImage {

@@ -72,12 +72,12 @@ export async function traffic(daemon: Daemon): Promise<TrafficView[]> {
   });
 }
 
-function countsOf({ world }: Daemon, { key, ring }: DiskRecord): StatisticsView | undefined {
-  if (ring === undefined) {
-    const kernel = world.blkback.counts(key);
+function countsOf({ world }: Daemon, record: DiskRecord): StatisticsView | undefined {
+  if (!isServed(record)) {
+    const kernel = world.blkback.counts(record.key);
     return kernel === undefined ? undefined : kernelView(kernel);
   }
-  const found = world.tap?.statistics(diskName(key));
+  const found = world.tap?.statistics(diskName(record.key));
   return found === undefined ? undefined : tapView(found);
 }
 
@@ -93,13 +93,18 @@ export async function limit(
 }
 
 function tapOf({ world }: Daemon, record: DiskRecord): Tap {
-  if (world.tap === undefined || record.ring === undefined) throw notServed(record);
+  if (world.tap === undefined || !isServed(record)) throw notServed(record);
   return world.tap;
+}
+
+/** On the guest's ring, or by NBD to blkback. */
+function isServed({ ring, held }: DiskRecord): boolean {
+  return ring !== undefined || held?.nbd !== undefined;
 }
 
 function notServed({ key }: DiskRecord): Failure {
   const what = `${vdevName(key.devid)} of domain ${key.domid}`;
-  const advice = 'only disks on a ring of its are limited';
+  const advice = 'only disks that it serves are limited';
   return new Failure('unsupported', `${what} is not served by vbd-tap — ${advice}`);
 }
 

@@ -11,6 +11,10 @@ export interface RingFacts {
   /** Undefined: the store has no such disk (any more). */
   readonly nodes: BackendNodes | undefined;
   readonly frontend: FrontendNodes;
+  /** The guest offers another ring than the one that was connected last. */
+  readonly newRing: boolean;
+  /** The nodes name another medium of a drive than the one that the tap was told to open. */
+  readonly newMedium: boolean;
   /** Unknown: the store knows no such guest, and did not say that it died. */
   readonly guest: 'alive' | 'gone' | 'unknown';
   /** Whether the kernel's own backend has the disk: it may not, where the tap is to serve it. */
@@ -33,6 +37,7 @@ export type RingStep =
   | { readonly do: 'open' }
   | { readonly do: 'unbind' }
   | { readonly do: 'offer' }
+  | { readonly do: 'change' }
   | { readonly do: 'connect'; readonly ring: OfferedRing; readonly takeUp: boolean }
   | { readonly do: 'announce' }
   | { readonly do: 'disconnect' }
@@ -123,6 +128,7 @@ function planOpen(facts: RingFacts, nodes: BackendNodes): RingPlan {
   if (nodes.hotplugStatus !== 'connected' && tap === 'open') {
     return { because: 'its image is open', step: { do: 'offer' } };
   }
+  if (facts.newMedium) return { because: 'another medium is to be in it', step: { do: 'change' } };
   switch (frontend.state) {
     case initialised:
     case connected:
@@ -144,16 +150,18 @@ function planOpen(facts: RingFacts, nodes: BackendNodes): RingPlan {
   }
 }
 
-function planConnect({ frontend, tap }: RingFacts, nodes: BackendNodes): RingPlan {
+function planConnect({ frontend, tap, newRing }: RingFacts, nodes: BackendNodes): RingPlan {
   if (frontend.ring instanceof Failure) {
     return { because: frontend.ring.message, step: { do: 'refuse', failure: frontend.ring } };
   }
   if (tap === 'open') {
     // A backend that was connected already has answered some of what is in the ring.
-    const takeUp = nodes.state === connected;
+    const takeUp = nodes.state === connected && !newRing;
     const because = takeUp ? 'its tap was another' : 'the guest offers its ring';
     return { because, step: { do: 'connect', ring: frontend.ring, takeUp } };
   }
+  // A guest that was resumed begins anew without closing what it had.
+  if (newRing) return { because: 'the guest offers another ring', step: { do: 'disconnect' } };
   if (nodes.state === connected) return { because: 'it is connected', step: undefined };
   const waits = nodes.state === initWait || nodes.state === initialising;
   if (!waits) return { because: `its backend is in state ${nodes.state}`, step: undefined };
@@ -173,6 +181,8 @@ export function describeRingStep(step: RingStep): string {
       return 'take it from blkback';
     case 'offer':
       return 'offer the guest a ring: state=2';
+    case 'change':
+      return 'have the tap open what is to be in the drive';
     case 'connect':
       return step.takeUp ? 'have the tap take up its ring' : 'have the tap serve its ring';
     case 'announce':

@@ -10,14 +10,16 @@ import { abis } from '../ring/blkif.ts';
 import type { Store } from '../xenstore/store.ts';
 import { createGuestDisk, type GuestDisk, type GuestDiskControl } from './guest-disk.ts';
 import { createRingFrontend } from './ring-frontend.ts';
-import { ringDisk } from './ring-disk.ts';
-import type { Ring, Rings } from './rings.ts';
+import { type RingDisk, ringDisk } from './ring-disk.ts';
+import type { Rings } from './rings.ts';
 import { type DriverDevice, startXenbus, type XenbusDevice } from './xenbus.ts';
 
 export interface BlkfrontOptions {
   /** The guest's own connection. */
   readonly store: Store;
   readonly domid: number;
+  /** The domain has ended, before its disks were driven. */
+  readonly gone?: AbortSignal | undefined;
   readonly rings: Rings;
   /** Where guests share memory with other processes; undefined: only dom0's kernel serves disks. */
   readonly guestsFolder?: string | undefined;
@@ -38,6 +40,11 @@ export interface Blkfront {
    * (a boot loader's successor).
    */
   restart(devid: number): Promise<void>;
+  /**
+   * Offers another ring without closing the one it had, as a kernel that was suspended does when it
+   * goes on: what was not answered is asked again.
+   */
+  resume(devid: number): Promise<void>;
   /** The domain is no more: nothing further is done or written. */
   kill(): void;
   settled(): Promise<void>;
@@ -50,8 +57,8 @@ interface Frontend {
   readonly port: number;
   ref: number | undefined;
   /** Which part of the guest's memory its ring has, and that ring, when another process serves it. */
-  readonly part: number;
-  shared: (Ring & Disposable) | undefined;
+  part: number;
+  shared: RingDisk | undefined;
 }
 
 /** Pages of a guest's memory for one disk: its ring, and a full indirect request or two. */
@@ -77,9 +84,7 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
   const probe = async (device: XenbusDevice): Promise<DriverDevice> => {
     const devid = Number(await device.store.read(`${device.path}/virtual-device`));
     const disk = createGuestDisk(devid);
-    const taken = new Set([...frontends.values()].map(({ part }) => part));
-    const part =
-      Array.from({ length: taken.size + 1 }, (_, i) => i).find((i) => !taken.has(i)) ?? 0;
+    const part = freePart(frontends);
     const frontend: Frontend = {
       device,
       options,
@@ -101,7 +106,7 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
       },
     };
   };
-  const bus = await startXenbus({ store: options.store, side: 'device', probe, log: options.log });
+  const bus = await startXenbus({ ...options, side: 'device', probe });
   const find = async (devid: number): Promise<GuestDisk> => {
     for (;;) {
       const disk = frontends.get(devid)?.disk;
@@ -112,6 +117,11 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
       if (handle !== undefined) return handle;
     }
   };
+  const there = (devid: number): Frontend => {
+    const frontend = frontends.get(devid);
+    if (frontend !== undefined) return frontend;
+    throw new Failure('not-found', `the guest has no disk ${devid}`);
+  };
   return {
     disk: (devid, timeoutMs) =>
       within(timeoutMs, `disk ${devid} of guest ${options.domid}`, () => find(devid)),
@@ -120,9 +130,13 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
       await Promise.all([...frontends.values()].map(closeOrderly));
     },
     async restart(devid) {
-      const frontend = frontends.get(devid);
-      if (frontend === undefined) throw new Failure('not-found', `the guest has no disk ${devid}`);
+      const frontend = there(devid);
       frontend.device.run(() => frontend.device.switchState(XenbusState.initialising));
+      await bus.settled();
+    },
+    async resume(devid) {
+      const frontend = there(devid);
+      frontend.device.run(() => goOn(frontend, freePart(frontends)));
       await bus.settled();
     },
     kill() {
@@ -131,6 +145,19 @@ export async function startBlkfront(options: BlkfrontOptions): Promise<Blkfront>
     },
     settled: () => bus.settled(),
   };
+}
+
+async function goOn(frontend: Frontend, part: number): Promise<void> {
+  const { device } = frontend;
+  frontend.part = part;
+  await offerRing(frontend);
+  const backend = await device.store.read(`${device.otherEndPath}/state`);
+  if (Number(backend) === XenbusState.connected) await connect(frontend);
+}
+
+function freePart(frontends: ReadonlyMap<number, Frontend>): number {
+  const taken = new Set([...frontends.values()].map(({ part }) => part));
+  return Array.from({ length: taken.size + 1 }, (_, i) => i).find((i) => !taken.has(i)) ?? 0;
 }
 
 async function closeOrderly({ device, disk }: Frontend): Promise<void> {
@@ -217,7 +244,9 @@ async function shareRings(
       persistent: persistent === '1',
     }),
   );
-  frontend.shared = ringDisk(rings);
+  const before = frontend.shared;
+  frontend.shared = ringDisk(rings, before?.unanswered());
+  before?.[Symbol.dispose]();
   disk.use(frontend.shared);
   return rings.map(({ ringReferences, port }) => ({ ref: ringReferences[0] ?? 0, port }));
 }

@@ -13,6 +13,8 @@ export interface GuestKernelOptions {
   /** The guest's own connection; the kernel's until it ends. */
   readonly store: Store;
   readonly domid: number;
+  /** The domain has ended: a kernel that is still starting waits for nothing any more. */
+  readonly gone?: AbortSignal | undefined;
   readonly rings: Rings;
   readonly guestsFolder?: string | undefined;
   /** Whether dom0's kernel serves the disk of a backend's path; it serves all unless said. */
@@ -35,7 +37,12 @@ const stopReasons = ['poweroff', 'halt', 'reboot'];
 /** Boots a guest's kernel: it connects the disks that the store offers to it. */
 export async function startGuestKernel(options: GuestKernelOptions): Promise<GuestKernel> {
   const { log = silentLog } = options;
-  const store = kernelStore(options.store);
+  const store = kernelStore(options.store, options.gone);
+  const endStore = (): void => {
+    store.end();
+    void options.store[Symbol.asyncDispose]();
+  };
+  options.gone?.addEventListener('abort', endStore, { once: true });
   let stopping = false;
   const stop = async (reason: string): Promise<void> => {
     if (stopping) return;
@@ -54,8 +61,7 @@ export async function startGuestKernel(options: GuestKernelOptions): Promise<Gue
   };
   const kill = (): void => {
     blkfront.kill();
-    store.end();
-    void options.store[Symbol.asyncDispose]();
+    endStore();
   };
   const warn = (thrown: unknown): void =>
     log('warning', `guest ${options.domid}: ${sentenceOf(thrown)}`);

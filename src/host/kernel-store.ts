@@ -20,13 +20,21 @@ export interface KernelStore extends Pick<Store, 'read' | 'directory' | 'write' 
 
 const RETRY_PAUSE_MS = 20;
 
-/** A store as a kernel has it: it waits for xenstored for as long as that is away. */
-export function kernelStore(store: Store): KernelStore {
+/**
+ * A store as a kernel has it: it waits for xenstored for as long as that is away.
+ * @param gone ends it: the domain is no more
+ */
+export function kernelStore(store: Store, gone?: AbortSignal): KernelStore {
   const watches = new Set<{ beginsAnew: boolean }>();
   let ended = false;
   const connection = store.onConnection((connected) => {
     if (!connected) for (const watch of watches) watch.beginsAnew = true;
   });
+  const end = (): void => {
+    ended = true;
+    connection[Symbol.dispose]();
+  };
+  gone?.addEventListener('abort', end, { once: true });
   const patient = async <T>(ask: () => Promise<T>): Promise<T> => {
     for (;;) {
       try {
@@ -61,9 +69,6 @@ export function kernelStore(store: Store): KernelStore {
         },
       };
     },
-    end() {
-      ended = true;
-      connection[Symbol.dispose]();
-    },
+    end,
   };
 }

@@ -52,6 +52,8 @@ export interface Machine extends AsyncDisposable {
 
 interface Domain {
   kernel: GuestKernel | undefined;
+  /** Ends a kernel that has only begun to boot, too. */
+  readonly gone: AbortController;
   readonly stopped: PromiseWithResolvers<string>;
 }
 
@@ -84,12 +86,17 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     introduce(domid) {
       server.introduce(domid);
       if (guestsFolder !== undefined) createGuestMemory(guestsFolder, domid, SHARED_PAGES);
-      domains.set(domid, { kernel: undefined, stopped: Promise.withResolvers() });
+      domains.set(domid, {
+        kernel: undefined,
+        gone: new AbortController(),
+        stopped: Promise.withResolvers(),
+      });
     },
     async boot(domid) {
       const domain = find(domid);
       domain.kernel = await startGuestKernel({
         store: connect(domid),
+        gone: domain.gone.signal,
         domid,
         rings,
         guestsFolder,
@@ -106,7 +113,9 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     stopped: (domid) => find(domid).stopped.promise,
     pause: (domid) => find(domid).kernel?.kill(),
     release(domid) {
-      find(domid).kernel?.kill();
+      const { kernel, gone } = find(domid);
+      kernel?.kill();
+      gone.abort();
       domains.delete(domid);
       if (guestsFolder !== undefined) removeGuestMemory(guestsFolder, domid);
       server.release(domid);

@@ -7,9 +7,27 @@ import type { DiskRequest, DiskResponse, DiskStatus, Ring } from './rings.ts';
 
 const statuses: Readonly<Record<string, DiskStatus>> = { '0': 'ok', '-2': 'unsupported' };
 
-/** Serves requests over the frontends' rings, in turn, until it is disposed, and they with it. */
-export function ringDisk(frontends: readonly RingFrontend[]): Ring & Disposable {
+/** A request, and who waits for its status. */
+interface Asked {
+  readonly request: BlockRequest;
+  readonly onAnswer: (status: number) => void;
+}
+
+export interface RingDisk extends Ring, Disposable {
+  /** What was not answered: it is asked again on the rings that come after these. */
+  unanswered(): readonly Asked[];
+}
+
+/**
+ * Serves requests over the frontends' rings, in turn, until it is disposed, and they with it.
+ * @param before what was asked for on earlier rings of the disk
+ */
+export function ringDisk(
+  frontends: readonly RingFrontend[],
+  before: readonly Asked[] = [],
+): RingDisk {
   const queues = frontends.map(startQueue);
+  for (const asked of before) queues[0]?.take(asked);
   const mostBytes = Math.min(...frontends.map((frontend) => frontend.mostBytes));
   let last = 0;
   const ask = (request: BlockRequest): Promise<number> => {
@@ -18,6 +36,7 @@ export function ringDisk(frontends: readonly RingFrontend[]): Ring & Disposable 
   };
   return {
     serve: (request) => serve(request, mostBytes, ask),
+    unanswered: () => queues.flatMap((queue) => queue.unanswered()),
     [Symbol.dispose]() {
       for (const queue of queues) queue[Symbol.dispose]();
     },
@@ -26,15 +45,28 @@ export function ringDisk(frontends: readonly RingFrontend[]): Ring & Disposable 
 
 interface Queue extends Disposable {
   ask(request: BlockRequest): Promise<number>;
+  take(asked: Asked): void;
+  unanswered(): readonly Asked[];
 }
 
 function startQueue(frontend: RingFrontend): Queue {
-  const waiting: { request: BlockRequest; onAnswer: (status: number) => void }[] = [];
+  const waiting: Asked[] = [];
+  const begun = new Set<Asked>();
+  const begin = (asked: Asked): boolean =>
+    frontend.begin(asked.request, (status) => {
+      begun.delete(asked);
+      asked.onAnswer(status);
+    });
   const pump = (): void => {
-    while (waiting[0] !== undefined && frontend.begin(waiting[0].request, waiting[0].onAnswer)) {
+    for (let [next] = waiting; next !== undefined && begin(next); [next] = waiting) {
+      begun.add(next);
       waiting.shift();
     }
     frontend.push();
+  };
+  const take = (asked: Asked): void => {
+    waiting.push(asked);
+    pump();
   };
   // The event channel is a FIFO: Node's own loop waits for it.
   const events = new Socket({
@@ -50,10 +82,11 @@ function startQueue(frontend: RingFrontend): Queue {
   return {
     ask(request) {
       const { promise, resolve } = Promise.withResolvers<number>();
-      waiting.push({ request, onAnswer: resolve });
-      pump();
+      take({ request, onAnswer: resolve });
       return promise;
     },
+    take,
+    unanswered: () => [...begun, ...waiting],
     [Symbol.dispose]() {
       events.destroy();
       frontend[Symbol.dispose]();

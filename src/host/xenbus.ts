@@ -46,6 +46,8 @@ export interface DriverDevice {
 
 export interface XenbusOptions {
   readonly store: Store;
+  /** The domain has ended. */
+  readonly gone?: AbortSignal | undefined;
   /** `backend`: directories `backend/vbd/DOMID/DEVID`; `device`: `device/vbd/DEVID`. */
   readonly side: 'backend' | 'device';
   readonly probe: (device: XenbusDevice) => Promise<DriverDevice>;
@@ -79,7 +81,7 @@ const KIND = 'vbd';
 /** Starts driving the devices of one side of one domain. */
 export async function startXenbus(options: XenbusOptions): Promise<Xenbus> {
   const { side, log = silentLog } = options;
-  const store = kernelStore(options.store);
+  const store = kernelStore(options.store, options.gone);
   let killed = false;
   const devices = trackDevices(store, options, (thrown) => {
     if (killed) return;

@@ -21,6 +21,8 @@ export interface Clients {
   touched: Connection[];
   /** Those that are attended to now. */
   attending: Connection[];
+  /** Those that their disks' limits slow down. */
+  slow: Connection[];
   /** Called when one has left. */
   onLeave: (connection: Connection) => void;
 }
@@ -34,6 +36,7 @@ export function createClients(service: Service, poller: Poller): Clients {
     count: 0,
     touched: [],
     attending: [],
+    slow: [],
     onLeave: () => {},
   };
 }
@@ -72,9 +75,27 @@ export function adopt(clients: Clients, client: Fd, beginning: Beginning): void 
   touch(clients, connection);
 }
 
+/** When those that are slowed down want to be settled next; Infinity when there are none. */
+export function dueMs({ slow }: Clients): number {
+  let untilMs = Infinity;
+  for (const { slowUntilMs } of slow) untilMs = Math.min(untilMs, slowUntilMs);
+  return untilMs;
+}
+
+function wakeSlow(clients: Clients): void {
+  if (clients.slow.length === 0) return;
+  const nowMs = performance.now();
+  clients.slow = clients.slow.filter((connection) => {
+    if (connection.slowUntilMs > nowMs) return true;
+    touch(clients, connection);
+    return false;
+  });
+}
+
 /** Hands what was begun to the engine, collects what has ended, and sends the replies. */
 export function settle(clients: Clients): void {
   const { engine, reap } = clients.service;
+  wakeSlow(clients);
   for (;;) {
     if (engine.pending > 0) {
       engine.submit();
@@ -101,6 +122,9 @@ function attend(clients: Clients, connection: Connection): void {
     if (connection.from === from) break;
   }
   const { life } = connection;
+  if (connection.slowUntilMs > 0 && !clients.slow.includes(connection)) {
+    clients.slow.push(connection);
+  }
   const isOver = life === 'lost' || (life === 'ending' && queue.head === queue.tail);
   if (isOver && connection.pending === 0) return leave(clients, connection);
   // What was begun still ends; that the client has hung up would be told again and again.
@@ -124,6 +148,7 @@ export function leave(clients: Clients, connection: Connection): void {
   connection.fd.close();
   connection.memory[Symbol.dispose]();
   clients.all[connection.index] = undefined;
+  clients.slow = clients.slow.filter((each) => each !== connection);
   clients.count -= 1;
   clients.onLeave(connection);
 }

@@ -4,6 +4,7 @@ import { replyInChunks } from './chunks.ts';
 import { type Connection, release } from './connection.ts';
 import type { NbdExport } from './exports.ts';
 import { MAX_REQUESTS } from './memory.ts';
+import { noteBegun, noteEnded } from './metered.ts';
 import { cacheRange, replyStatus } from './ranges.ts';
 import { replyData, replyPlain } from './replies.ts';
 import { send } from './send.ts';
@@ -73,10 +74,14 @@ export function execute(connection: Connection, of: NbdExport, request: number):
   const flags = requests.flags[request] ?? 0;
   const pagesAt = requests.pagesAt[request] ?? 0;
   const durable = (flags & fua) !== 0;
+  noteBegun(connection, request);
   switch (requests.type[request]) {
     case Command.read:
       if (length === 0) return done(connection, request, 0);
-      if (replyInChunks(connection, of, request)) return sendEarly(connection);
+      if (replyInChunks(connection, of, request)) {
+        noteEnded(connection, request, 0);
+        return sendEarly(connection);
+      }
       return settle(connection, request, engine.read(of.image, at, length, memory, pagesAt, tag));
     case Command.write:
       if (length === 0) return done(connection, request, 0);
@@ -114,6 +119,7 @@ function settle(connection: Connection, request: number, answer: number): void {
 /** A request has ended, with an errno or 0: it is answered. */
 export function done(connection: Connection, request: number, errno: number): void {
   const { requests } = connection;
+  noteEnded(connection, request, errno);
   if (connection.life === 'lost') return release(connection, request);
   const reads = requests.type[request] === Command.read && (requests.lengthBytes[request] ?? 0) > 0;
   if (errno === 0 && reads) replyData(connection, request);

@@ -51,8 +51,10 @@ export interface Connection extends Sender {
   skipError: number;
   /** Requests that the engine has not ended. */
   pending: number;
-  /** The next request waits for something that an earlier one holds. */
+  /** The next request waits for something that an earlier one holds, or for its disk's limits. */
   stalled: boolean;
+  /** When it need not wait for those any more; 0: it does not. */
+  slowUntilMs: number;
   /** `ending`: nothing more is taken, what was begun is answered; `lost`: nothing is sent either. */
   life: 'open' | 'ending' | 'lost';
   /** What epoll waits for. */
@@ -105,6 +107,7 @@ export function createConnection(
     skipError: 0,
     pending: 0,
     stalled: false,
+    slowUntilMs: 0,
     life: 'open',
     interest: 0,
     touched: false,

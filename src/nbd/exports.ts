@@ -1,5 +1,7 @@
 /** What is served under which name, and what a client is told of it. */
 import type { Bitmap, Image } from '../image/image.ts';
+import type { Limiter } from '../ring/limiter.ts';
+import type { StatisticsPage } from '../ring/statistics.ts';
 import { ALLOCATION_CONTEXT, BITMAP_CONTEXT, TransmissionFlag } from './wire.ts';
 
 export interface NbdExport {
@@ -12,6 +14,14 @@ export interface NbdExport {
   readonly fastZero: boolean;
   /** Dirty bitmaps that clients may ask for, by name. */
   readonly bitmaps?: ReadonlyMap<string, Bitmap> | undefined;
+  /** Of a guest's disk. */
+  readonly meter?: Meter | undefined;
+}
+
+/** What slows the clients of an export down, and where what they did is counted. */
+export interface Meter {
+  readonly limiter: Limiter;
+  readonly statistics: StatisticsPage;
 }
 
 /** The names of its metadata contexts; the place of one in the list is its number in replies. */

@@ -6,6 +6,7 @@ import { type Connection, holdPages } from './connection.ts';
 import type { NbdExport } from './exports.ts';
 import { advance } from './handshake.ts';
 import { MAX_PIECES, RECEIVE_AT, RECEIVE_BYTES } from './memory.ts';
+import { waitsForLimits } from './metered.ts';
 import { STATUS_BYTES } from './ranges.ts';
 import { replyPlain } from './replies.ts';
 import { beginRequest, endRequest } from './requests.ts';
@@ -122,6 +123,7 @@ function takeRequest(connection: Connection, of: NbdExport, size: number): boole
     return false;
   }
   if (requests.free === 0 || roomInQueue(connection.queue) < ROOM_PIECES) return stall(connection);
+  if (waitsForLimits(connection)) return stall(connection);
   const flags = data.getUint16(at + 4);
   const type = data.getUint16(at + 6);
   const offset = data.getUint32(at + 16) * WORD + data.getUint32(at + 20);

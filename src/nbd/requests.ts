@@ -12,6 +12,8 @@ export interface Requests {
   /** Byte of the disk. */
   readonly at: Float64Array;
   readonly lengthBytes: Float64Array;
+  /** When it was begun, where that is counted. */
+  readonly begunMs: Float64Array;
   /** Pages of the connection's memory that it holds: where, and for how many bytes; -1 for none. */
   readonly pagesAt: Float64Array;
   readonly pagesBytes: Float64Array;
@@ -30,6 +32,7 @@ export function createRequests(): Requests {
     cookieLow: new Uint32Array(MAX_REQUESTS),
     at: new Float64Array(MAX_REQUESTS),
     lengthBytes: new Float64Array(MAX_REQUESTS),
+    begunMs: new Float64Array(MAX_REQUESTS),
     pagesAt: new Float64Array(MAX_REQUESTS).fill(-1),
     pagesBytes: new Float64Array(MAX_REQUESTS),
   };

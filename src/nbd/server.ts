@@ -4,7 +4,7 @@
  */
 import { EPOLL, type Poller } from '../sys/epoll.ts';
 import type { Fd } from '../sys/fd.ts';
-import { adopt, createClients, endAll, ended, leave, settle } from './clients.ts';
+import { adopt, createClients, dueMs, endAll, ended, leave, settle } from './clients.ts';
 import type { Service } from './connection.ts';
 import type { NbdExport } from './exports.ts';
 import type { TlsState } from './handshake.ts';
@@ -22,6 +22,8 @@ export interface NbdServer extends Disposable {
   serve(client: Fd, of: NbdExport): void;
   /** To be called after each wait of the poller: hands over, collects and sends what came of it. */
   settle(): void;
+  /** When `settle` is to be called even if nothing has happened: `performance.now()`, or Infinity. */
+  dueMs(): number;
   /** Takes no clients and no requests any more; what was begun is still answered. */
   stop(): void;
   /** Ends the connections that are left without answering. */
@@ -54,6 +56,7 @@ export function createNbdServer({ poller, shared, ...parts }: ServerParts): NbdS
     adopt: (client, tls, noZeroes = false) => adopt(clients, client, { tls, noZeroes }),
     serve: (client, of) => adopt(clients, client, { export: of }),
     settle: () => settle(clients),
+    dueMs: () => dueMs(clients),
     stop() {
       listeners.closeAll();
       endAll(clients, 'ending');

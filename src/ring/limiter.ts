@@ -18,11 +18,14 @@ export const noLimits: Limits = { iops: 0, bytesPerSecond: 0, burstSeconds: 0 };
 export interface Limiter {
   /** Replaces the limits; what was saved up is kept as far as the new ones allow. */
   set(limits: Limits, nowMs: number): void;
-  /** Milliseconds until a request may begin: 0 when one may now. */
+  /** Milliseconds until it is to be asked again whether a request may begin: 0 when one may now. */
   waitMs(nowMs: number): number;
   /** A request has begun. */
   spend(bytes: number): void;
 }
+
+/** The limits may be others by then, and they apply to who waits already. */
+const MOST_WAIT_MS = 100;
 
 interface Bucket {
   set(perSecond: number, burstSeconds: number, nowMs: number): void;
@@ -39,7 +42,8 @@ export function createLimiter(): Limiter {
       requests.set(iops, burstSeconds, nowMs);
       bytes.set(bytesPerSecond, burstSeconds, nowMs);
     },
-    waitMs: (nowMs) => Math.max(requests.waitMs(nowMs), bytes.waitMs(nowMs)),
+    waitMs: (nowMs) =>
+      Math.min(Math.max(requests.waitMs(nowMs), bytes.waitMs(nowMs)), MOST_WAIT_MS),
     spend(amount) {
       requests.spend(1);
       bytes.spend(amount);

@@ -2,7 +2,7 @@
  * What a disk has done, in a page of shared memory that outlives who writes it: counts, bytes,
  * errors and latencies for each kind of request, and the disk's limits. Whoever may open it reads it.
  */
-import type { Limits } from './limiter.ts';
+import { type Limits, noLimits } from './limiter.ts';
 
 export const STATISTICS_BYTES = 4096;
 
@@ -54,12 +54,25 @@ export interface StatisticsPage {
   count(kind: number, bytes: number, ok: boolean, tookMs: number): void;
 }
 
-/** @param memory as an earlier writer left it, which is gone on with, or zeroed */
-export function statisticsPage(memory: ArrayBuffer, nowMs: number): StatisticsPage {
+/**
+ * @param memory as an earlier writer left it, which is gone on with, or zeroed
+ * @param limits those of a disk that nobody has counted for yet
+ */
+export function statisticsPage(
+  memory: ArrayBuffer,
+  nowMs: number,
+  limits: Limits = noLimits,
+): StatisticsPage {
   const values = new Float64Array(memory);
+  const setLimits = ({ iops, bytesPerSecond, burstSeconds }: Limits): void => {
+    values[At.iops] = iops;
+    values[At.bytesPerSecond] = bytesPerSecond;
+    values[At.burstSeconds] = burstSeconds;
+  };
   if (values[At.layout] !== LAYOUT) {
     values.fill(0);
     values[At.sinceMs] = nowMs;
+    setLimits(limits);
     values[At.layout] = LAYOUT;
   }
   const add = (at: number, amount: number): void => {
@@ -67,11 +80,7 @@ export function statisticsPage(memory: ArrayBuffer, nowMs: number): StatisticsPa
   };
   return {
     limits: () => limitsOf(values),
-    setLimits({ iops, bytesPerSecond, burstSeconds }) {
-      values[At.iops] = iops;
-      values[At.bytesPerSecond] = bytesPerSecond;
-      values[At.burstSeconds] = burstSeconds;
-    },
+    setLimits,
     count(kind, bytes, ok, tookMs) {
       const first = At.kinds + kind * KIND_VALUES;
       const tookUs = tookMs * 1000;

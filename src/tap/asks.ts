@@ -21,6 +21,7 @@ export function createAsks(engine: Engine, loop: { share(user: EngineUser): void
       waiting.delete(tag);
     },
     settle() {},
+    dueMs: () => Infinity,
   });
   return {
     ask(begin) {

@@ -8,25 +8,53 @@ import { imageFormats } from '../image/formats.ts';
 import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
 import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
 import type { Limits } from '../ring/limiter.ts';
-import type { DiskState, OpenedDisk } from './orders.ts';
+import type { DiskState, Medium, OpenedDisk } from './orders.ts';
 import { removeLeftovers } from './records.ts';
 import type { Workers } from './workers.ts';
 
 /** Writes that there is no room for wait until there is, or the guest is told of an error. */
 export const WhenFull: z.ZodType<WhenFullWord> = z.enum(['pause', 'report']);
 
+const WhenFullRequest = z.strictObject({ when_full: WhenFull });
+
 const KeptRequest = z.strictObject({ names: z.array(z.string()) });
 
-const OpenRequest = z.strictObject({
-  path: z.string().startsWith('/'),
-  format: z.enum(imageFormats),
-  writable: z.boolean(),
-  allow_paths: z.array(z.string()).default([]),
-  direct: z.boolean().default(false),
-  when_full: WhenFull.default('pause'),
+/** 0: none. */
+export const LimitsRequest = z.strictObject({
+  iops: z.int().min(0).default(0),
+  bytes_per_second: z.int().min(0).default(0),
+  /** How long an idle disk saves up for. */
+  burst_seconds: z.number().min(0).max(3600).default(1),
 });
 
-const WhenFullRequest = z.strictObject({ when_full: WhenFull });
+/** A request's limits, as the limiter takes them. */
+export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
+  const { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds } = request;
+  return { iops, bytesPerSecond, burstSeconds };
+}
+
+/** Without a path, nothing is in the drive. */
+const mediumFields = {
+  path: z.string().startsWith('/').optional(),
+  format: z.enum(imageFormats).default('raw'),
+  allow_paths: z.array(z.string()).default([]),
+  direct: z.boolean().default(false),
+};
+const MediumRequest = z.strictObject(mediumFields);
+
+const OpenRequest = z.strictObject({
+  ...mediumFields,
+  writable: z.boolean(),
+  beside: z.string().optional(),
+  when_full: WhenFull.default('pause'),
+  /** Of a disk that no tap has served before. */
+  limits: LimitsRequest.prefault({}),
+});
+
+function mediumOf(request: z.infer<typeof MediumRequest>): Medium | undefined {
+  const { path, format, allow_paths: allowPaths, direct } = request;
+  return path === undefined ? undefined : { path, format, allowPaths, direct };
+}
 
 const word = z.int().min(0).max(0xffff_ffff);
 const ConnectRequest = z.strictObject({
@@ -48,20 +76,6 @@ const ConnectRequest = z.strictObject({
 
 const ResizeRequest = z.strictObject({ size: z.int().positive() });
 
-/** 0: none. */
-export const LimitsRequest = z.strictObject({
-  iops: z.int().min(0).default(0),
-  bytes_per_second: z.int().min(0).default(0),
-  /** How long an idle disk saves up for. */
-  burst_seconds: z.number().min(0).max(3600).default(1),
-});
-
-/** A request's limits, as the limiter takes them. */
-export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
-  const { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds } = request;
-  return { iops, bytesPerSecond, burstSeconds };
-}
-
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string, runFolder: string): Hono {
   const app = new Hono();
@@ -77,9 +91,10 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
   });
   app.put('/v1/disks/:name', async (context) => {
     const body = await bodyOf(context, OpenRequest);
-    const { allow_paths: allowPaths, when_full: whenFull, ...rest } = body;
+    const { writable, beside, when_full: whenFull, limits, ...medium } = body;
     const name = context.req.param('name');
-    return context.json(viewOf(await workers.open({ name, ...rest, allowPaths, whenFull })));
+    const how = { writable, beside, whenFull, limits: limitsOf(limits) };
+    return context.json(viewOf(await workers.open({ name, medium: mediumOf(medium), ...how })));
   });
   app.get('/v1/disks/:name', async (context) => {
     const name = context.req.param('name');
@@ -88,24 +103,7 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
     const { opened, connected, nbdClients, paused } = disk;
     return context.json({ ...viewOf(opened), connected, nbd_clients: nbdClients, paused });
   });
-  app.put('/v1/disks/:name/nbd', async (context) =>
-    context.json(await workers.order('export', { name: context.req.param('name') })),
-  );
-  app.put('/v1/disks/:name/size', async (context) => {
-    const { size: sizeBytes } = await bodyOf(context, ResizeRequest);
-    const name = context.req.param('name');
-    return context.json(viewOf(await workers.order('resize', { name, sizeBytes })));
-  });
-  app.put('/v1/disks/:name/limits', async (context) => {
-    const limits = limitsOf(await bodyOf(context, LimitsRequest));
-    await workers.order('limit', { name: context.req.param('name'), limits });
-    return context.body(null, 204);
-  });
-  app.put('/v1/disks/:name/when-full', async (context) => {
-    const { when_full: whenFull } = await bodyOf(context, WhenFullRequest);
-    await workers.order('whenFull', { name: context.req.param('name'), whenFull });
-    return context.body(null, 204);
-  });
+  changeRoutes(app, workers);
   app.delete('/v1/disks/:name', async (context) => {
     await workers.order('close', { name: context.req.param('name') });
     return context.body(null, 204);
@@ -128,6 +126,33 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
     return context.json(failure.toJSON(), failure.httpStatus as 400);
   });
   return app;
+}
+
+/** What changes of a disk that is open. */
+function changeRoutes(app: Hono, workers: Workers): void {
+  app.put('/v1/disks/:name/medium', async (context) => {
+    const medium = mediumOf(await bodyOf(context, MediumRequest));
+    const name = context.req.param('name');
+    return context.json(viewOf(await workers.order('change', { name, medium })));
+  });
+  app.put('/v1/disks/:name/nbd', async (context) =>
+    context.json(await workers.order('export', { name: context.req.param('name') })),
+  );
+  app.put('/v1/disks/:name/size', async (context) => {
+    const { size: sizeBytes } = await bodyOf(context, ResizeRequest);
+    const name = context.req.param('name');
+    return context.json(viewOf(await workers.order('resize', { name, sizeBytes })));
+  });
+  app.put('/v1/disks/:name/limits', async (context) => {
+    const limits = limitsOf(await bodyOf(context, LimitsRequest));
+    await workers.order('limit', { name: context.req.param('name'), limits });
+    return context.body(null, 204);
+  });
+  app.put('/v1/disks/:name/when-full', async (context) => {
+    const { when_full: whenFull } = await bodyOf(context, WhenFullRequest);
+    await workers.order('whenFull', { name: context.req.param('name'), whenFull });
+    return context.body(null, 204);
+  });
 }
 
 /** Answers that stay open. */

@@ -9,7 +9,7 @@ import type { Engine } from '../image/engine-contract.ts';
 import { createExtents } from '../image/extents.ts';
 import type { FileTable } from '../image/file-table.ts';
 import type { Image } from '../image/image.ts';
-import { exportTable } from '../nbd/exports.ts';
+import { exportTable, type Meter } from '../nbd/exports.ts';
 import { createNbdServer } from '../nbd/server.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { peerCredentials } from '../sys/peer.ts';
@@ -19,7 +19,7 @@ import type { RingLoop } from './ring-loop.ts';
 
 export interface DiskSockets extends Disposable {
   /** @throws Failure io when its socket cannot be made */
-  open(name: DiskName, image: Image): DiskSocket;
+  open(name: DiskName, image: Image, meter: Meter): DiskSocket;
 }
 
 export interface DiskSocket {
@@ -54,12 +54,13 @@ export function createDiskSockets(options: DiskSocketsOptions): DiskSockets {
     firstTag: FIRST_TAG,
     ended: (tag, errno) => server.ended(tag, errno),
     settle: () => server.settle(),
+    dueMs: () => server.dueMs(),
   });
   return {
-    open(name, image) {
+    open(name, image, meter) {
       const path = join(folder, name);
       const { writable } = image;
-      const disk = { name, description: '', image, writable, fastZero: false };
+      const disk = { name, description: '', image, writable, fastZero: false, meter };
       const listener = server.listen(listenAt(folder, path), {
         exports: exportTable([disk]),
         mayConnect: ({ number }) => {

@@ -23,6 +23,7 @@ import type {
   ConnectOrder,
   DiskName,
   DiskState,
+  Medium,
   OpenedDisk,
   OpenOrder,
   PauseMessage,
@@ -39,7 +40,12 @@ export interface Disks {
   disconnect(name: DiskName): Promise<void>;
   /** Serves it by NBD, too. @throws Failure not-found | io */
   export(name: DiskName): { readonly socket: string };
-  /** @throws Failure invalid | unsupported | io */
+  /**
+   * Puts another medium into the drive, or none, while its guest's ring waits.
+   * @throws Failure, with the drive as it was, when it cannot be opened; not-found
+   */
+  change(name: DiskName, medium: Medium | undefined): Promise<OpenedDisk>;
+  /** @throws Failure invalid | unsupported | io; not-found without a medium */
   resize(name: DiskName, sizeBytes: number): Promise<OpenedDisk>;
   /** Applies from now on, and for those who open it after this tap. @throws Failure not-found */
   limit(name: DiskName, limits: Limits): void;
@@ -65,89 +71,150 @@ export interface DisksOptions {
 }
 
 interface Disk {
-  readonly image: Image;
+  readonly writable: boolean;
   readonly served: ServedDisk;
   readonly statistics: Mapping;
   /** The errno for which its guest's writes wait; 0 while they do not. */
   readonly full: { errno: number };
   rings: DiskRings | undefined;
+  /** How its rings were connected. */
+  connected: ConnectOrder | undefined;
   nbd: DiskSocket | undefined;
+}
+
+/** All disks of a worker, and what they are served with. */
+interface Table extends DisksOptions {
+  readonly disks: Map<DiskName, Disk>;
 }
 
 /** The disks of a worker: none yet. */
 export function createDisks(options: DisksOptions): Disks {
-  const { files, recordsFolder, statisticsFolder } = options;
-  const disks = new Map<DiskName, Disk>();
-
-  function find(name: DiskName): Disk {
-    const disk = disks.get(name);
-    if (disk !== undefined) return disk;
-    throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
-  }
-
-  async function disconnect(name: DiskName): Promise<void> {
-    const disk = find(name);
-    if (disk.rings === undefined) return;
-    await quieten(disk);
-    removeRecords(recordsFolder, name);
-  }
-
-  function closeImage(name: DiskName): void {
-    const { image, statistics } = find(name);
-    disks.delete(name);
-    statistics[Symbol.dispose]();
-    options.transfer.close(image);
-  }
-
+  const table: Table = { ...options, disks: new Map() };
+  const { files, disks, statisticsFolder } = table;
   return {
     get names() {
       return [...disks.keys()];
     },
-    open(name, order) {
-      if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
-      const disk = openDisk(options, name, order);
-      disks.set(name, disk);
-      return describe(files, disk.image);
-    },
+    open: (name, order) => open(table, name, order),
     connect(name, order) {
-      const disk = find(name);
+      const disk = find(table, name);
       if (disk.rings !== undefined) throw new Failure('exists', `${name} has a ring already`);
-      disk.served.rules = rulesOf(disk.image, order.discard);
+      disk.served.rules = rulesOf(disk.served.image, order.discard);
       disk.rings = connectRings(options, name, disk.served, order);
+      disk.connected = order;
     },
-    disconnect,
+    disconnect: (name) => disconnect(table, name),
     export(name) {
-      const disk = find(name);
-      disk.nbd ??= options.nbd.open(name, disk.image);
+      const disk = find(table, name);
+      disk.nbd ??= options.nbd.open(name, requireImage(name, disk), disk.served);
       return { socket: disk.nbd.path };
     },
-    async resize(name, sizeBytes) {
-      const disk = find(name);
-      await resizeDisk(options.asks, disk, sizeBytes);
-      return describe(files, disk.image);
-    },
+    change: (name, medium) => change(table, name, medium),
+    resize: (name, sizeBytes) => resize(table, name, sizeBytes),
     limit(name, limits) {
-      const { served } = find(name);
+      const { served } = find(table, name);
       served.statistics.setLimits(limits);
       served.limiter.set(limits, performance.now());
     },
     whenFull(name, whenFull) {
-      find(name).served.whenFull = whenFull;
+      find(table, name).served.whenFull = whenFull;
     },
     async close(name) {
-      await closeSocket(find(name), false);
-      await disconnect(name);
-      closeImage(name);
+      await closeSocket(find(table, name), false);
+      await disconnect(table, name);
+      remove(table, name);
       removeStatistics(statisticsFolder, name);
     },
     async leave(name) {
-      const disk = find(name);
+      const disk = find(table, name);
       await closeSocket(disk, true);
       await quieten(disk);
-      closeImage(name);
+      remove(table, name);
     },
     list: () => [...disks].map(([name, disk]) => stateOf(files, name, disk)),
   };
+}
+
+function find({ disks }: Table, name: DiskName): Disk {
+  const disk = disks.get(name);
+  if (disk !== undefined) return disk;
+  throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
+}
+
+function open(table: Table, name: DiskName, order: OpenOrder): OpenedDisk {
+  const { files, disks } = table;
+  const { medium, writable } = order;
+  if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
+  const image = openBeside(table, order) ?? openMedium(files, medium, writable);
+  disks.set(name, startDisk(table, name, image, order));
+  return describe(files, image);
+}
+
+/** The image of the disk beside, if it is what is asked for. */
+function openBeside({ disks }: Table, { medium, writable, beside }: OpenOrder): Image | undefined {
+  const other = disks.get(beside ?? '');
+  const image = other?.served.image;
+  const isSame = image?.path === medium?.path && image?.format === medium?.format;
+  return isSame && other?.writable === writable ? image : undefined;
+}
+
+async function disconnect(table: Table, name: DiskName): Promise<void> {
+  const disk = find(table, name);
+  if (disk.rings === undefined) return;
+  await quieten(disk);
+  disk.connected = undefined;
+  removeRecords(table.recordsFolder, name);
+}
+
+async function change(
+  table: Table,
+  name: DiskName,
+  medium: Medium | undefined,
+): Promise<OpenedDisk> {
+  const { files } = table;
+  const disk = find(table, name);
+  const { served, writable } = disk;
+  const image = openMedium(files, medium, writable);
+  await closeSocket(disk, false);
+  await quieten(disk);
+  if (table.disks.get(name) !== disk) {
+    letGo(table, image);
+    throw new Failure('gone', `${name} was closed meanwhile`);
+  }
+  const before = served.image;
+  served.image = image;
+  served.rules = rulesOf(image, served.rules.canDiscard);
+  letGo(table, before);
+  const { connected } = disk;
+  if (connected !== undefined) {
+    disk.rings = connectRings(table, name, served, { ...connected, takeUp: true });
+  }
+  return describe(files, image);
+}
+
+async function resize(table: Table, name: DiskName, sizeBytes: number): Promise<OpenedDisk> {
+  const image = requireImage(name, find(table, name));
+  await resizeImage(table.asks, image, sizeBytes);
+  for (const { served } of using(table, image)) {
+    served.rules = rulesOf(image, served.rules.canDiscard);
+  }
+  return describe(table.files, image);
+}
+
+function using({ disks }: Table, image: Image): Disk[] {
+  return [...disks.values()].filter(({ served }) => served.image === image);
+}
+
+function remove(table: Table, name: DiskName): void {
+  const { served, statistics } = find(table, name);
+  table.disks.delete(name);
+  statistics[Symbol.dispose]();
+  letGo(table, served.image);
+}
+
+/** Closes what was some disk's, unless another one has it still. */
+function letGo(table: Table, image: Image | undefined): void {
+  if (image !== undefined && using(table, image).length === 0) table.transfer.close(image);
 }
 
 /** @param answered what NBD clients have asked for is answered before they are sent away */
@@ -164,10 +231,11 @@ async function quieten(disk: Disk): Promise<void> {
 }
 
 function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
-  const { image, rings, nbd, statistics, full } = disk;
+  const { rings, nbd, statistics, full } = disk;
+  const { image } = disk.served;
   return {
     name,
-    path: image.path,
+    path: image?.path,
     opened: describe(files, image),
     connected: rings !== undefined && rings.fault === undefined,
     nbdClients: nbd?.clients ?? 0,
@@ -178,10 +246,24 @@ function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
 }
 
 /** In turn with what guests have asked for. */
-async function resizeDisk(asks: Asks, { image, served }: Disk, sizeBytes: number): Promise<void> {
+async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise<void> {
   const errno = await asks.ask((engine, tag) => engine.resize(image, sizeBytes, tag));
   if (errno !== 0) throw new Failure('io', `${image.path} could not be resized: errno ${errno}`);
-  served.rules = rulesOf(image, served.rules.canDiscard);
+}
+
+function openMedium(
+  files: FileTable,
+  medium: Medium | undefined,
+  writable: boolean,
+): Image | undefined {
+  if (medium === undefined) return undefined;
+  const { path, ...options } = medium;
+  return openImage(path, { ...options, writable, files });
+}
+
+function requireImage(name: DiskName, { served }: Disk): Image {
+  if (served.image !== undefined) return served.image;
+  throw new Failure('not-found', `nothing is in the drive ${name} — insert a medium first`);
 }
 
 /** The name of the errno. */
@@ -189,44 +271,47 @@ function pausedBy({ errno }: Disk['full']): string | null {
   return errno === 0 ? null : errno === constants.errno.EDQUOT ? 'EDQUOT' : 'ENOSPC';
 }
 
-function openDisk(
-  { files, statisticsFolder, onPause }: DisksOptions,
+function startDisk(
+  { statisticsFolder, onPause }: DisksOptions,
   name: DiskName,
-  { path, format, writable, allowPaths, direct, whenFull }: OpenOrder,
+  image: Image | undefined,
+  { writable, whenFull, limits }: OpenOrder,
 ): Disk {
-  const image = openImage(path, { format, writable, allowPaths, direct, files });
   const statistics = openStatistics(statisticsFolder, name);
-  const page = statisticsPage(statistics.memory, Date.now());
+  const page = statisticsPage(statistics.memory, Date.now(), limits);
   const limiter = createLimiter();
   limiter.set(page.limits(), performance.now());
   const full = { errno: 0 };
   const onFull = (errno: number): void => {
     if (full.errno === errno) return;
     full.errno = errno;
-    onPause({ name, path, paused: pausedBy(full) });
+    onPause({ name, path: served.image?.path ?? name, paused: pausedBy(full) });
   };
   const rules = rulesOf(image, true);
-  const served = { image, rules, limiter, statistics: page, whenFull, onFull };
-  return { image, served, statistics, full, rings: undefined, nbd: undefined };
+  const served: ServedDisk = { image, rules, limiter, statistics: page, whenFull, onFull };
+  const none = { rings: undefined, connected: undefined, nbd: undefined };
+  return { writable, served, statistics, full, ...none };
 }
 
-function rulesOf(image: Image, discard: boolean): RingDisk {
+/** An empty drive has no sectors. */
+function rulesOf(image: Image | undefined, discard: boolean): RingDisk {
+  const writable = image?.writable ?? false;
   return {
-    sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
-    sectorBytes: image.sectorBytes ?? RING_SECTOR_BYTES,
-    readOnly: !image.writable,
+    sectors: Math.floor((image?.sizeBytes ?? 0) / RING_SECTOR_BYTES),
+    sectorBytes: image?.sectorBytes ?? RING_SECTOR_BYTES,
+    readOnly: !writable,
     canFlush: true,
-    canDiscard: discard && image.writable,
+    canDiscard: discard && writable,
     mostIndirectSegments: MOST_INDIRECT_SEGMENTS,
   };
 }
 
-function describe(files: FileTable, image: Image): OpenedDisk {
+function describe(files: FileTable, image: Image | undefined): OpenedDisk {
   return {
-    sectors: Math.floor(image.sizeBytes / RING_SECTOR_BYTES),
-    writable: image.writable,
-    clusterBytes: image.clusterBytes,
-    sectorBytes: image.sectorBytes ?? RING_SECTOR_BYTES,
+    sectors: Math.floor((image?.sizeBytes ?? 0) / RING_SECTOR_BYTES),
+    writable: image?.writable ?? false,
+    clusterBytes: image?.clusterBytes ?? RING_SECTOR_BYTES,
+    sectorBytes: image?.sectorBytes ?? RING_SECTOR_BYTES,
     members: membersOf(files, image),
   };
 }

@@ -9,14 +9,23 @@ import type { DiskStatistics } from '../ring/statistics.ts';
 /** A disk is named by whoever attaches it: `vbd-7-51712`. */
 export type DiskName = string;
 
-export interface OpenOrder {
+export interface Medium {
   readonly path: string;
   /** Never guessed: a guest may have written what the file looks like. */
   readonly format: ImageFormat;
-  readonly writable: boolean;
   readonly allowPaths: readonly string[];
   readonly direct: boolean;
+}
+
+export interface OpenOrder {
+  /** Undefined: a drive with nothing in it. */
+  readonly medium: Medium | undefined;
+  readonly writable: boolean;
   readonly whenFull: WhenFull;
+  /** A disk of the same guest that is served from the same image: they have it in common. */
+  readonly beside?: DiskName | undefined;
+  /** Where no tap has served the disk before. */
+  readonly limits: Limits;
 }
 
 export interface OpenedDisk {
@@ -47,7 +56,7 @@ export interface ConnectOrder {
 
 export interface DiskState {
   readonly name: DiskName;
-  readonly path: string;
+  readonly path: string | undefined;
   readonly opened: OpenedDisk;
   readonly connected: boolean;
   /** How many use it by NBD. */
@@ -65,6 +74,11 @@ export interface Orders {
   disconnect: { order: { name: DiskName }; answer: undefined };
   /** Serves it by NBD on a socket of its own; asked again, it says where. */
   export: { order: { name: DiskName }; answer: { readonly socket: string } };
+  /** Something else is in the drive, or nothing; what its guest has asked for is answered before, or after. */
+  change: {
+    order: { name: DiskName; readonly medium: Medium | undefined };
+    answer: OpenedDisk;
+  };
   resize: { order: { name: DiskName; readonly sizeBytes: number }; answer: OpenedDisk };
   limit: { order: { name: DiskName; readonly limits: Limits }; answer: undefined };
   whenFull: { order: { name: DiskName; readonly whenFull: WhenFull }; answer: undefined };

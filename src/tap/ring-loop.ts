@@ -59,6 +59,8 @@ export interface EngineUser {
   ended(tag: number, errno: number): void;
   /** Called in each pass, after the rings had their turn. */
   settle(): void;
+  /** When the next pass must begin at the latest: `performance.now()`, or Infinity. */
+  dueMs(): number;
 }
 
 export interface RingLoopOptions {
@@ -202,10 +204,11 @@ function feedStarved(loop: Loop): void {
 }
 
 /** No longer than until a disk that its limits slow down may go on. */
-function timeoutOf({ slow }: Loop, timeoutMs: number): number {
-  if (slow.length === 0) return timeoutMs;
+function timeoutOf({ slow, users }: Loop, timeoutMs: number): number {
   let untilMs = Infinity;
   for (const ring of slow) untilMs = Math.min(untilMs, ring.slowUntilMs);
+  for (const user of users) untilMs = Math.min(untilMs, user.dueMs());
+  if (untilMs === Infinity) return timeoutMs;
   const leftMs = Math.max(0, Math.ceil(untilMs - performance.now()));
   return timeoutMs < 0 ? leftMs : Math.min(timeoutMs, leftMs);
 }

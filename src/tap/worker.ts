@@ -50,6 +50,10 @@ async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknow
       return disks.disconnect((order as Orders['disconnect']['order']).name);
     case 'export':
       return disks.export((order as Orders['export']['order']).name);
+    case 'change': {
+      const { name, medium } = order as Orders['change']['order'];
+      return disks.change(name, medium);
+    }
     case 'resize': {
       const { name, sizeBytes } = order as Orders['resize']['order'];
       return disks.resize(name, sizeBytes);

@@ -18,11 +18,21 @@ import type {
 
 export interface Workers extends AsyncDisposable {
   /** @throws Failure of what was ordered; not-found when no worker has the disk */
-  order<K extends 'connect' | 'disconnect' | 'export' | 'resize' | 'limit' | 'whenFull' | 'close'>(
+  order<
+    K extends
+      | 'connect'
+      | 'disconnect'
+      | 'export'
+      | 'change'
+      | 'resize'
+      | 'limit'
+      | 'whenFull'
+      | 'close',
+  >(
     kind: K,
     order: Orders[K]['order'],
   ): Promise<Orders[K]['answer']>;
-  /** Opens a disk on the worker that has fewest. */
+  /** Opens a disk on the worker that has fewest, or has the one beside it. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
   list(): Promise<DiskState[]>;
   /** Of the disks that are open, or being opened. */
@@ -72,7 +82,9 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
       if (hands.some(({ disks }) => disks.has(order.name))) {
         throw new Failure('exists', `the tap has a disk ${order.name} already`);
       }
-      const [hand] = hands.toSorted((one, other) => one.disks.size - other.disks.size);
+      const { beside = '' } = order;
+      const [idlest] = hands.toSorted((one, other) => one.disks.size - other.disks.size);
+      const hand = hands.find(({ disks }) => disks.has(beside)) ?? idlest;
       if (hand === undefined) throw new Error('a tap has workers');
       hand.disks.add(order.name);
       try {

@@ -5,10 +5,12 @@ import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { limit, statistics } from '../../src/daemon/traffic.ts';
 import { detach, dryRun, resize } from '../../src/daemon/verbs.ts';
 import { viewOf, whyOf } from '../../src/daemon/views.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
+import { noLimits } from '../../src/ring/limiter.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { SIZE_BYTES, startTapKit } from './tap-kit.ts';
 import { backendOf, XVDA } from './test-daemon.ts';
@@ -245,5 +247,39 @@ test(
     assert.match(kit.vbdd.lines.join('\n'), /its guest goes on, though .*a\.vmdk does not exist/);
     await (await again.disk('xvda')).write(0, new Uint8Array(512));
     await again.destroy();
+  },
+);
+
+test(
+  'an image is as fast as the host lets every disk be, until vbd limit says more',
+  options,
+  async () => {
+    await using kit = await startTapKit({
+      limits: { iops: 40, bytesPerSecond: 0, burstSeconds: 0 },
+    });
+    const path = kit.image('a.vhd', 'vhd');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vhd', path)] });
+    const disk = await guest.disk('xvda');
+    const read = async (count: number): Promise<number> => {
+      const start = performance.now();
+      // From places that its kernel has not cached.
+      for (let i = 0; i < count; i++) await disk.read(i * 2048, 8);
+      return performance.now() - start;
+    };
+    const slow = await read(8);
+    assert.ok(slow > 100, `eight reads at forty a second took ${slow} ms`);
+    const before = await statistics(kit.vbdd, 'web', 'xvda');
+    assert.equal(before.limits?.iops, 40);
+    assert.ok((before.requests[0]?.requests ?? 0) >= 8);
+    await limit(kit.vbdd, 'web', 'xvda', noLimits);
+    // What was set outlives the tap, as what was counted does.
+    await kit.tap.killAndRestart();
+    await disk.write(0, new Uint8Array(512).fill(1));
+    await disk.flush();
+    const after = await statistics(kit.vbdd, 'web', 'xvda');
+    assert.equal(after.limits?.iops, 0);
+    const requests = (kind: number): number => after.requests[kind]?.requests ?? 0;
+    assert.ok(requests(0) >= 8 && requests(1) > 0, 'what was done before is counted still');
+    await guest.destroy();
   },
 );

@@ -4,6 +4,7 @@ import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
 import { createImage } from '../../src/image/open.ts';
+import { type Limits, noLimits } from '../../src/ring/limiter.ts';
 import type { WhenFull } from '../../src/ring/request-work.ts';
 import { startTestHost, type TestHost } from '../host/test-host.ts';
 import { startTapProcess, type TapProcess } from '../tap/tap-process.ts';
@@ -41,15 +42,18 @@ export interface TapKitOptions {
   /** Where parents of images may be, beside each image's own folder. */
   readonly imageFolders?: readonly string[];
   readonly whenFull?: WhenFull;
+  /** Of every disk that is opened. */
+  readonly limits?: Limits;
 }
 
 export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> {
-  const { images = 'nbd', imageFolders = [], whenFull = 'pause' } = options;
+  const { images = 'nbd', imageFolders = [], whenFull = 'pause', limits = noLimits } = options;
   const policy = { images, whenFull: () => whenFull };
+  const opening = { folders: imageFolders, limits };
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  let client: WatchedTap = openTap(tap.socket, 8000, imageFolders);
+  let client: WatchedTap = openTap(tap.socket, 8000, opening);
   let vbdd = await startTestDaemon(host, { ...policy, tap: client });
   const stop = async (): Promise<void> => {
     await vbdd[Symbol.asyncDispose]();
@@ -67,7 +71,7 @@ export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> 
     async restart(meanwhile, answerMs) {
       await stop();
       await meanwhile?.();
-      client = openTap(tap.socket, answerMs ?? 8000, imageFolders);
+      client = openTap(tap.socket, answerMs ?? 8000, opening);
       vbdd = await startTestDaemon(host, { ...policy, tap: client });
     },
     async opened() {

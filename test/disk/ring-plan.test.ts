@@ -28,6 +28,8 @@ function facts(changes: Partial<RingFacts> & { readonly state?: number }): RingF
     nodes: nodes(1),
     kernel: 'no',
     frontend: parseFrontendNodes({ ...ringNodes, state: String(state) }),
+    newRing: false,
+    newMedium: false,
     guest: 'alive',
     tap: 'open',
     paused: false,
@@ -67,6 +69,16 @@ const rows: [what: string, given: RingFacts, step: RingStep['do'] | `to ${number
       'a guest that is to let go and waits for room',
       facts({ nodes: nodes(5, false), state: 4, tap: 'connected', paused: true }),
       'stop waiting',
+    ],
+    [
+      'another medium in its drive',
+      facts({ nodes: nodes(4), state: 4, tap: 'connected', newMedium: true }),
+      'change',
+    ],
+    [
+      'a ring that is another’s',
+      facts({ nodes: nodes(4), state: 3, tap: 'connected', newRing: true }),
+      'disconnect',
     ],
     ['a guest that lets go', facts({ nodes: nodes(4), state: 5, tap: 'connected' }), 'disconnect'],
     ['a guest that closes', facts({ nodes: nodes(4), state: 5 }), 'to 5'],
@@ -225,12 +237,12 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
     fe: fc.nat(6),
     guest: fc.constantFrom('alive' as const, 'gone' as const, 'unknown' as const),
     kernel: fc.constantFrom('yes' as const, 'no' as const, 'not yet' as const),
-    flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean()),
+    flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean()),
     tap: fc.constantFrom('nothing' as const, 'open' as const, 'connected' as const),
     refused: fc.boolean(),
   });
   const play = fc.property(any, ({ be, fe, guest, tap, refused, kernel, flags }) => {
-    const [closingSeen, driverDomain, graceOver] = flags;
+    const [closingSeen, driverDomain, graceOver, newMedium, newRing] = flags;
     let given = facts({
       nodes: be === undefined ? undefined : nodes(...be),
       state: fe,
@@ -242,6 +254,8 @@ test('whatever the facts, nothing is served that is not asked for, and every pla
       closingSeen,
       driverDomain,
       graceOver,
+      newMedium,
+      newRing,
     });
     const told = new Set<string>();
     for (;;) {
@@ -267,10 +281,13 @@ function done(given: RingFacts, step: RingStep): RingFacts {
     before === undefined ? given : { ...given, nodes: { ...before, state, hotplugStatus: status } };
   switch (step.do) {
     case 'open':
+      return { ...given, tap: 'open', newMedium: false };
     case 'disconnect':
       return { ...given, tap: 'open' };
+    case 'change':
+      return { ...given, newMedium: false };
     case 'connect':
-      return { ...given, tap: 'connected' };
+      return { ...given, tap: 'connected', newRing: false };
     case 'close':
       return { ...given, tap: 'nothing' };
     case 'stop waiting':

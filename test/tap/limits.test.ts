@@ -8,7 +8,39 @@ import { createRingFrontend } from '../../src/host/ring-frontend.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { readStatistics } from '../../src/ring/statistics.ts';
+import { openClient } from '../nbd/client.ts';
 import { startTapProcess } from './tap-process.ts';
+
+test('limits slow a disk’s NBD clients down, are counted, and end for who waits', async () => {
+  await using tap = await startTapProcess();
+  const path = join(tap.folder, 'a.img');
+  writeFileSync(path, '');
+  truncateSync(path, 1 << 20);
+  const limits = { iops: 50, burst_seconds: 0 };
+  const image = { path, format: 'raw', writable: true, limits };
+  await tap.client.call('PUT', '/v1/disks/d', image);
+  const { socket } = await tap.client.call<{ socket: string }>('PUT', '/v1/disks/d/nbd');
+  using client = await openClient({ path: socket });
+  const start = performance.now();
+  client.send(...Array.from({ length: 20 }, () => ({ type: 0, at: 0, length: 4096 })));
+  for (let i = 0; i < 20; i++) await client.next(4096);
+  const slow = performance.now() - start;
+  assert.ok(slow > 300, `20 reads at 50 a second took ${slow} ms`);
+  await tap.client.call('PUT', '/v1/disks/d/limits', { bytes_per_second: 1, burst_seconds: 0 });
+  // The first is begun, and the others would have to wait for an hour.
+  const data = Buffer.alloc(4096, 7);
+  client.send(...[0, 1, 2].map((i) => ({ type: 1, at: i * 4096, data })));
+  await client.next();
+  await tap.client.call('PUT', '/v1/disks/d/limits', {});
+  for (let i = 0; i < 2; i++) await client.next();
+  await client.ask({ type: 3 });
+  const page = readFileSync(join(tap.folder, 'statistics', 'd'));
+  const kinds = readStatistics(new Uint8Array(page).buffer)?.kinds;
+  assert.deepEqual(
+    [kinds?.read.requests, kinds?.read.bytes, kinds?.write.bytes, kinds?.flush.requests],
+    [20, 20 * 4096, 3 * 4096, 1],
+  );
+});
 
 test('a disk keeps its limits and its counts when its tap is killed', async () => {
   await using tap = await startTapProcess();

@@ -1,12 +1,15 @@
 /** A guest that rewrites its ring while vbd-tap serves it, beside one that does not. */
 import assert from 'node:assert/strict';
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../../src/base/failure.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import { createImage, openImage } from '../../src/image/open.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import type { DiskStatistics } from '../../src/ring/statistics.ts';
@@ -18,11 +21,31 @@ const SECTORS = 4096;
 const QUEUE_PAGES = 400;
 const CALM_MS = 300;
 
-function rawFile(tap: TapProcess, name: string): string {
-  const path = join(tap.folder, name);
-  writeFileSync(path, '');
-  truncateSync(path, SECTORS * 512);
-  return path;
+interface DiskFile {
+  readonly path: string;
+  readonly format: 'raw' | 'vhdx';
+}
+
+/** A new disk for guest `domid`; one of sectors of 4096 bytes is a VHDX. */
+async function openDisk(tap: TapProcess, domid: number, sectorBytes: number): Promise<DiskFile> {
+  using files = createFileTable();
+  const format = sectorBytes === 512 ? 'raw' : 'vhdx';
+  const options = format === 'raw' ? {} : { logical_sector_size: String(sectorBytes) };
+  const path = join(tap.folder, `d${domid}.${format}`);
+  createImage(path, { format, sizeBytes: SECTORS * 512, options, files });
+  await tap.client.call('PUT', `/v1/disks/d${domid}`, { path, format, writable: true });
+  return { path, format };
+}
+
+function readDisk({ path, format }: DiskFile): Uint8Array {
+  using files = createFileTable();
+  const transfer = createTransfer(files);
+  const image = openImage(path, { format, writable: false, files });
+  assert.equal(image.sizeBytes, SECTORS * 512);
+  const bytes = new Uint8Array(image.sizeBytes);
+  transfer.read(image, bytes, 0);
+  transfer.close(image);
+  return bytes;
 }
 
 async function connect(
@@ -54,29 +77,63 @@ async function servedOf(tap: TapProcess, name: string): Promise<number> {
 interface Honest {
   readonly queues: readonly RingFrontend[];
   readonly model: Uint8Array;
+  /** Of the disk itself, in units of 512 bytes. */
+  readonly ownSectors: number;
   /** @returns a number below that */
   readonly chance: (below: number) => number;
 }
 
+const kinds = ['read', 'read', 'read', 'write', 'write', 'writeBarrier', 'discard'] as const;
+
+/** Asks for something of a part of the disk; the answer must be what the model has. */
+function begin(honest: Honest, queue: RingFrontend, firstSector: number, sectors: number): void {
+  const { model, ownSectors, chance } = honest;
+  const operation = kinds[chance(kinds.length)] ?? 'read';
+  const isWrite = operation === 'write' || operation === 'writeBarrier';
+  // A barrier cannot be an indirect request.
+  const most = operation !== 'writeBarrier' && chance(4) === 0 ? 512 : 64;
+  const count = ownSectors * (1 + chance(most / ownSectors));
+  const sector = firstSector + ownSectors * chance((sectors - count) / ownSectors);
+  const data = new Uint8Array(count * 512).fill(isWrite ? 1 + chance(255) : 0);
+  const [from, to] = [sector * 512, (sector + count) * 512];
+  const expected = isWrite ? data : model.slice(from, to);
+  const onAnswer = (status: number): void => {
+    assert.equal(status, 0, operation);
+    if (operation === 'discard') readDiscarded(honest, queue, sector, count);
+    else assert.deepEqual(data, expected);
+  };
+  const range = operation === 'discard' ? { sectors: count } : { data };
+  assert.ok(queue.begin({ operation, sector, ...range }, onAnswer));
+  if (isWrite) model.set(data, from);
+  queue.push();
+}
+
+/** Each sector that was discarded reads as before or as zeros, and from now on as it does now. */
+function readDiscarded(
+  { model }: Honest,
+  queue: RingFrontend,
+  sector: number,
+  count: number,
+): void {
+  const data = new Uint8Array(count * 512);
+  const begun = queue.begin({ operation: 'read', sector, data }, (status) => {
+    assert.equal(status, 0, 'read of what was discarded');
+    for (let at = 0; at < data.length; at += 512) {
+      const found = data.subarray(at, at + 512);
+      const before = model.subarray(sector * 512 + at, sector * 512 + at + 512);
+      if (found.some((byte) => byte !== 0)) assert.deepEqual(found, before);
+    }
+    model.set(data, sector * 512);
+  });
+  assert.ok(begun);
+  queue.push();
+}
+
 /** One request on each queue, each in a part of the disk of its own, and their answers. */
-async function askRound({ queues, model, chance }: Honest): Promise<void> {
+async function askRound(honest: Honest): Promise<void> {
+  const { queues } = honest;
   const part = SECTORS / queues.length;
-  for (const [index, queue] of queues.entries()) {
-    const sectors = 8 * (1 + chance(chance(4) === 0 ? 64 : 8));
-    const sector = index * part + 8 * chance((part - sectors) / 8);
-    const [from, to] = [sector * 512, (sector + sectors) * 512];
-    const isWrite = chance(2) === 0;
-    const data = new Uint8Array(sectors * 512).fill(isWrite ? 1 + chance(255) : 0);
-    const expected = isWrite ? data : model.slice(from, to);
-    const operation = isWrite ? 'write' : 'read';
-    const begun = queue.begin({ operation, sector, data }, (status) => {
-      assert.equal(status, 0);
-      assert.deepEqual(data, expected);
-    });
-    assert.ok(begun);
-    if (isWrite) model.set(data, from);
-    queue.push();
-  }
+  for (const [index, queue] of queues.entries()) begin(honest, queue, index * part, part);
   const untilMs = performance.now() + 20_000;
   while (queues.some(({ inFlight }) => inFlight > 0)) {
     for (const queue of queues) queue.poll();
@@ -110,11 +167,10 @@ test('a guest that rewrites its ring while it is served harms nobody else', asyn
     return Math.floor((state / 2 ** 32) * below);
   };
   await using tap = await startTapProcess();
-  const paths = ['bad.img', 'good.img'].map((name) => rawFile(tap, name));
-  for (const [i, path] of paths.entries()) {
-    await tap.client.call('PUT', `/v1/disks/d${i + 1}`, { path, format: 'raw', writable: true });
-    createGuestMemory(tap.guests, i + 1, 2 * QUEUE_PAGES);
-  }
+  const sectorBytes = seed % 4 < 2 ? 512 : 4096;
+  const attacked = await openDisk(tap, 1, 512);
+  const good = await openDisk(tap, 2, sectorBytes);
+  for (const domid of [1, 2]) createGuestMemory(tap.guests, domid, 2 * QUEUE_PAGES);
   const persistent = seed % 2 === 0;
   const common = { folder: tap.guests, abi, indirectSegments: 256, persistent };
   const queues = [0, QUEUE_PAGES].map((firstPage) =>
@@ -127,8 +183,9 @@ test('a guest that rewrites its ring while it is served harms nobody else', asyn
     }),
   );
   await connect(tap, 2, queues, { protocol: abi.name, persistent });
-  const honest: Honest = { queues, model: new Uint8Array(SECTORS * 512), chance };
-  const calm = await askFor(honest, CALM_MS, () => Promise.resolve());
+  const model = new Uint8Array(SECTORS * 512);
+  const honest: Honest = { queues, model, ownSectors: sectorBytes / 512, chance };
+  const calmly = await askFor(honest, CALM_MS, () => Promise.resolve());
 
   const [wide] = abis;
   assert.ok(wide);
@@ -151,20 +208,24 @@ test('a guest that rewrites its ring while it is served harms nobody else', asyn
       if (!(thrown instanceof Failure && thrown.kind === 'gone')) throw thrown;
     });
   };
-  const attacked = await askFor(honest, budgetMs, between);
+  const beside = await askFor(honest, budgetMs, between);
   await vandal.terminate();
 
   const served = await servedOf(tap, 'd1');
-  const speeds = `${Math.round(calm)} rounds/s, then ${Math.round(attacked)}`;
-  t.diagnostic(`${speeds}; ${served} requests of the other's, ${disconnects} disconnects`);
+  const speeds = `${Math.round(calmly)} rounds/s, then ${Math.round(beside)}`;
+  t.diagnostic(
+    `sectors of ${sectorBytes}: ${speeds}; ${served} requests of the other's, ${disconnects} disconnects`,
+  );
   assert.ok(served > 0, 'nothing was served to the other');
-  assert.ok(attacked > calm / 20, `${attacked} rounds a second, ${calm} without the other`);
-  for (const path of paths) assert.equal(statSync(path).size, SECTORS * 512);
-  assert.deepEqual(readFileSync(paths[1] ?? ''), Buffer.from(honest.model));
+  assert.ok(beside > calmly / 20, `${beside} rounds a second, ${calmly} without the other`);
+  assert.equal(statSync(attacked.path).size, SECTORS * 512);
   await tap.client.call('DELETE', '/v1/disks/d1/ring');
   bad[Symbol.dispose]();
   using again = offer();
   await connect(tap, 1, [again]);
-  await askRound({ queues: [again], model: new Uint8Array(readFileSync(paths[0] ?? '')), chance });
+  const left = new Uint8Array(readFileSync(attacked.path));
+  await askRound({ queues: [again], model: left, ownSectors: 1, chance });
+  await tap.client.call('DELETE', '/v1/disks/d2');
+  assert.deepEqual(readDisk(good), model);
   for (const queue of queues) queue[Symbol.dispose]();
 });
