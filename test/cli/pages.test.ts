@@ -23,6 +23,17 @@ test('mandoc finds no fault in the manual pages', needsProgram('scdoc', 'mandoc'
   execFileSync('mandoc', ['-T', 'lint', '-W', 'style', ...pages], { stdio: 'pipe' });
 });
 
+test(
+  'a page has what it explains below its name, indented',
+  needsProgram('scdoc', 'mandoc'),
+  () => {
+    const page = execFileSync('mandoc', ['-T', 'ascii', join(dir, 'vbdd.8')], { encoding: 'utf8' });
+    const text = page.replaceAll(/.\u0008/g, '');
+    assert.match(text, /^ {7}\/run\/vbdkit\/vbdd\.sock\n {11}The control socket: /m);
+    assert.match(text, /^ {7}--config FILE\n {11}\w/m);
+  },
+);
+
 test('every verb is on a page, with every flag that it has', async () => {
   const sources = await Promise.all(pageNames().map(pageSource));
   for (const [name, { load }] of Object.entries(verbs)) {
