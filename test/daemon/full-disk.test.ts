@@ -64,7 +64,7 @@ async function wrongBlocks(disk: GuestDisk): Promise<number> {
 }
 
 async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + 6000;
+  const deadline = performance.now() + 20_000;
   while (!seen()) {
     assert.ok(performance.now() < deadline, `not seen: ${what}`);
     await sleep(10);

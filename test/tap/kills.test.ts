@@ -5,7 +5,7 @@ import { needsLoop } from '../peers.ts';
 import { distribution, killTap } from '../soak/tap-kills.ts';
 
 test('guests whose tap is killed again and again see no error', needsLoop(), async (t) => {
-  const { requests, errors, wrong, pausesMs } = await killTap(3, Math.random);
+  const { requests, errors, wrong, pausesMs } = await killTap(2, Math.random);
   t.diagnostic(`${requests} requests, pauses in ms: ${JSON.stringify(distribution(pausesMs))}`);
   assert.deepEqual({ errors, wrong }, { errors: [], wrong: 0 });
 });
