@@ -20,9 +20,13 @@ export function openScreen(process: CliContext['process']): Screen {
   const { stdin, stdout } = process;
   const ended = new AbortController();
   const end = (): void => ended.abort();
+  const listeners: ((key: string) => void)[] = [];
   const keys = (text: string): void => {
-    // Ctrl-C is a key while keys come one by one.
-    if (text === 'q' || text === '\u0003') end();
+    for (const key of text) {
+      // Ctrl-C is a key while keys come one by one.
+      if (key === 'q' || key === '\u0003') end();
+      for (const listener of listeners) listener(key);
+    }
   };
   for (const signal of signals) process.on(signal, end);
   const isRaw = stdin.isTTY;
@@ -34,11 +38,11 @@ export function openScreen(process: CliContext['process']): Screen {
       const lines = text.split('\n').slice(0, stdout.rows - 1);
       stdout.write(`\u001b[H${lines.map((line) => `${line}\u001b[K`).join('\r\n')}\u001b[J`);
     },
-    onKey: (listener) => void stdin.on('data', listener),
+    onKey: (listener) => void listeners.push(listener),
     ended: ended.signal,
     [Symbol.dispose]() {
       for (const signal of signals) process.off(signal, end);
-      stdin.removeAllListeners('data').pause();
+      stdin.off('data', keys).pause();
       if (isRaw) stdin.setRawMode(false);
       stdout.write(ownScreen);
     },

@@ -149,6 +149,27 @@ test('top shows in each table what disks did since the one before', options, asy
   assert.match(batch.stdout, /^Vdev {2}Reads\/s {2}Read µs\n(xvd[ab] {2}0 {8}-\n){3}\n$/);
 });
 
+test('top on a terminal sorts by a key, and gives the terminal back', options, async () => {
+  const env = { ...process.env, VBDKIT_SOCKET: kit.socket };
+  // A terminal of its own; what is typed there comes from us.
+  const words = ['--quiet', '--return', '--command', `${vbd} top -d 0.1`, '/dev/null'];
+  const child = spawn('script', words, { env, stdio: ['pipe', 'pipe', 'inherit'] });
+  const exited = once(child, 'exit');
+  let shown = '';
+  const toType = [
+    ['by bytes', '>>><>'],
+    ['by guest', 'q'],
+  ];
+  for await (const part of child.stdout) {
+    shown += String(part);
+    if (shown.includes(toType[0]?.[0] ?? 'nothing')) child.stdin.write(toType.shift()?.[1] ?? '');
+  }
+  assert.deepEqual(await exited, [0, null]);
+  assert.deepEqual(toType, []);
+  const end = shown.lastIndexOf('\u001b[?7h\u001b[?25h\u001b[?1049l');
+  assert.ok(shown.indexOf('\u001b[?1049h') < end && !shown.slice(end).includes('by '));
+});
+
 test('stat shows what blkback counts, where that serves the disk', options, async () => {
   const { stdout } = await kit.vbd('stat', 'web', 'xvdb');
   assert.match(stdout, /^requests {2}number {2}bytes {2}errors .*\nread +0 +0 B +- +- +- +-\n/);

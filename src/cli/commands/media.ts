@@ -1,35 +1,31 @@
 /** `vbd insert` and `vbd eject`: what is in a guest's CD-ROM drive. */
 import { buildCommand, type Command } from '@stricli/core';
 import type { CliContext } from '../context.ts';
+import { parseText } from '../parse-text.ts';
+import { diskPath, guestWord, vdevWord } from '../words.ts';
 
-const text = (value: string): string => value;
-const guest = { brief: 'Name or domid of the guest', parse: text, placeholder: 'guest' } as const;
-const vdev = { brief: 'The drive: xvdd, or its number', parse: text, placeholder: 'vdev' } as const;
+const drive = { ...vdevWord, brief: 'The drive: xvdd, or its number' };
 const target = {
   brief: 'FORMAT:PATH of an image, or the path of a raw file or device',
-  parse: text,
+  parse: parseText,
   placeholder: 'target',
 } as const;
-
-function mediumPath(guest: string, vdev: string): string {
-  return `/v1/disks/${encodeURIComponent(guest)}/${encodeURIComponent(vdev)}/medium`;
-}
 
 export const insertCommand: Command<CliContext> = buildCommand({
   docs: {
     brief: "Put an image into a guest's CD-ROM drive",
     fullDescription: 'What was in it is taken out. Drives of device models are changed by xl.',
   },
-  parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guest, vdev, target] } },
+  parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guestWord, drive, target] } },
   async func(this: CliContext, _: object, guest: string, vdev: string, target: string) {
-    await this.client().call('PUT', mediumPath(guest, vdev), { target });
+    await this.client().call('PUT', `${diskPath(guest, vdev)}/medium`, { target });
   },
 });
 
 export const ejectCommand: Command<CliContext> = buildCommand({
   docs: { brief: "Empty a guest's CD-ROM drive" },
-  parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guest, vdev] } },
+  parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guestWord, drive] } },
   async func(this: CliContext, _: object, guest: string, vdev: string) {
-    await this.client().call('PUT', mediumPath(guest, vdev), {});
+    await this.client().call('PUT', `${diskPath(guest, vdev)}/medium`, {});
   },
 });
