@@ -2,7 +2,7 @@
 import { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseDevice } from '../../sys/device-number.ts';
-import { namesIn, present, textOf } from '../../sys/sysfs.ts';
+import { namesIn, textOf } from '../../sys/sysfs.ts';
 import { type Finding, type HostFolders, ok, warning } from './finding.ts';
 
 interface Bound {
@@ -62,9 +62,18 @@ function openFiles({ proc }: HostFolders): Set<string> {
   for (const pid of namesIn(proc)) {
     if (!/^\d+$/.test(pid)) continue;
     for (const fd of namesIn(join(proc, pid, 'fd'))) {
-      const path = present(() => readlinkSync(join(proc, pid, 'fd', fd)));
+      const path = linkAt(join(proc, pid, 'fd', fd));
       if (path !== undefined) found.add(path);
     }
   }
   return found;
+}
+
+/** Undefined when it was closed meanwhile, or its process is out of reach even for root. */
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
 }
