@@ -4,6 +4,7 @@ import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { within } from '../../src/base/deadline.ts';
 import { createRingFrontend } from '../../src/host/ring-frontend.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
@@ -32,7 +33,7 @@ test('limits slow a disk’s NBD clients down, are counted, and end for who wait
   client.send(...[0, 1, 2].map((i) => ({ type: 1, at: i * 4096, data })));
   await client.next();
   await tap.client.call('PUT', '/v1/disks/d/limits', {});
-  for (let i = 0; i < 2; i++) await client.next();
+  for (let i = 0; i < 2; i++) await within(5000, 'an answer', () => client.next());
   await client.ask({ type: 3 });
   const page = readFileSync(join(tap.folder, 'statistics', 'd'));
   const kinds = readStatistics(new Uint8Array(page).buffer)?.kinds;
