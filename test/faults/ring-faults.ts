@@ -330,16 +330,6 @@ export const ringFaults: readonly Fault[] = [
     only: 'NBD clients down',
   },
   {
-    name: 'old-half-goes-on',
-    breaks: 'a guest’s old ring is at rest before its new one, in another domain, is served',
-    file: 'src/backend/ring-disk.ts',
-    find: 'if (!step.takeUp) await quietTwins(world, record, vms);',
-    plant: '',
-    caughtBy: 'test/daemon/ring-lives.test.ts',
-    only: 'migrates within the host goes on with its raw',
-    needsLoop: true,
-  },
-  {
     name: 'image-of-two-halves-opened-twice',
     breaks: 'both halves of a guest are served from one open image',
     file: 'src/tap/disks.ts',
@@ -357,16 +347,5 @@ export const ringFaults: readonly Fault[] = [
     plant: '',
     caughtBy: 'test/disk/ring-plan.test.ts',
     only: 'a ring that is another',
-  },
-  {
-    name: 'medium-not-held',
-    breaks: 'what is in a guest’s drive is written by nobody',
-    file: 'src/backend/ring-image.ts',
-    find: 'const member = await lookAndHold(world, record, vms, wanted);',
-    plant:
-      'const member = await lookAndHold(world, record, vms, wanted);\n  if (isDrive(record)) world.holdings.remove(record.path);',
-    caughtBy: 'test/daemon/ring-disks.test.ts',
-    only: 'a medium is taken out',
-    needsLoop: true,
   },
 ];
