@@ -1,6 +1,6 @@
 /** Where vbdkit's own files are: a checkout's, or a package's, which keeps the same folders. */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readFileSync } from './node-fs.ts';
 
 /** The folder of package.json, bin and libexec. */
 export const home = join(import.meta.dirname, '..', '..');

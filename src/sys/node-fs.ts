@@ -5,4 +5,4 @@
 const fs = process.getBuiltinModule('node:fs');
 
 export const { fchmodSync, fchownSync, fstatSync, readlinkSync, realpathSync } = fs;
-export const { renameSync, rmSync, statSync } = fs;
+export const { readFileSync, renameSync, rmSync, statSync } = fs;
