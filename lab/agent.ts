@@ -25,6 +25,8 @@ export interface Agent extends Disposable {
   ping(timeoutMs: number): Promise<void>;
   /** Runs a bash script as root; its exit status is in the answer. */
   run(script: string, options?: RunOptions): Promise<Ran>;
+  /** Writes a line to a file of dom0, as a terminal is one, without starting a program for it. */
+  tell(path: string, line: string): Promise<void>;
   /** Starts a shell on dom0's second console; resolves when it has ended. */
   shell(columns: number, rows: number): Promise<void>;
 }
@@ -95,6 +97,10 @@ export async function connectAgent(
       await answer(`pong ${id}`, "dom0's agent", timeoutMs, `ping ${id}`);
     },
     run,
+    tell: async (path, line) => {
+      const id = nextId();
+      await answer(`told ${id}`, 'a line told in dom0', 60_000, `tell ${id} ${path} ${line}`);
+    },
     shell: async (columns, rows) => {
       const id = nextId();
       await answer(`done ${id}`, "the shell's end", dayMs, `shell ${id} ${columns} ${rows}`);

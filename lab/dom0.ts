@@ -17,6 +17,8 @@ export interface Dom0 {
   /** Writes a file, and makes what folders are missing. */
   put(path: string, contents: string | Uint8Array, mode?: number): Promise<void>;
   get(path: string): Promise<Buffer>;
+  /** Writes a line to a terminal, as what is typed there. */
+  tell(terminal: string, line: string): Promise<void>;
   /** Sends a signal to a process named by its pid file or number: KILL unless said. */
   kill(process: string | number, signal?: string): Promise<void>;
   /** Resets the machine without a word to dom0 and waits until it is ready again. */
@@ -61,6 +63,7 @@ export function dom0Of(machine: Machine): Dom0 {
         await run(`cat ${quoted(path)} > ${inside}`);
         return readFile(outside);
       }),
+    tell: (terminal, line) => machine.agent.tell(terminal, line),
     kill: async (process, signal = 'KILL') => {
       const pid = typeof process === 'number' ? process : `"$(< ${quoted(process)})"`;
       await run(`kill -${signal} ${pid}`);

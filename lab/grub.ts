@@ -26,6 +26,11 @@ export async function makeGrubDisk(
   await dom0.run('rm -r /tmp/grub');
 }
 
+/** The least of all guests, which is made and never runs: for who gets a disk, and who does not. */
+export function idleGuest(...disks: string[]): GuestConfig {
+  return { ...grubs.pv64, disks, paused: true, memoryMb: 16 };
+}
+
 /** The config of a guest that is this GRUB. */
 export function grubGuest(name: GrubName, disks: readonly string[]): GuestConfig {
   return { ...grubs[name], disks, memoryMb: 256 };

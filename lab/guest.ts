@@ -1,8 +1,9 @@
 /** Guests as a step sees them: made by `xl create`, commanded through their console. */
 import { join } from 'node:path';
 import { Failure } from '../src/base/failure.ts';
-import { quoted, type Dom0 } from './dom0.ts';
+import type { Dom0 } from './dom0.ts';
 import { follow, type Followed } from './follow.ts';
+import { lessWork } from './kernel-arguments.ts';
 import type { Machine } from './machine.ts';
 
 export interface GuestConfig {
@@ -45,7 +46,8 @@ export interface StressOptions extends Part {
   readonly workers?: number;
 }
 
-export interface Guest {
+/** What is left of it when it is disposed of is destroyed. */
+export interface Guest extends AsyncDisposable {
   readonly name: string;
   /** Changes when the guest reboots. */
   readonly domid: number;
@@ -84,8 +86,7 @@ export interface Guest {
 /** Two levels of emulated paging make an HVM guest the slowest by far. */
 const bootMs = { pv: 180_000, pvh: 180_000, hvm: 600_000 } as const;
 
-/** Two checks of its own that a kernel spends a fifth of an emulated boot on are left out. */
-const guestArguments = 'console=hvc0 panic=-1 quiet loglevel=1 cryptomgr.notests rodata=off';
+const guestArguments = `console=hvc0 panic=-1 quiet loglevel=1 ${lessWork}`;
 
 function programOf({ type, kernel, bootloader, driver = false }: GuestConfig): string[] {
   if (bootloader !== undefined) return [`bootloader = '${bootloader}'`];
@@ -116,30 +117,36 @@ export function configText(name: string, config: GuestConfig): string {
   ].join('\n');
 }
 
-/** A running guest; its commands go to the terminal that xenconsoled made for it. */
+/** Prints a guest's domid, and its terminal once xenconsoled has made one for it. */
+export const whereabouts = (name: string): string =>
+  `domid=$(xl domid ${name}) && { echo $domid; xenstore-read /local/domain/$domid/console/tty || :; }`;
+
+/** A guest that runs or is paused; its commands go to its terminal. */
 export function guestOf(
   dom0: Dom0,
   machine: Machine,
-  { name, domid, type }: { name: string; domid: number; type: keyof typeof bootMs },
+  { name, facts, type }: { name: string; facts: string; type: keyof typeof bootMs },
 ): Guest {
   const console = follow(join(machine.share, 'console', `guest-${name}.log`));
-  let current = domid;
+  let current = 0;
+  let terminal = '';
+  let boots = 0;
   let bootedAt = 0;
   let last = 0;
-  let terminal: string | undefined;
+  let over = false;
+  know(facts);
 
-  async function meet(): Promise<void> {
-    const facts = await dom0.run(
-      `domid=$(xl domid ${name}); echo $domid; xenstore-read /local/domain/$domid/console/tty`,
-    );
-    const [domid, tty] = facts.split('\n');
+  function know(facts: string): void {
+    const [domid, tty = ''] = facts.split('\n');
     current = Number(domid);
     terminal = tty;
   }
 
+  const meet = async (): Promise<void> => know(await dom0.run(whereabouts(name)));
+
   async function send(line: string): Promise<void> {
-    terminal ??= await dom0.run(`xenstore-read /local/domain/${current}/console/tty`);
-    await dom0.run(`printf '%s\\n' ${quoted(line)} > ${terminal}`);
+    if (terminal === '') await meet();
+    await dom0.tell(terminal, line);
   }
 
   async function ask(command: string, timeoutMs = 120_000): Promise<string[]> {
@@ -188,13 +195,20 @@ export function guestOf(
     ready: async () => {
       const found = await console.match(/vbd ready .*\n/, bootMs[type], bootedAt);
       bootedAt += found.index + found[0].length;
-      await meet();
+      if (++boots > 1) await meet();
     },
     moved: meet,
-    gone: async (timeoutMs = 120_000) =>
-      void (await dom0.run(`until-gone ${current}`, { timeoutMs })),
+    gone: async (timeoutMs = 120_000) => {
+      await dom0.run(`until-gone ${current}`, { timeoutMs });
+      over = true;
+    },
     destroy: async () => {
       await dom0.run(`xl destroy ${name}; until-gone ${current}`);
+      over = true;
+    },
+    [Symbol.asyncDispose]: async () => {
+      if (!over) await dom0.attempt(`xl domid ${name} && xl destroy ${name}`);
+      console[Symbol.dispose]();
     },
   };
   return guest;

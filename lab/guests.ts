@@ -1,8 +1,8 @@
 /** The guests of one step: each has a name of its own, and none outlives the step. */
 import { Failure } from '../src/base/failure.ts';
 import type { Ran } from './agent.ts';
-import type { Dom0 } from './dom0.ts';
-import { configText, guestOf, type Guest, type GuestConfig } from './guest.ts';
+import { quoted, type Dom0 } from './dom0.ts';
+import { configText, guestOf, whereabouts, type Guest, type GuestConfig } from './guest.ts';
 import type { Machine } from './machine.ts';
 
 export interface Guests extends AsyncDisposable {
@@ -27,9 +27,11 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
 
   async function xlCreate(config: GuestConfig): Promise<{ name: string; ran: Ran }> {
     const name = `g${process.pid}-${++counter}`;
-    await dom0.put(`/root/${name}.cfg`, configText(name, config));
+    const path = `/root/${name}.cfg`;
     const flags = config.paused === true ? '-q -p' : '-q';
-    const ran = await dom0.attempt(`xl create ${flags} /root/${name}.cfg && xl domid ${name}`);
+    const ran = await dom0.attempt(
+      `echo ${quoted(configText(name, config))} > ${path}; xl create ${flags} ${path} && ${whereabouts(name)}`,
+    );
     return { name, ran };
   }
 
@@ -38,7 +40,7 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
     if (ran.code !== 0) throw new Failure('io', `xl create: ${ran.stdout}${ran.stderr}`);
     const guest = guestOf(dom0, machine, {
       name,
-      domid: Number(ran.stdout),
+      facts: ran.stdout.trim(),
       type: config.type ?? 'pv',
     });
     made.push(guest);
@@ -77,8 +79,7 @@ export function guestsOf(dom0: Dom0, machine: Machine): Guests {
     [Symbol.asyncDispose]: async () => {
       // Newest first: a guest goes before the driver domain that serves it.
       for (const guest of made.toReversed()) {
-        await dom0.attempt(`xl domid ${guest.name} && xl destroy ${guest.name}`);
-        guest.console[Symbol.dispose]();
+        await guest[Symbol.asyncDispose]();
       }
     },
   };

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import { blkbackOf } from './blkback.ts';
+import { asRootCompiled, compile, compiledFolder } from './compiled.ts';
 import { root } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { guestsOf } from './guests.ts';
@@ -12,7 +13,7 @@ import { Skipped, type Lab } from './step.ts';
 import { xenstoreOf } from './xenstore.ts';
 
 /** The parts of the checkout that run in dom0; its packages have a disk of their own. */
-const carried = ['bin', 'libexec', 'src', 'package.json'];
+const carried = ['bin', 'libexec', 'src', 'package.json', compiledFolder];
 
 /** The API of one step on this machine. */
 export function labOf(machine: Machine): Lab {
@@ -31,8 +32,10 @@ export function labOf(machine: Machine): Lab {
 
 /** Makes /opt/vbdkit in dom0 equal to the working tree. */
 export async function carryIn(machine: Machine): Promise<void> {
+  await compile();
   const archive = join(machine.share, 'tree.tar');
-  await outside('tar', ['--sort=name', '--mtime=@0', '-cf', archive, '-C', root, ...carried]);
+  const tar = ['--sort=name', '--mtime=@0', asRootCompiled, '-cf', archive, '-C', root];
+  await outside('tar', [...tar, ...carried]);
   const sum = createHash('sha256')
     .update(await readFile(archive))
     .digest('hex');
@@ -44,12 +47,12 @@ export async function carryIn(machine: Machine): Promise<void> {
 
 /** Tells a guest, a loop device or a backend that is there, one a line. */
 const look = `
-  xl list | sed -e 1,2d -e 's/ .*//' -e 's/^/guest /'
-  losetup --list --noheadings --output NAME,BACK-FILE | sed 's/^/loop device /'
-  for kind in vbd vbd3 qdisk; do
-    xenstore-ls -f "/local/domain/0/backend/$kind" 2> /dev/null |
-      sed -n 's/^\\([^ ]*\\)\\/frontend = .*/backend \\1/p'
-  done`;
+  xl list | while read -r name _; do [[ $name == @(Name|Domain-0) ]] || echo "guest $name"; done
+  for file in /sys/block/loop*/loop/backing_file; do
+    [ -e "$file" ] && echo "loop device $file $(< "$file")"
+  done
+  xenstore-ls -f /local/domain/0/backend 2> /dev/null |
+    while read -r path _; do [[ $path != */@(vbd|vbd3|qdisk)/*/frontend ]] || echo "backend $path"; done`;
 
 /** What a step should have taken away and did not; when that is nothing, its files are removed. */
 export async function leftOvers(machine: Machine): Promise<string[]> {

@@ -1,7 +1,7 @@
 /** Programs of the machine that the lab runs on, each with a deadline; its last lines say why it failed. */
 import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, isAbsolute, join } from 'node:path';
 import { Failure } from '../src/base/failure.ts';
 
 export interface OutsideOptions {
@@ -14,6 +14,7 @@ export interface OutsideOptions {
 const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
 
 function programPath(name: string): string {
+  if (isAbsolute(name)) return name;
   for (const folder of folders) {
     try {
       accessSync(join(folder, name), constants.X_OK);

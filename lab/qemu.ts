@@ -5,11 +5,12 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from './config.ts';
 import type { Images } from './images.ts';
+import { lessWork } from './kernel-arguments.ts';
 import { processOf, type Process } from './process.ts';
 
 const xen = [
   'dom0_mem=1536M,max:1536M dom0_max_vcpus=1 com1=115200,8n1 console=com1',
-  'loglvl=warning guest_loglvl=warning noreboot=1 bootscrub=0',
+  'loglvl=warning guest_loglvl=warning noreboot=1 bootscrub=0 spec-ctrl=no',
 ].join(' ');
 
 /** A comma in a module's arguments would begin the next module. */
@@ -29,7 +30,8 @@ function disk(id: string, path: string, options: string): string[] {
 function commandLine(config: Config, images: Images, folder: string): string[] {
   const init = config.init === 'systemd' ? '/lib/systemd/systemd' : '/lab/init';
   const linux = [
-    'console=hvc0 panic=-1 quiet loglevel=4 cryptomgr.notests rodata=off systemd.show_status=0',
+    'console=hvc0 panic=-1 quiet loglevel=4 systemd.show_status=0',
+    lessWork,
     `lab.root=/dev/vda lab.init=${init} lab.xenstored=${config.xenstored}`,
   ].join(' ');
   const modules = [

@@ -7,13 +7,17 @@ function pidFileOf(program: Program): string {
   return `/run/lab-${program}.pid`;
 }
 
-/** Starts a program and waits until it serves, in one line: a driver domain's console takes one at a time. */
+/**
+ * Starts a program and waits until it serves, in one line: a driver domain's console takes one at a
+ * time. What waits takes none of the one processor from what is waited for.
+ */
 export function startScript(program: Program): string {
   // Kept with the logs of Xen, which are the evidence of a failed step.
   const log = `/var/log/xen/${program}.log`;
   return [
     `: > ${log}; setsid ${program} < /dev/null >> ${log} 2>&1 & echo $! > ${pidFileOf(program)}`,
-    `until grep -q 'is ready' ${log}; do kill -0 $! || { cat ${log}; exit 1; }; sleep 0.1; done`,
+    `exec 3< <(exec tail --pid=$! -n +1 -f ${log})`,
+    `tail=$!; if grep -q 'is ready' <&3; then kill $tail; else cat ${log}; false; fi`,
   ].join('; ');
 }
 

@@ -1,7 +1,7 @@
 /** What a guest does to its disk reaches the file: flushes, holes, growth; and frontends other than a guest's Linux. */
 import assert from 'node:assert/strict';
 import type { Guest } from '../guest.ts';
-import { grubGuest, makeGrubDisk } from '../grub.ts';
+import { grubGuest, idleGuest, makeGrubDisk } from '../grub.ts';
 import { door, type Lab } from '../step.ts';
 
 const MiB = 1024 * 1024;
@@ -131,7 +131,7 @@ export const steps = [
     await lab.dom0.run(`
       until [ -b /dev/xvda ]; do sleep 0.1; done
       disk verify /dev/xvda 1 && disk fill /dev/xvda 2 4096 ${MiB}`);
-    const refused = await lab.guests.refused({ disks: [disk], paused: true, memoryMb: 96 });
+    const refused = await lab.guests.refused(idleGuest(disk));
     assert.match(refused.stderr, /a\.img is in use by/);
     await lab.dom0.run(`
       xl block-detach 0 xvda

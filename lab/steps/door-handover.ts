@@ -1,5 +1,6 @@
 /** Disks change hands under running guests: from Xen's script to vbdkit and back, and into a driver domain. */
 import assert from 'node:assert/strict';
+import { idleGuest } from '../grub.ts';
 import type { Guest } from '../guest.ts';
 import { step, type Lab } from '../step.ts';
 import { startScript, withVbdkit } from '../vbdkit.ts';
@@ -78,8 +79,7 @@ export const steps = [
     await lab.dom0.run(`xl block-detach ${guest.name} xvdb`);
     await guest.awaitNoDisk('xvdb');
     // xl in dom0 asks a driver domain for no outcome: the nodes of the one that came too late say it.
-    const disks = [at('disk', 'xvda')];
-    const late = await lab.guests.create({ disks, paused: true, memoryMb: 96 });
+    const late = await lab.guests.create(idleGuest(at('disk', 'xvda')));
     const node = `/local/domain/${driver.domid}/backend/vbd/${late.domid}/51712/hotplug-error`;
     await lab.dom0.run(`until xenstore-exists ${node}; do sleep 0.1; done`);
     assert.match((await lab.xenstore.read(node)) ?? '', /disk\.img is in use by .* for writing/);

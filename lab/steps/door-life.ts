@@ -1,5 +1,6 @@
 /** Guests' lives on vbdkit's disks: made and ended in a row, rebooted, crashed, destroyed half-way, saved. */
 import assert from 'node:assert/strict';
+import { idleGuest } from '../grub.ts';
 import { configText } from '../guest.ts';
 import { rebootedGuest } from '../reboot.ts';
 import { door, type Lab } from '../step.ts';
@@ -25,7 +26,7 @@ export const steps = [
   door('fifty guests come and go, and vbdd has no more than before', async (lab) => {
     await lab.dom0.run('truncate -s 16M /d/a.img /d/b.img');
     const disks = [disk, '/d/b.img,raw,xvdb,ro'];
-    await lab.dom0.put('/d/fifty.cfg', configText('fifty', { disks, memoryMb: 96 }));
+    await lab.dom0.put('/d/fifty.cfg', configText('fifty', idleGuest(...disks)));
     const round = 'xl create -q -p /d/fifty.cfg && xl destroy fifty || exit';
     await lab.dom0.run(round);
     await allGone(lab);
@@ -58,7 +59,7 @@ export const steps = [
   door('a guest destroyed while xl attaches its disk leaves nothing', async (lab) => {
     await image(lab);
     for (let round = 0; round < 3; round++) {
-      const guest = await lab.guests.create({ paused: true });
+      const guest = await lab.guests.create(idleGuest());
       await lab.dom0.run(`
         exec 3< <(exec xenstore-watch -n 3 /libxl/${guest.domid}/device)
         xl block-attach ${guest.domid} ${disk} & attaching=$!
@@ -76,7 +77,7 @@ export const steps = [
     'an xl that is killed half-way through a create leaves nothing once destroyed',
     async (lab) => {
       await image(lab);
-      await lab.dom0.put('/d/half.cfg', configText('half', { disks: [disk], memoryMb: 96 }));
+      await lab.dom0.put('/d/half.cfg', configText('half', idleGuest(disk)));
       for (let round = 0; round < 3; round++) {
         await lab.dom0.run(`
         exec 3< <(exec xenstore-watch -n 3 /local/domain/0/backend/vbd)

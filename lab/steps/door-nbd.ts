@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { makeGrubDisk } from '../grub.ts';
+import { idleGuest, makeGrubDisk } from '../grub.ts';
 import { outside } from '../outside.ts';
 import { door, type Lab } from '../step.ts';
 import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
@@ -133,7 +133,7 @@ export const steps = [
         await lab.dom0.run('vbd list'),
         /xvda +attached +w +\/dev\/nbd\d+ +1 +\/d\/a\.qcow2/,
       );
-      const refused = await lab.guests.refused({ disks: [disk], paused: true, memoryMb: 96 });
+      const refused = await lab.guests.refused(idleGuest(disk));
       assert.match(refused.stderr, /a\.qcow2 is in use by guest/);
       await stress;
       await guest.fill('xvda', 3, { at: MiB, length: MiB });
@@ -164,7 +164,7 @@ export const steps = [
       await assert.rejects(reader.fill('xvda', 5, { length: 4096 }), /guest/);
       await reader.verifyZeros('xvdb', { length: MiB });
       const disk = spec('vhdx', '/d/a.vhdx');
-      const refused = await lab.guests.refused({ disks: [disk], paused: true, memoryMb: 96 });
+      const refused = await lab.guests.refused(idleGuest(disk));
       assert.match(refused.stderr, /a\.vhdx is in use by guest .* for reading/);
       await reader.destroy();
       const guest = await lab.guests.create({ disks: [disk] });

@@ -1,11 +1,21 @@
 /** The parts of the lab that need no emulated machine. */
 import assert from 'node:assert/strict';
-import { appendFileSync, linkSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  linkSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { ciSteps } from '../../lab/ci.ts';
+import { compile, compiledFolder } from '../../lab/compiled.ts';
+import { root } from '../../lab/config.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
 import { follow } from '../../lab/follow.ts';
 import { configText } from '../../lab/guest.ts';
@@ -68,6 +78,35 @@ test('a process is not taken for a later one with its number', () => {
   const own = processOf(process.pid);
   assert.equal(isRunning(own), true);
   assert.equal(isRunning({ ...own, started: '1' }), false);
+});
+
+test('what Node compiled of the tree outside serves a copy of it elsewhere', async () => {
+  const at = mkdtempSync(join(tmpdir(), 'vbdkit-compiled-'));
+  try {
+    await compile();
+    for (const name of ['bin', 'src', 'package.json', compiledFolder])
+      cpSync(join(root, name), join(at, name), { recursive: true });
+    symlinkSync(join(root, 'node_modules'), join(at, 'node_modules'));
+    const env = {
+      ...process.env,
+      NODE_COMPILE_CACHE: join(at, compiledFolder),
+      NODE_COMPILE_CACHE_PORTABLE: '1',
+      NODE_DEBUG_NATIVE: 'COMPILE_CACHE',
+    };
+    for (const program of ['vbdd', 'vbd-tap']) {
+      const ran = spawnSync(join(at, 'bin', program), ['--version'], { env, encoding: 'utf8' });
+      const lines = (ran.stdout + ran.stderr)
+        .split('\n')
+        .filter((line) => line.includes(`${at}/src`));
+      assert.ok(lines.some((line) => /reading cache .*main\.ts.* success/.test(line)));
+      assert.deepEqual(
+        lines.filter((line) => /writing cache|rejected|mismatch/.test(line)),
+        [],
+      );
+    }
+  } finally {
+    rmSync(at, { recursive: true });
+  }
 });
 
 test('CI runs steps that there are', async () => {
