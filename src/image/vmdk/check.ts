@@ -134,11 +134,14 @@ function leaksOf({ files }: Written, grains: Grains, survey: Survey, closing: Re
 }
 
 function holdsSomething(bytes: Bytes, at: number, end: number): boolean {
-  const stored = bytes.nextStored(at);
-  if (stored === undefined || stored.at >= end) return false;
-  for (let from = stored.at; from < end; from += LOOK_BYTES) {
-    const view = readHead(bytes, from, Math.min(LOOK_BYTES, end - from));
-    if (Buffer.from(view).some((byte) => byte !== 0)) return true;
+  // What is said to be used may be far behind the file's end.
+  const last = Math.min(end, bytes.sizeBytes());
+  for (let from = at; from < last;) {
+    const stored = bytes.nextStored(from);
+    if (stored === undefined || stored.at >= last) return false;
+    const view = readHead(bytes, stored.at, Math.min(LOOK_BYTES, last - stored.at));
+    if (view.some((byte) => byte !== 0)) return true;
+    from = stored.at + LOOK_BYTES;
   }
   return false;
 }
