@@ -301,6 +301,21 @@ test('what a batmap says is trusted only when its checksum holds, and is mended'
   });
 });
 
+test('a disk without a parent reads as before when its batmap says more than a bitmap', () => {
+  inFolder((folder) => {
+    const path = join(folder, 'a.vhd');
+    create(path, 4 * block, { ...options, batmap: 'on' });
+    change(path, (image, transfer) => transfer.write(image, Buffer.alloc(block, 1), 0));
+    const disk = readDisk(path);
+    const place = readFileSync(path).readUInt32BE(tableAt) * 512;
+    edit(path, (bytes) => void bytes.fill(0, place, place + block / 512 / 8));
+    assert.deepEqual(findings(path), ['the batmap says that block 0 is full']);
+    assert.ok(readDisk(path).equals(disk));
+    assert.deepEqual(repairAll(path), []);
+    assert.ok(readDisk(path).equals(disk));
+  });
+});
+
 test('a table and batmap that have to move keep every block', () => {
   inFolder((folder) => {
     const path = join(folder, 'a.vhd');

@@ -16,7 +16,7 @@ import {
 import { SECTOR_BYTES, UNUSED } from './layout.ts';
 import { addEnd, gapsFrom, isCutOff, usedEnd } from './places.ts';
 import { put } from '../put.ts';
-import { putEntry } from './put.ts';
+import { putEntry, putFilled } from './put.ts';
 
 /** A block and where it begins in the file. */
 interface Placed {
@@ -185,8 +185,21 @@ function* checkBatmap(vhd: Dynamic, placed: readonly Placed[]): Iterable<Finding
   }
   for (const { block, place } of placed) {
     if (!isSet(batmap.map, 0, block, false) || bitmapIsFull(vhd, block, place)) continue;
-    yield { kind: 'corruption', says: `the batmap says that block ${block} is full`, repair };
+    const says = `the batmap says that block ${block} is full`;
+    yield {
+      kind: 'corruption',
+      says,
+      repair: vhd.parent === undefined ? filling(vhd, block, place) : repair,
+    };
   }
+}
+
+/** Without a parent nothing shows through: the disk goes on reading as it does by the batmap. */
+function filling(vhd: Dynamic, block: number, place: number): Repair {
+  return {
+    says: `the bitmap of block ${block} says so, too`,
+    plan: (out) => putFilled(out, vhd.file, place, vhd.blockBytes / SECTOR_BYTES / 8, 0xff),
+  };
 }
 
 function bitmapIsFull(vhd: Dynamic, block: number, place: number): boolean {
