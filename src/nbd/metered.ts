@@ -17,8 +17,11 @@ export function waitsForLimits(connection: Connection): boolean {
 export function noteBegun(connection: Connection, request: number): void {
   const meter = connection.export?.meter;
   const { requests } = connection;
-  if (meter === undefined || kindOf(requests.type[request] ?? 0) < 0) return;
-  meter.limiter.spend(requests.lengthBytes[request] ?? 0);
+  const type = requests.type[request] ?? 0;
+  if (meter === undefined || kindOf(type) < 0) return;
+  // What moves no bytes is one request, however long: trimming a whole disk is not paid for by its length.
+  const movesBytes = type === Command.read || type === Command.write;
+  meter.limiter.spend(movesBytes ? (requests.lengthBytes[request] ?? 0) : 0);
   requests.begunMs[request] = performance.now();
 }
 

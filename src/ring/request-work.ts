@@ -224,7 +224,8 @@ function start(s: Serving, work: Work): void {
   const { lengthBytes } = work;
   const at = work.sector * RING_SECTOR_BYTES;
   const tag = s.firstTag + work.place;
-  disk.limiter.spend(lengthBytes);
+  // A discard moves no bytes: paid for by its length, one of a whole disk would hold it up for hours.
+  disk.limiter.spend(work.operation === Operation.discard ? 0 : lengthBytes);
   if (image === undefined) {
     // Nothing is within an empty drive; a flush of it is done.
     finish(s, work, Status.ok);

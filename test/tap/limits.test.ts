@@ -43,6 +43,34 @@ test('limits slow a disk’s NBD clients down, are counted, and end for who wait
   );
 });
 
+test('a discard counts as one request, however long it is', async () => {
+  await using tap = await startTapProcess();
+  const path = join(tap.folder, 'a.img');
+  writeFileSync(path, '');
+  truncateSync(path, 1 << 30);
+  const limits = { bytes_per_second: 1 << 20, burst_seconds: 1 };
+  await tap.client.call('PUT', '/v1/disks/d', { path, format: 'raw', writable: true, limits });
+  const { socket } = await tap.client.call<{ socket: string }>('PUT', '/v1/disks/d/nbd');
+  using client = await openClient({ path: socket });
+  await client.ask({ type: 4, at: 0, length: 1 << 30 });
+  client.send({ type: 0, at: 0, length: 4096 });
+  await within(10_000, 'the read after a discard', () => client.next(4096));
+  createGuestMemory(tap.guests, 1, 9);
+  const [abi] = abis;
+  assert.ok(abi);
+  const sizes = { firstPage: 0, ringPages: 1, dataPages: 8, indirectSegments: 0 };
+  using frontend = createRingFrontend({ folder: tap.guests, domid: 1, abi, ...sizes });
+  const queues = [{ references: frontend.ringReferences, port: frontend.port }];
+  await tap.client.call('PUT', '/v1/disks/d/ring', { domid: 1, queues, take_up: false });
+  const done = (status: number): void => assert.equal(status, 0);
+  frontend.begin({ operation: 'discard', sector: 0, sectors: (1 << 30) / 512 }, done);
+  frontend.begin({ operation: 'read', sector: 0, data: new Uint8Array(4096) }, done);
+  frontend.push();
+  await within(10_000, 'the read after a discard', async (signal) => {
+    while (frontend.inFlight > 0 && !signal.aborted) if (!frontend.poll()) await sleep(1);
+  });
+});
+
 test('a disk keeps its limits and its counts when its tap is killed', async () => {
   await using tap = await startTapProcess();
   const [abi] = abis;
