@@ -94,7 +94,10 @@ export function statisticsPage(
   };
 }
 
-/** What a page says; undefined when nobody has written it yet, or somebody with another layout. */
+/**
+ * What a page says; undefined when nobody has written it yet, or somebody with another layout. A
+ * request that is being counted just then may be there in part.
+ */
 export function readStatistics(memory: ArrayBuffer): DiskStatistics | undefined {
   const values = new Float64Array(memory);
   if (values.length * 8 < STATISTICS_BYTES || values[At.layout] !== LAYOUT) return undefined;

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -14,6 +13,7 @@ import type { Image } from '../../src/image/image.ts';
 import { createImage, openImage, type OpenOptions } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { needsProgram } from '../peers.ts';
+import { greets } from '../peers/greets.ts';
 
 const files = createFileTable();
 const transfer = createTransfer(files);
@@ -131,19 +131,6 @@ async function serve(image: string, options: string[]): Promise<ChildProcess> {
   const socket = join(folder, 'socket');
   const args = ['-f', 'qcow2', '-t', '-k', socket, ...options, image];
   const server = spawn('qemu-nbd', args, { stdio: 'ignore' });
-  // It listens before it opens the image, and greets afterwards.
   for (let tries = 0; tries < 200 && !(await greets(socket)); tries += 1) await delay(20);
   return server;
-}
-
-async function greets(socket: string): Promise<boolean> {
-  const connection = connect(socket);
-  try {
-    const closed = once(connection, 'close').then(() => false);
-    return await Promise.race([once(connection, 'data').then(() => true), closed]);
-  } catch {
-    return false;
-  } finally {
-    connection.destroy();
-  }
 }

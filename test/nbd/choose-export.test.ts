@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,6 +10,7 @@ import { chooseExport } from '../../src/nbd/client.ts';
 import { type NbdSession, sessionOn } from '../../src/nbd/session.ts';
 import { Command, TransmissionFlag } from '../../src/nbd/wire.ts';
 import { needsProgram } from '../peers.ts';
+import { greets } from '../peers/greets.ts';
 import { type TestFolder, testFolder } from './served.ts';
 
 const SIZE_BYTES = 1 << 20;
@@ -23,11 +24,15 @@ async function qemuNbd(
   const args = ['-f', 'raw', '-k', folder.file('sock'), '-t', ...flags, folder.file('a.raw')];
   const server = spawn('qemu-nbd', args, { stdio: 'ignore' });
   const exited = once(server, 'exit');
-  while (!existsSync(folder.file('sock'))) await sleep(5);
+  while (!(await greets(folder.file('sock')))) {
+    assert.equal(server.exitCode, null, 'qemu-nbd has ended');
+    await sleep(5);
+  }
   return {
     kill: () => void server.kill('SIGKILL'),
     async [Symbol.asyncDispose]() {
-      server.kill();
+      // A SIGTERM may come before it listens to one.
+      server.kill('SIGKILL');
       await exited;
     },
   };
