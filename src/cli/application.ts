@@ -5,9 +5,9 @@ import { readVersion } from '../sys/home.ts';
 import type { CliContext } from './context.ts';
 import { verbOf, verbs } from './verbs.ts';
 
-/** With the verbs that this run needs: the one that is named, or all of them, as for help. */
+/** With the verbs that this run needs: the one that is named, any for the version, or all of them, as for help. */
 export async function loadApplication(word: string): Promise<Application<CliContext>> {
-  const named = verbOf(word);
+  const named = word === '--version' ? 'list' : verbOf(word);
   const wanted = named === undefined ? Object.keys(verbs) : [named];
   const routes = Object.fromEntries(
     await Promise.all(wanted.map(async (name) => [name, await loadVerb(name)] as const)),

@@ -1,5 +1,5 @@
 /** Plain columns as xl and lsblk print them: one heading line, left-aligned, no borders. */
-import stringWidth from 'string-width';
+import stringWidth from 'fast-string-width';
 import { oneLine } from '../base/log.ts';
 
 /** Lines of columns as wide as their widest cell; cells are made safe for a terminal. */

@@ -1,5 +1,5 @@
 /** What is wrong with a text and at which character, for the sentence and for a caret under it. */
-import stringWidth from 'string-width';
+import stringWidth from 'fast-string-width';
 import { Failure } from '../base/failure.ts';
 import { oneLine } from '../base/log.ts';
 

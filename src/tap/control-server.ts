@@ -1,12 +1,13 @@
 /** Serves a program's control API on a unix socket: to its own user and root, and to whom it is told. */
 import { accessSync, chmodSync, constants, mkdirSync, unlinkSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { getRequestListener } from '@hono/node-server';
+import type { getRequestListener } from '@hono/node-server';
 import type { Context, Hono } from 'hono';
 import { Failure } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
+import { createServer } from '../sys/node-http.ts';
 import { type PeerCredentials, peerCredentials, peerGroups } from '../sys/peer.ts';
 
 /** What a peer may: change things, look at them, or nothing. */
@@ -51,7 +52,7 @@ export async function serveControl(
   access: Access = ownersOnly,
 ): Promise<AsyncDisposable> {
   await clearStaleSocket(name, path);
-  const listener = getRequestListener(app.fetch);
+  const listener = listenerOf(app);
   const others = new Set<Socket>();
   const server = createServer((request, response) => void listener(request, response));
   server.on('connection', (socket: Socket) => checkPeer(socket, log, access, others));
@@ -65,6 +66,19 @@ export async function serveControl(
       server.closeAllConnections();
       await closed.promise;
     },
+  };
+}
+
+/** Loads what turns Node's requests into the API's with the first of them, not before the program works. */
+function listenerOf(
+  app: Hono,
+): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
+  let loaded: Promise<ReturnType<typeof getRequestListener>> | undefined;
+  return async (request, response) => {
+    loaded ??= import('@hono/node-server').then((module) => module.getRequestListener(app.fetch));
+    await (
+      await loaded
+    )(request, response);
   };
 }
 

@@ -46,7 +46,7 @@ export function openUnixClient(socketPath: string, server: Server): Client {
     async follow<T>(path: string, onLine: (value: T) => void, signal?: AbortSignal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const [{ request }, { createInterface }] = await Promise.all([
-        import('node:http'),
+        import('../sys/node-http.ts'),
         import('node:readline'),
       ]);
       const outgoing = request({ socketPath, path, headers: { host: server.name }, signal });
@@ -84,7 +84,7 @@ async function send(
   signal?: AbortSignal,
 ): Promise<Answer> {
   // Loading it takes longer than starting Node does; a verb on images has no use for it.
-  const { request } = await import('node:http');
+  const { request } = await import('../sys/node-http.ts');
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const outgoing = request(
     { socketPath, method, path, headers: { host: server.name }, signal },
