@@ -16,6 +16,6 @@ export const ciSteps: readonly string[] = [
   'door-sharing: what dom0 has mounted no guest gets, and dom0 mounts nothing that a guest has',
   'door-sharing: a guest that the official script attached before keeps its file to itself',
   'smoke: dom0 runs on Xen, with the store that was asked for',
-  'smoke: the checkout runs in dom0 on its own Node',
+  'smoke: vbdkit is in dom0, with its own Node',
   'smoke: a guest without disks starts, answers and powers off',
 ];

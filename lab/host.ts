@@ -1,19 +1,15 @@
-/** Puts the checkout into a booted host, and tells whether a step has left the host as it was. */
+/** Puts vbdkit into a booted host, and tells whether a step has left the host as it was. */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import { blkbackOf } from './blkback.ts';
-import { asRootCompiled, compile, compiledFolder } from './compiled.ts';
-import { root } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { guestsOf } from './guests.ts';
 import type { Machine } from './machine.ts';
 import { outside } from './outside.ts';
+import { asRootCompiled, carried, makePrograms, programsFolder } from './programs.ts';
 import { Skipped, type Lab } from './step.ts';
 import { xenstoreOf } from './xenstore.ts';
-
-/** The parts of the checkout that run in dom0; its packages have a disk of their own. */
-const carried = ['bin', 'libexec', 'src', 'package.json', compiledFolder];
 
 /** The API of one step on this machine. */
 export function labOf(machine: Machine): Lab {
@@ -30,12 +26,12 @@ export function labOf(machine: Machine): Lab {
   };
 }
 
-/** Makes /opt/vbdkit in dom0 equal to the working tree. */
+/** Makes /opt/vbdkit in dom0 what the working tree would be shipped as. */
 export async function carryIn(machine: Machine): Promise<void> {
-  await compile();
+  await makePrograms();
   const archive = join(machine.share, 'tree.tar');
-  const tar = ['--sort=name', '--mtime=@0', asRootCompiled, '-cf', archive, '-C', root];
-  await outside('tar', [...tar, ...carried]);
+  const tar = ['--sort=name', '--mtime=@0', asRootCompiled, '-cf', archive, '-C'];
+  await outside('tar', [...tar, programsFolder, ...carried]);
   const sum = createHash('sha256')
     .update(await readFile(archive))
     .digest('hex');

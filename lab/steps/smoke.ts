@@ -1,4 +1,4 @@
-/** Is this a Xen host at all, and is the checkout in it? */
+/** Is this a Xen host at all, and is vbdkit in it? */
 import assert from 'node:assert/strict';
 import { step } from '../step.ts';
 import { suites } from '../suites.ts';
@@ -11,9 +11,9 @@ export const steps = [
     assert.match(info, config.xenstored === 'c' ? /\/xenstored / : /\/oxenstored /);
   }),
 
-  step('the checkout runs in dom0 on its own Node', async ({ dom0 }) => {
+  step('vbdkit is in dom0, with its own Node', async ({ dom0 }) => {
     assert.match(await dom0.run('node --version'), /^v24\./);
-    assert.match(await dom0.run('cd /opt/vbdkit; ls src bin'), /base/);
+    assert.match(await dom0.run('vbdd --version'), /^vbdd \d/);
     const koffi = 'require("/opt/vbdkit/node_modules/koffi").version';
     assert.match(await dom0.run(`node --print '${koffi}'`), /^3\./);
   }),

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { ciSteps } from '../../lab/ci.ts';
-import { compile, compiledFolder } from '../../lab/compiled.ts';
+import { compiledFolder, makePrograms, programsFolder } from '../../lab/programs.ts';
 import { root } from '../../lab/config.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
 import { follow } from '../../lab/follow.ts';
@@ -80,12 +80,12 @@ test('a process is not taken for a later one with its number', () => {
   assert.equal(isRunning({ ...own, started: '1' }), false);
 });
 
-test('what Node compiled of the tree outside serves a copy of it elsewhere', async () => {
+test('what Node compiled of the programs outside serves a copy of them elsewhere', async () => {
   const at = mkdtempSync(join(tmpdir(), 'vbdkit-compiled-'));
   try {
-    await compile();
+    await makePrograms();
     for (const name of ['bin', 'src', 'package.json', compiledFolder])
-      cpSync(join(root, name), join(at, name), { recursive: true });
+      cpSync(join(programsFolder, name), join(at, name), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(at, 'node_modules'));
     const env = {
       ...process.env,
@@ -98,7 +98,7 @@ test('what Node compiled of the tree outside serves a copy of it elsewhere', asy
       const lines = (ran.stdout + ran.stderr)
         .split('\n')
         .filter((line) => line.includes(`${at}/src`));
-      assert.ok(lines.some((line) => /reading cache .*main\.ts.* success/.test(line)));
+      assert.ok(lines.some((line) => /reading cache .*chunk.* success/.test(line)));
       assert.deepEqual(
         lines.filter((line) => /writing cache|rejected|mismatch/.test(line)),
         [],

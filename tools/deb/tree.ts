@@ -6,23 +6,18 @@ import {
   readFileSync,
   renameSync,
   symlinkSync,
-  writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { home, readVersion } from '../../src/sys/home.ts';
-import { writeBundle } from '../bundle.ts';
+import { home } from '../../src/sys/home.ts';
 import { defaultConfigText } from '../pages/config-text.ts';
 import { writePages } from '../pages/pages.ts';
+import { write, writePrograms } from '../programs.ts';
 
 /** The folders of a checkout that vbdkit looks into are here, too. */
 const library = 'usr/lib/vbdkit';
 
-/** Of each program its place on PATH, and the source that its bundle is made from. */
-const programs = {
-  vbd: { folder: 'usr/bin', source: 'src/cli/main.ts' },
-  vbdd: { folder: 'usr/sbin', source: 'src/daemon/main.ts' },
-  'vbd-tap': { folder: 'usr/sbin', source: 'src/tap/main.ts' },
-} as const;
+/** Of each program its place on PATH. */
+const folders = { vbd: 'usr/bin', vbdd: 'usr/sbin', 'vbd-tap': 'usr/sbin' } as const;
 
 /** Files of packages that are shipped as they are. */
 const vendored = [
@@ -33,12 +28,9 @@ const vendored = [
 
 /** Writes the tree. @throws Error where a program to make it with is missing */
 export async function writeTree(root: string): Promise<void> {
-  const packages = await writeBundle(join(root, library, 'src/js'));
+  const packages = await writePrograms(join(root, library));
   for (const path of vendored) copy(join(home, path), join(root, library, path));
-  const manifest = { name: 'vbdkit', version: readVersion(), type: 'module' };
-  write(join(root, library, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
-  for (const [name, { folder, source }] of Object.entries(programs)) {
-    writeProgram(join(root, library, 'bin', name), name, source);
+  for (const [name, folder] of Object.entries(folders)) {
     link(join(root, folder, name), `../lib/vbdkit/bin/${name}`);
   }
   for (const name of readdirSync(join(home, 'libexec'))) {
@@ -49,16 +41,6 @@ export async function writeTree(root: string): Promise<void> {
   copy(join(home, 'completion/vbd'), join(root, 'usr/share/bash-completion/completions/vbd'));
   await writeManual(join(root, 'usr/share/man'));
   writeLicences(join(root, 'usr/share/doc/vbdkit/licences'), packages);
-}
-
-/** A program of the checkout, started from the bundle, with its cache where a system has such. */
-function writeProgram(path: string, name: string, source: string): void {
-  const text = readFileSync(join(home, 'bin', name), 'utf8')
-    .replaceAll(source, `src/js/${name}.js`)
-    .replace('the Node of this checkout', 'its own Node')
-    .replace('$here/node_modules/.cache/node', '/var/cache/vbdkit');
-  if (text.includes('.ts"')) throw new Error(`bin/${name} starts another file than ${source}`);
-  write(path, text, 0o755);
 }
 
 async function writeManual(folder: string): Promise<void> {
@@ -88,11 +70,6 @@ function namedLicence(folder: string): string {
   ) as Readonly<Record<string, string>>;
   if (license !== 'Apache-2.0') throw new Error(`${name} has no licence in it`);
   return `${name} ${version}, by ${author}: see /usr/share/common-licenses/${license}.\n`;
-}
-
-function write(path: string, text: string, mode = 0o644): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, text, { mode });
 }
 
 function copy(from: string, to: string): void {
