@@ -7,7 +7,7 @@ import { dom0Of } from './dom0.ts';
 import { guestsOf } from './guests.ts';
 import type { Machine } from './machine.ts';
 import { outside } from './outside.ts';
-import { asRootCompiled, carried, makePrograms, programsFolder } from './programs.ts';
+import { asRootCompiled, carried, makePrograms } from './programs.ts';
 import { Skipped, type Lab } from './step.ts';
 import { xenstoreOf } from './xenstore.ts';
 
@@ -28,10 +28,11 @@ export function labOf(machine: Machine): Lab {
 
 /** Makes /opt/vbdkit in dom0 what the working tree would be shipped as. */
 export async function carryIn(machine: Machine): Promise<void> {
-  await makePrograms();
+  const programs = join(machine.folder, 'programs');
+  await makePrograms(programs);
   const archive = join(machine.share, 'tree.tar');
   const tar = ['--sort=name', '--mtime=@0', asRootCompiled, '-cf', archive, '-C'];
-  await outside('tar', [...tar, programsFolder, ...carried]);
+  await outside('tar', [...tar, programs, ...carried]);
   const sum = createHash('sha256')
     .update(await readFile(archive))
     .digest('hex');

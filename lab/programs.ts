@@ -8,10 +8,7 @@ import { writePrograms } from '../tools/programs.ts';
 import { root } from './config.ts';
 import { outside } from './outside.ts';
 
-/** Where it is made; dom0 has a copy. */
-export const programsFolder = join(root, '.cache', 'programs');
-
-/** Below that folder, and below its copy: Node finds what it keeps by paths relative to this one. */
+/** Below the folder of the programs, and below dom0's copy: Node finds what it keeps by paths relative to this one. */
 export const compiledFolder = '.cache/compiled';
 
 /** What is copied; the packages have a disk of their own in dom0. */
@@ -20,18 +17,18 @@ export const carried = ['bin', 'libexec', 'src', 'package.json', compiledFolder]
 /** What tar is told so that Node finds it as root, too: Node keeps a folder for each user's number. */
 export const asRootCompiled = String.raw`--transform=s,^(\.cache/compiled/[^/]+)-[0-9]+,\1-0,x`;
 
-/** Makes it anew from the working tree, and has Node keep what it compiles. */
-export async function makePrograms(): Promise<void> {
-  rmSync(programsFolder, { recursive: true, force: true });
-  await writePrograms(programsFolder);
-  cpSync(join(root, 'libexec'), join(programsFolder, 'libexec'), { recursive: true });
-  symlinkSync(join(root, 'node_modules'), join(programsFolder, 'node_modules'));
+/** Makes them in `folder` anew from the working tree, and has Node keep what it compiles. */
+export async function makePrograms(folder: string): Promise<void> {
+  rmSync(folder, { recursive: true, force: true });
+  await writePrograms(folder);
+  cpSync(join(root, 'libexec'), join(folder, 'libexec'), { recursive: true });
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   // Each program has Node's options of its own, and what is kept is good for those alone.
   for (const program of ['vbd', 'vbdd', 'vbd-tap'])
-    await outside(join(programsFolder, 'bin', program), ['--version'], {
+    await outside(join(folder, 'bin', program), ['--version'], {
       cwd: root,
       env: {
-        NODE_COMPILE_CACHE: join(programsFolder, compiledFolder),
+        NODE_COMPILE_CACHE: join(folder, compiledFolder),
         NODE_COMPILE_CACHE_PORTABLE: '1',
         NODE_OPTIONS: '--import=./lab/all-chunks.ts',
       },

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { ciSteps } from '../../lab/ci.ts';
-import { compiledFolder, makePrograms, programsFolder } from '../../lab/programs.ts';
+import { compiledFolder, makePrograms } from '../../lab/programs.ts';
 import { root } from '../../lab/config.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
 import { follow } from '../../lab/follow.ts';
@@ -83,9 +83,10 @@ test('a process is not taken for a later one with its number', () => {
 test('what Node compiled of the programs outside serves a copy of them elsewhere', async () => {
   const at = mkdtempSync(join(tmpdir(), 'vbdkit-compiled-'));
   try {
-    await makePrograms();
+    const programs = join(at, 'made');
+    await makePrograms(programs);
     for (const name of ['bin', 'src', 'package.json', compiledFolder])
-      cpSync(join(programsFolder, name), join(at, name), { recursive: true });
+      cpSync(join(programs, name), join(at, name), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(at, 'node_modules'));
     const env = {
       ...process.env,
