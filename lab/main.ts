@@ -4,13 +4,16 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readFile } from 'node:fs/promises';
 import { Failure, sentenceOf } from '../src/base/failure.ts';
-import { configOf, nameOf, type Config } from './config.ts';
+import { formatMs } from '../src/base/units.ts';
+import { configOf, hostsOf, nameOf, type Config } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { bench } from './bench.ts';
 import { carryIn } from './host.ts';
+import { images } from './images.ts';
 import { bringUp, claim, findMachine, isUp, takeDown, type Machine } from './machine.ts';
 import { say } from './say.ts';
-import { findSteps, runSteps } from './test-run.ts';
+import type { Step } from './step.ts';
+import { findSteps, runSteps, summarize } from './test-run.ts';
 
 const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o] [--init fast|systemd]
 
@@ -18,7 +21,8 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
   run FILE      run a bash script as root in its dom0; - reads standard input
   shell         a root shell in its dom0; leave it with exit
   test [WORD…]  run the steps of lab/steps whose name has one of these words, or all;
-                with --ci only those that CI runs, a failed one twice
+                with --ci only those that CI runs, a failed one twice;
+                --jobs N shares them out to N hosts, each of which needs a processor
   bench         measure attaches on the official block script and on vbdkit
   down          end the host
 
@@ -94,6 +98,7 @@ async function main(): Promise<number> {
       xenstored: { type: 'string', default: 'c' },
       init: { type: 'string', default: 'fast' },
       ci: { type: 'boolean', default: false },
+      jobs: { type: 'string', default: '1' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -108,20 +113,39 @@ async function main(): Promise<number> {
     console.log(usage);
     return values.help ? 0 : 2;
   }
-  await using _ = await claim(config);
+  const hosts = hostsOf(config, command === 'test' ? values.jobs : '1');
+  await using claims = new AsyncDisposableStack();
+  for (const host of hosts) claims.use(await claim(host));
   if (command === 'up') await up(config, signal);
   else if (command === 'run') return await run(config, signal, rest[0] ?? '-');
   else if (command === 'shell') await shell(config, signal);
   else if (command === 'bench') await withMachine(config, signal, bench);
-  else {
-    const steps = await findSteps(rest, values.ci);
-    const tries = values.ci ? 2 : 1;
-    const good = await withMachine(config, signal, (machine) =>
-      runSteps(machine, steps, signal, tries),
-    );
-    return good ? 0 : 1;
-  }
+  else return await test(hosts, await findSteps(rest, values.ci), values.ci ? 2 : 1, signal);
   return 0;
+}
+
+/** Each host takes the next step that none has taken yet. */
+async function test(
+  hosts: readonly Config[],
+  steps: readonly Step[],
+  tries: number,
+  signal: AbortSignal,
+): Promise<number> {
+  const [first] = hosts;
+  if (first !== undefined) await images(first.suite);
+  const started = performance.now();
+  const left = [...steps];
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  const runs = hosts.map((host) =>
+    withMachine(host, either, (machine) => runSteps(machine, left, either, tries)),
+  );
+  // When one host is lost, the others take no further step.
+  for (const run of runs) run.catch((thrown: unknown) => stop.abort(thrown));
+  await Promise.allSettled(runs);
+  const results = (await Promise.all(runs)).flat();
+  console.log(`\nin ${formatMs(performance.now() - started)}`);
+  return summarize(results) ? 0 : 1;
 }
 
 try {

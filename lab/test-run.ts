@@ -1,4 +1,4 @@
-/** Runs named steps one after the other on one host, and prints a line for each. */
+/** Runs named steps, one after the other on each host, and prints a line for each. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { within } from '../src/base/deadline.ts';
@@ -94,38 +94,52 @@ async function startAnew(machine: Machine): Promise<void> {
   await tidyUp(machine);
 }
 
+/** What became of a step. */
+export interface Result {
+  readonly name: string;
+  readonly verdict: Outcome['verdict'];
+  /** Only when it was tried once more. */
+  readonly again: boolean;
+}
+
 /**
- * Runs the steps and returns whether none failed.
+ * Runs steps until none is left.
+ * @param left what no host has taken yet: each step is taken from its front
  * @param tries how often a step may be tried, each time on a host that was booted anew: emulation
  *   itself goes wrong now and then, and every try is printed
  */
 export async function runSteps(
   machine: Machine,
-  steps: readonly Step[],
+  left: Step[],
   signal: AbortSignal,
-  tries = 1,
-): Promise<boolean> {
-  const counts = { passed: 0, failed: 0, skipped: 0 };
-  const again: string[] = [];
-  const started = performance.now();
+  tries: number,
+): Promise<Result[]> {
   await carryIn(machine);
   await tidyUp(machine);
   // A vbdd of an earlier command may run what is not in the tree any more.
   await serveBy(labOf(machine), 'xen');
-  for (const step of steps) {
+  const results: Result[] = [];
+  for (let step = left.shift(); step !== undefined; step = left.shift()) {
     let verdict = await runAndPrint(machine, step, signal);
-    for (let tried = 1; verdict === 'failed' && tried < tries; tried++) {
+    let tried = 1;
+    for (; verdict === 'failed' && tried < tries; tried++) {
       await startAnew(machine);
       verdict = await runAndPrint(machine, step, signal);
-      if (verdict !== 'failed') again.push(step.name);
     }
-    counts[verdict]++;
+    results.push({ name: step.name, verdict, again: tried > 1 });
   }
-  console.log(`\nin ${formatMs(performance.now() - started)}`);
-  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
-  for (const name of again) console.log(`only at another try: ${name}`);
   await serveBy(labOf(machine), 'xen');
-  return counts.failed === 0;
+  return results;
+}
+
+/** Prints how many passed, and returns whether none failed. */
+export function summarize(results: readonly Result[]): boolean {
+  const count = (verdict: Outcome['verdict']): number =>
+    results.filter((each) => each.verdict === verdict).length;
+  console.log(`${count('passed')} passed, ${count('failed')} failed, ${count('skipped')} skipped`);
+  for (const { name, verdict, again } of results)
+    if (again && verdict !== 'failed') console.log(`only at another try: ${name}`);
+  return count('failed') === 0;
 }
 
 async function runAndPrint(

@@ -15,7 +15,7 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { ciSteps } from '../../lab/ci.ts';
 import { compiledFolder, makePrograms } from '../../lab/programs.ts';
-import { root } from '../../lab/config.ts';
+import { configOf, hostsOf, nameOf, root } from '../../lab/config.ts';
 import { file, folder, initramfs, link } from '../../lab/cpio.ts';
 import { follow } from '../../lab/follow.ts';
 import { configText } from '../../lab/guest.ts';
@@ -123,4 +123,10 @@ test('steps are found by a part of their name, and a slow one only by its own', 
   assert.deepEqual(await hvm('stock'), [true]);
   assert.deepEqual(await hvm('hvm'), [false]);
   await assert.rejects(findSteps(['no such step']), /no step is called/);
+});
+
+test('hosts that share a run have names of their own, the first that of a host alone', () => {
+  const config = configOf({ suite: 'trixie', xenstored: 'o', init: 'fast' });
+  assert.deepEqual(hostsOf(config, '2').map(nameOf), ['trixie-o-fast', 'trixie-o-fast-2']);
+  assert.throws(() => hostsOf(config, 'many'), /--jobs many is unknown — give 1 or 2 or 3 or 4/);
 });
