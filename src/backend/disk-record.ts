@@ -139,6 +139,8 @@ export interface DiskRecord {
   because: readonly string[];
   /** The last fault reported, so that it is said once. */
   reported: string | undefined;
+  /** It will be looked at again by itself. */
+  isCalled: boolean;
   /** From opening the target to a configured device, in milliseconds. */
   holdMs: number | undefined;
 }
@@ -164,6 +166,7 @@ export function newRecord(key: DiskKey): DiskRecord {
     ringFacts: undefined,
     because: [],
     reported: undefined,
+    isCalled: false,
     holdMs: undefined,
   };
 }
@@ -176,6 +179,31 @@ export function noteHolder(
 ): void {
   const who = { type: 'guest', ...key, vdev: vdevName(key.devid) } as const;
   holdings.add({ key: path, who, members });
+}
+
+const AGAIN_MS = 1000;
+
+/** Has the disk looked at again in a moment, once however often this is asked meanwhile. */
+export function callSoon({ callAgain }: DiskWorld, record: DiskRecord): void {
+  if (record.isCalled) return;
+  record.isCalled = true;
+  const call = (): void => {
+    record.isCalled = false;
+    callAgain(record.key);
+  };
+  setTimeout(call, AGAIN_MS).unref();
+}
+
+/** Tells a fault of a disk that its guest goes on having: once, until there is another. */
+export function reportFault(world: DiskWorld, record: DiskRecord, sentence: string): void {
+  if (record.reported !== sentence) world.log('warning', sentence, logFields(record));
+  record.reported = sentence;
+}
+
+/** A guest that has the disk already waits; the sweep and the tap's return ask again, and so does a moment. */
+export function waitForImage(world: DiskWorld, record: DiskRecord, { message }: Failure): void {
+  reportFault(world, record, `its guest waits for its image: ${message}`);
+  callSoon(world, record);
 }
 
 /** Fields that the journal is grepped for. */

@@ -13,7 +13,7 @@ import {
 import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
 import type { Begun } from '../xenstore/store.ts';
 import { carryOut } from './carry-out.ts';
-import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
+import { type DiskRecord, type DiskWorld, reportFault, waitForImage } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
 import { imageOfVbd, type Look, lookAtTarget, wantsTarget } from './look.ts';
 import { reconcileRing } from './ring-disk.ts';
@@ -82,10 +82,7 @@ async function nextStep(
   const [step] = plan.steps;
   if (step === undefined) return undefined;
   if (step.do === 'report') {
-    if (record.reported !== step.sentence) {
-      world.log('warning', step.sentence, logFields(record));
-      record.reported = step.sentence;
-    }
+    reportFault(world, record, step.sentence);
     return undefined;
   }
   try {
@@ -99,21 +96,12 @@ async function nextStep(
       // Not ours to hold, but its guest may use it all the same.
       if (world.backendOf(record.key) === 'there') observeForeign(world, record);
     } else if (step.do === 'hold') record.refusal = thrown;
-    else if (step.do === 'reconnect' || step.do === 'sever')
-      return waitForTap(world, record, thrown);
-    else throw thrown;
+    else if (step.do === 'reconnect' || step.do === 'sever') {
+      waitForImage(world, record, thrown);
+      return undefined;
+    } else throw thrown;
     return step;
   }
-}
-
-/** Its guest waits, and the sweep and the tap's return ask again; so does a moment, for what passes. */
-const TRY_AGAIN_MS = 1000;
-
-function waitForTap(world: DiskWorld, record: DiskRecord, failure: Failure): undefined {
-  const sentence = `its guest waits for its image: ${failure.message}`;
-  if (record.reported !== sentence) world.log('warning', sentence, logFields(record));
-  record.reported = sentence;
-  setTimeout(() => world.callAgain(record.key), TRY_AGAIN_MS).unref();
 }
 
 /** The facts that the plan is made from. */

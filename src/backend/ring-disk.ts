@@ -8,7 +8,14 @@ import { frontendNames, parseFrontendNodes, queueNames } from '../disk/frontend-
 import { planRing, type RingFacts, type RingStep } from '../disk/ring-plan.ts';
 import { MOST_QUEUES, MOST_RING_ORDER, RING_SECTOR_BYTES } from '../ring/blkif.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
-import { type DiskRecord, type DiskWorld, logFields } from './disk-record.ts';
+import {
+  callSoon,
+  type DiskRecord,
+  type DiskWorld,
+  logFields,
+  reportFault,
+  waitForImage,
+} from './disk-record.ts';
 import {
   changeMedium,
   follow,
@@ -29,9 +36,6 @@ const MOST_STEPS = 16;
 /** Bits of `info`. */
 const Info = { cdrom: 1, removable: 2, readOnly: 4 } as const;
 
-/** When a tap that did not answer in time is asked again. */
-const ASK_AGAIN_MS = 1000;
-
 /**
  * Brings one disk a step nearer to what the store and the guest want of it, again and again.
  * @param readNodes reads the record's nodes anew
@@ -47,7 +51,7 @@ export async function reconcileRing(
     await reconcileSteps(world, record, vms, readNodes);
   } catch (thrown) {
     if (thrown instanceof Failure && thrown.kind === 'timeout') {
-      setTimeout(() => world.callAgain(record.key), ASK_AGAIN_MS).unref();
+      callSoon(world, record);
     }
     throw thrown;
   }
@@ -76,6 +80,7 @@ async function reconcileSteps(
       if (!(thrown instanceof Failure) || step.do === 'refuse') throw thrown;
       if (isAway(thrown)) record.tapDoubted = true;
       if (wasOffered(record) && isAway(thrown)) throw thrown;
+      if (wasOffered(record) && step.do === 'open') return waitForImage(world, record, thrown);
       const { params } = record.nodes ?? {};
       // A store that was lost is no reason to refuse: then this throws, too.
       await readNodes();
@@ -88,15 +93,12 @@ async function reconcileSteps(
 }
 
 function report(
-  { log }: DiskWorld,
+  world: DiskWorld,
   record: DiskRecord,
   fault: { sentence: string } | undefined,
 ): void {
-  const sentence = fault?.sentence;
-  if (sentence !== undefined && record.reported !== sentence) {
-    log('warning', sentence, logFields(record));
-  }
-  record.reported = sentence;
+  if (fault === undefined) record.reported = undefined;
+  else reportFault(world, record, fault.sentence);
 }
 
 /**

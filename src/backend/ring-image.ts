@@ -43,8 +43,7 @@ export async function openRingImage(
         noteHolder(world, record, known.image.members);
         return follow(world, record, known.image, known);
       }
-    }
-    world.holdings.remove(record.path);
+    } else world.holdings.remove(record.path);
     // What the tap keeps all the same is asked for later.
     if (!isAway(thrown)) await world.tap.close(name).catch(() => {});
     throw thrown;

@@ -8,6 +8,8 @@ export interface Bytes extends Disposable {
   readonly path: string;
   /** The open file for the engine's own calls; undefined where only these methods may move bytes. */
   readonly fd: number | undefined;
+  /** The open file where `fd` is undefined: to ask which one it is, never to move bytes by. */
+  readonly openFd?: number | undefined;
   readonly writable: boolean;
   /**
    * Offsets, lengths and memory addresses of calls by `fd` must be multiples of this: 1, or a sector

@@ -47,6 +47,12 @@ const Config = z.strictObject({
     .describe(
       'Folders in which parents and extents of guests’ images may be, beside each image’s own: where an image that a guest writes is a child of one that many share.',
     ),
+  image_keys: z
+    .record(z.string().startsWith('/'), z.string().startsWith('/'))
+    .default({})
+    .describe(
+      'Files with the passphrases of encrypted images, all bytes of each, by the path of the image or of a folder that it is in, the nearest counts: { "/srv/a.qcow2" = "/etc/xen/keys/a" }. Root alone may be able to read them. They are read anew whenever the data plane opens an image, also for its parents.',
+    ),
   when_full: whenFull
     .default('pause')
     .describe(

@@ -24,6 +24,7 @@ import { startDaemon } from './daemon.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
 import { createEvents } from './events.ts';
+import { imageKeys } from './image-keys.ts';
 import { createLeases } from './leases.ts';
 import { vbddOptions } from './options.ts';
 import { openRunFolder } from './outcomes.ts';
@@ -71,7 +72,11 @@ function openTapOf(config: Config): WatchedTap {
     bytesPerSecond: config.limit_bytes_per_second,
     burstSeconds: config.limit_burst_seconds,
   };
-  return openTap(config.tap, config.tap_seconds * 1000, { folders: config.image_folders, limits });
+  return openTap(config.tap, config.tap_seconds * 1000, {
+    folders: config.image_folders,
+    limits,
+    keys: imageKeys(config.image_keys),
+  });
 }
 
 async function stopSignal(): Promise<void> {

@@ -4,10 +4,12 @@ import { dirname, join } from 'node:path';
 import type { OpenedImage, Tap } from '../backend/tap.ts';
 import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
+import type { ImagePlace } from '../disk/spec.ts';
 import { type Limits, noLimits } from '../ring/limiter.ts';
 import { type DiskStatistics, readStatistics } from '../ring/statistics.ts';
 import { STATISTICS_FOLDER } from '../tap/records.ts';
 import { type Client, openUnixClient } from '../tap/unix-client.ts';
+import type { ImageKey, ImageKeys } from './image-keys.ts';
 
 /** A tap that is watched: it may die, and another one come in its place. */
 export interface WatchedTap extends Tap, Disposable {
@@ -43,6 +45,8 @@ export interface TapImages {
   readonly folders?: readonly string[];
   /** How fast their disks are, until they get other limits. */
   readonly limits?: Limits;
+  /** The passphrases of those that are encrypted. */
+  readonly keys?: ImageKeys;
 }
 
 /**
@@ -50,11 +54,7 @@ export interface TapImages {
  * @param answerMs how long it may take over an order
  * @param images what holds for those that are opened
  */
-export function openTap(
-  socketPath: string,
-  answerMs: number,
-  { folders = [], limits = noLimits }: TapImages = {},
-): WatchedTap {
+export function openTap(socketPath: string, answerMs: number, images: TapImages = {}): WatchedTap {
   const advice = 'start it; disks that it serves wait for it';
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
@@ -68,21 +68,17 @@ export function openTap(
   };
   void follow(client, tell, tellPause, stopped.signal);
   const disk = (name: string): string => `/v1/disks/${encodeURIComponent(name)}`;
-  const order: typeof client.call = (method, path, body) =>
+  const { limits = noLimits } = images;
+  const order: Client['call'] = (method, path, body) =>
     within(answerMs, 'the answer of vbd-tap', (signal) => client.call(method, path, body, signal));
   return {
     onChange: (listener) => void listeners.add(listener),
     onPause: (listener) => void pauseListeners.add(listener),
     async open(name, place, { writable, whenFull, beside }) {
       const common = { writable, beside, when_full: whenFull, limits: limitsView(limits) };
-      const wanted = { ...place, ...common, allow_paths: folders };
-      return imageOf(await order<OpenedView>('PUT', disk(name), wanted).catch(adviseAdmin));
+      return insert(order, images, disk(name), place, common);
     },
-    async change(name, place) {
-      const wanted = { ...place, allow_paths: folders };
-      const changed = order<OpenedView>('PUT', `${disk(name)}/medium`, wanted);
-      return imageOf(await changed.catch(adviseAdmin));
-    },
+    change: (name, place) => insert(order, images, `${disk(name)}/medium`, place, {}),
     async connect(name, { takeUp, ...ring }) {
       await order('PUT', `${disk(name)}/ring`, { ...ring, take_up: takeUp });
     },
@@ -145,12 +141,37 @@ async function follow(
   }
 }
 
-/** Who opens an image by hand has a flag for folders; a guest's disk has the configuration. */
-function adviseAdmin(thrown: unknown): never {
-  if (!(thrown instanceof Failure) || thrown.facts['outsideOf'] === undefined) throw thrown;
-  const { path, outsideOf } = thrown.facts;
-  const sentence = `${path} is outside of ${outsideOf} — name its folder in image_folders of vbdkit.conf`;
-  throw new Failure(thrown.kind, sentence, thrown.facts, thrown);
+/** @throws Failure of the key, of the tap, or of opening the image */
+async function insert(
+  order: Client['call'],
+  { folders = [], keys }: TapImages,
+  path: string,
+  place: ImagePlace | undefined,
+  how: object,
+): Promise<OpenedImage> {
+  const key = place && (await keys?.(place.path));
+  const passphrase = key && Buffer.from(key.passphrase).toString('base64');
+  try {
+    const wanted = { ...place, ...how, allow_paths: folders, passphrase };
+    return imageOf(await order<OpenedView>('PUT', path, wanted));
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+    const sentence = sentenceForAdmin(thrown, key);
+    throw new Failure(thrown.kind, sentence, thrown.facts, thrown);
+  }
+}
+
+/** Who opens an image by hand has flags for folders and keys; a guest's disk has the configuration. */
+function sentenceForAdmin({ facts, message }: Failure, key: ImageKey | undefined): string {
+  const { path, outsideOf, noKeyFor, wrongKeyFor } = facts;
+  if (outsideOf !== undefined) {
+    return `${path} is outside of ${outsideOf} — name its folder in image_folders of vbdkit.conf`;
+  }
+  if (noKeyFor !== undefined) {
+    return `${noKeyFor} is encrypted — name the file with its passphrase in image_keys of vbdkit.conf`;
+  }
+  if (wrongKeyFor === undefined || key === undefined) return message;
+  return `the passphrase in ${key.keyFile} does not open ${wrongKeyFor}`;
 }
 
 function readPage(path: string): DiskStatistics | undefined {

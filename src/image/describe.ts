@@ -38,7 +38,7 @@ export function describeImage(image: Image, files: FileTable): ImageDescription 
     'virtual-size': image.sizeBytes,
     filename: image.path,
     format: image.format,
-    'actual-size': image.files.reduce((sum, file) => sum + storedBytes(files, file), 0),
+    'actual-size': actualBytes(image, files),
     ...(image.format === 'raw' ? {} : { 'cluster-size': image.clusterBytes }),
     'dirty-flag': info.dirty ?? false,
     ...(info.encrypted === undefined ? {} : { encrypted: info.encrypted }),
@@ -72,8 +72,9 @@ function besides(path: string, name: string): string {
   return isAbsolute(name) ? name : join(dirname(path), name);
 }
 
-function storedBytes(files: FileTable, file: number): number {
-  const bytes = files.get(file);
-  if (bytes.fd === undefined) return bytes.sizeBytes();
-  return fileFacts(bytes.fd).allocatedBytes;
+/** What its files take; one that has its own bytes and decrypted ones, once. */
+function actualBytes(image: Image, files: FileTable): number {
+  const fds = image.files.map((file) => files.get(file)).map(({ fd, openFd }) => fd ?? openFd);
+  const open = [...new Set(fds)].filter((fd) => fd !== undefined);
+  return open.reduce((sum, fd) => sum + fileFacts(fd).allocatedBytes, 0);
 }

@@ -1,5 +1,6 @@
 /** The names of the formats, and what each of them offers: the contract of a format's own folder. */
 import type { Bytes } from '../bytes/bytes.ts';
+import type { LuksRegion, MasterKeys } from './crypt/luks.ts';
 import type { Codec } from './extents.ts';
 import type { FileTable } from './file-table.ts';
 import type { Image } from './image.ts';
@@ -18,8 +19,12 @@ export interface OpenContext {
   readonly keepsIdentity?: boolean | undefined;
   /** Of encrypted images. */
   readonly passphrase?: Uint8Array | undefined;
+  /** Keys that were found apart: no passphrase is tried for these. */
+  readonly keys?: MasterKeys | undefined;
   /** Only metadata are asked for: an encrypted image may stay locked. */
   readonly locked?: boolean | undefined;
+  /** Told of each image that stays so. */
+  readonly onLocked?: ((locked: LuksRegion) => void) | undefined;
   /** Files and the cache of their metadata pages. */
   readonly files: FileTable;
   /**

@@ -16,6 +16,7 @@ import {
   surroundingsOf,
 } from './chain.ts';
 import { addExtent, ExtentKind } from './extents.ts';
+import type { LuksRegion, MasterKeys } from './crypt/luks.ts';
 import type { FileTable } from './file-table.ts';
 import type { Format, ImageFormat, ImageStream, OpenContext } from './formats.ts';
 import type { Image } from './image.ts';
@@ -39,8 +40,12 @@ export interface OpenOptions {
   readonly lock?: boolean | undefined;
   /** Of the image, and of all its parents, that are encrypted. */
   readonly passphrase?: Uint8Array | undefined;
+  /** Keys that were found apart, by `lockedParts` and `unlockApart`. */
+  readonly keys?: MasterKeys | undefined;
   /** Only metadata are asked for: an encrypted image may stay locked. */
   readonly locked?: boolean | undefined;
+  /** Told of each image that stays so. */
+  readonly onLocked?: ((locked: LuksRegion) => void) | undefined;
   /**
    * Opens it though another has it open: for the destination of a migration. The source has
    * flushed it, writes nothing any more, and disposes it without closing it in order.
@@ -85,6 +90,22 @@ export function openImage(path: string, options: OpenOptions): Image {
     options.files.closeSince(added);
     throw thrown;
   }
+}
+
+/**
+ * What of an image and its parents is encrypted: found without a passphrase, beside whoever has it
+ * open. Trying one takes seconds, which need not be where the image is served.
+ * @throws Failure as openImage
+ */
+export function lockedParts(
+  path: string,
+  options: Pick<OpenOptions, 'format' | 'files' | 'allowPaths'>,
+): LuksRegion[] {
+  const found: LuksRegion[] = [];
+  const onLocked = (locked: LuksRegion): void => void found.push(locked);
+  const how = { writable: false, lock: false, locked: true, onLocked };
+  openImage(path, { ...options, ...how })[Symbol.dispose]();
+  return found;
 }
 
 function openOne(path: string, opening: Opening): Image {
@@ -139,7 +160,9 @@ function contextOf(path: string, opening: Opening, opened: DisposableStack): Ope
     parentless: opening.without === 'parent',
     keepsIdentity: opening.keepsIdentity,
     passphrase: opening.passphrase,
+    keys: opening.keys,
     locked: opening.locked,
+    onLocked: opening.onLocked,
     files: opening.files,
     openExtent(name, writable) {
       const extentPath = resolveName(around, name);

@@ -10,6 +10,7 @@ import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
 import type { Limits } from '../ring/limiter.ts';
 import type { DiskState, Medium, OpenedDisk } from './orders.ts';
 import { removeLeftovers } from './records.ts';
+import { unlockMedium } from './unlock.ts';
 import type { Workers } from './workers.ts';
 
 /** Writes that there is no room for wait until there is, or the guest is told of an error. */
@@ -39,6 +40,8 @@ const mediumFields = {
   format: z.enum(imageFormats).default('raw'),
   allow_paths: z.array(z.string()).default([]),
   direct: z.boolean().default(false),
+  /** Of what is encrypted of it. */
+  passphrase: z.base64().optional(),
 };
 const MediumRequest = z.strictObject(mediumFields);
 
@@ -51,9 +54,16 @@ const OpenRequest = z.strictObject({
   limits: LimitsRequest.prefault({}),
 });
 
-function mediumOf(request: z.infer<typeof MediumRequest>): Medium | undefined {
-  const { path, format, allow_paths: allowPaths, direct } = request;
-  return path === undefined ? undefined : { path, format, allowPaths, direct };
+async function mediumOf(
+  workers: Workers,
+  request: z.infer<typeof MediumRequest>,
+  waits: AbortSignal,
+): Promise<Medium | undefined> {
+  const { path, format, allow_paths: allowPaths, direct, passphrase } = request;
+  if (path === undefined) return undefined;
+  const medium = { path, format, allowPaths, direct };
+  if (passphrase === undefined) return medium;
+  return unlockMedium(workers, medium, Buffer.from(passphrase, 'base64'), waits);
 }
 
 const word = z.int().min(0).max(0xffff_ffff);
@@ -91,10 +101,11 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
   });
   app.put('/v1/disks/:name', async (context) => {
     const body = await bodyOf(context, OpenRequest);
-    const { writable, beside, when_full: whenFull, limits, ...medium } = body;
+    const { writable, beside, when_full: whenFull, limits, ...request } = body;
     const name = context.req.param('name');
+    const medium = await mediumOf(workers, request, context.req.raw.signal);
     const how = { writable, beside, whenFull, limits: limitsOf(limits) };
-    return context.json(viewOf(await workers.open({ name, medium: mediumOf(medium), ...how })));
+    return context.json(viewOf(await workers.open({ name, medium, ...how })));
   });
   app.get('/v1/disks/:name', async (context) => {
     const name = context.req.param('name');
@@ -131,7 +142,8 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
 /** What changes of a disk that is open. */
 function changeRoutes(app: Hono, workers: Workers): void {
   app.put('/v1/disks/:name/medium', async (context) => {
-    const medium = mediumOf(await bodyOf(context, MediumRequest));
+    const request = await bodyOf(context, MediumRequest);
+    const medium = await mediumOf(workers, request, context.req.raw.signal);
     const name = context.req.param('name');
     return context.json(viewOf(await workers.order('change', { name, medium })));
   });

@@ -319,11 +319,13 @@ function describe(files: FileTable, image: Image | undefined): OpenedDisk {
 function membersOf(files: FileTable, image: Image | undefined): Member[] {
   if (image === undefined) return [];
   const own = image.files.map((file) => memberOfBytes(files.get(file)));
-  return [...own, ...membersOf(files, image.parent)];
+  // One that is encrypted is there twice: as it is, and as what it holds.
+  const once = new Map(own.map((member) => [member.identity, member]));
+  return [...once.values(), ...membersOf(files, image.parent)];
 }
 
 /** What is open, whatever its path leads to by now. */
-function memberOfBytes({ path, fd, writable }: Bytes): Member {
-  if (fd === undefined) throw new Error(`${path} is no open file`);
-  return memberOf(path, fileFacts(fd), writable ? 'w' : 'r');
+function memberOfBytes({ path, fd, openFd = fd, writable }: Bytes): Member {
+  if (openFd === undefined) throw new Error(`${path} is no open file`);
+  return memberOf(path, fileFacts(openFd), writable ? 'w' : 'r');
 }

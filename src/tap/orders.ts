@@ -1,6 +1,7 @@
 /** What the tap's main thread and its workers say to each other. */
 import type { FailureFacts, FailureKind } from '../base/failure.ts';
 import type { Member } from '../disk/identity.ts';
+import type { LuksRegion, MasterKeys } from '../image/crypt/luks.ts';
 import type { ImageFormat } from '../image/formats.ts';
 import type { Limits } from '../ring/limiter.ts';
 import type { WhenFull } from '../ring/request-work.ts';
@@ -15,6 +16,8 @@ export interface Medium {
   readonly format: ImageFormat;
   readonly allowPaths: readonly string[];
   readonly direct: boolean;
+  /** Of what is encrypted of it. */
+  readonly keys?: MasterKeys | undefined;
 }
 
 export interface OpenOrder {
@@ -69,6 +72,8 @@ export interface DiskState {
 }
 
 export interface Orders {
+  /** What of a medium is encrypted. */
+  lockedParts: { order: { readonly medium: Medium }; answer: LuksRegion[] };
   open: { order: { name: DiskName } & OpenOrder; answer: OpenedDisk };
   connect: { order: { name: DiskName } & ConnectOrder; answer: undefined };
   disconnect: { order: { name: DiskName }; answer: undefined };

@@ -15,7 +15,8 @@ import {
 import { setImmediate } from 'node:timers/promises';
 import { Failure } from '../base/failure.ts';
 import { createEngine } from '../image/engine.ts';
-import { createFileTable } from '../image/file-table.ts';
+import { createFileTable, type FileTable } from '../image/file-table.ts';
+import { lockedParts } from '../image/open.ts';
 import { createTransfer } from '../image/transfer.ts';
 import { embeddedHypervisor } from '../ring/embedded-hypervisor.ts';
 import { xenHypervisor } from '../ring/xen-hypervisor.ts';
@@ -36,8 +37,16 @@ function parentOrThrow(): MessagePort {
   return parentPort;
 }
 
-async function obey(disks: Disks, { kind, order }: OrderMessage): Promise<unknown> {
+async function obey(
+  disks: Disks,
+  files: FileTable,
+  { kind, order }: OrderMessage,
+): Promise<unknown> {
   switch (kind) {
+    case 'lockedParts': {
+      const { path, format, allowPaths } = (order as Orders['lockedParts']['order']).medium;
+      return lockedParts(path, { format, allowPaths, files });
+    }
     case 'open': {
       const { name, ...rest } = order as Orders['open']['order'];
       return disks.open(name, rest);
@@ -105,7 +114,7 @@ async function work(): Promise<void> {
   const begin = async (message: OrderMessage): Promise<void> => {
     const { id, kind } = message;
     state.underWay += 1;
-    const told = await obey(disks, message).then(
+    const told = await obey(disks, files, message).then(
       (answer): AnswerMessage => ({ id, answer }),
       (thrown: unknown) => answerOf(id, thrown),
     );

@@ -8,6 +8,7 @@ import type {
   AnswerMessage,
   DiskName,
   DiskState,
+  Medium,
   OrderKind,
   OrderMessage,
   Orders,
@@ -34,6 +35,8 @@ export interface Workers extends AsyncDisposable {
   ): Promise<Orders[K]['answer']>;
   /** Opens a disk on the worker that has fewest, or has the one beside it. */
   open(order: Orders['open']['order']): Promise<Orders['open']['answer']>;
+  /** What of a medium is encrypted. @throws Failure of opening it */
+  lockedParts(medium: Medium): Promise<Orders['lockedParts']['answer']>;
   list(): Promise<DiskState[]>;
   /** Of the disks that are open, or being opened. */
   names(): DiskName[];
@@ -71,6 +74,11 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
     if (hand !== undefined) return hand;
     throw new Failure('not-found', `the tap has no disk ${name} — open it first`);
   };
+  const idlest = (): Hand => {
+    const [hand] = hands.toSorted((one, other) => one.disks.size - other.disks.size);
+    if (hand === undefined) throw new Error('a tap has workers');
+    return hand;
+  };
   return {
     async order(kind, order) {
       const hand = find(order.name);
@@ -83,9 +91,7 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
         throw new Failure('exists', `the tap has a disk ${order.name} already`);
       }
       const { beside = '' } = order;
-      const [idlest] = hands.toSorted((one, other) => one.disks.size - other.disks.size);
-      const hand = hands.find(({ disks }) => disks.has(beside)) ?? idlest;
-      if (hand === undefined) throw new Error('a tap has workers');
+      const hand = hands.find(({ disks }) => disks.has(beside)) ?? idlest();
       hand.disks.add(order.name);
       try {
         return await hand.ask('open', order);
@@ -94,6 +100,7 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
         throw thrown;
       }
     },
+    lockedParts: (medium) => idlest().ask('lockedParts', { medium }),
     async list() {
       const lists = await Promise.all(hands.map((hand) => hand.ask('list', {})));
       return lists.flat();

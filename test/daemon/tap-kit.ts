@@ -1,5 +1,6 @@
 /** vbdd and vbd-tap beside an embedded host, whose guests' disks they serve. */
 import { join } from 'node:path';
+import type { ImageKeys } from '../../src/daemon/image-keys.ts';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
@@ -42,14 +43,17 @@ export interface TapKitOptions {
   /** Where parents of images may be, beside each image's own folder. */
   readonly imageFolders?: readonly string[];
   readonly whenFull?: WhenFull;
+  /** Passphrases of encrypted images. */
+  readonly keys?: ImageKeys;
   /** Of every disk that is opened. */
   readonly limits?: Limits;
 }
 
 export async function startTapKit(options: TapKitOptions = {}): Promise<TapKit> {
   const { images = 'nbd', imageFolders = [], whenFull = 'pause', limits = noLimits } = options;
+  const { keys } = options;
   const policy = { images, whenFull: () => whenFull };
-  const opening = { folders: imageFolders, limits };
+  const opening = { folders: imageFolders, limits, ...(keys && { keys }) };
   await using stack = new AsyncDisposableStack();
   const tap = stack.use(await startTapProcess());
   const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));

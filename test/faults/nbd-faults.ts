@@ -1,6 +1,7 @@
 /** Planted faults of images that blkback serves on nbd devices. */
 import type { Fault } from './faults.ts';
 
+const encrypted = { caughtBy: 'test/daemon/encrypted-disks.test.ts', needsLoop: true };
 const disks = { caughtBy: 'test/daemon/nbd-disks.test.ts', needsLoop: true };
 
 export const nbdFaults: readonly Fault[] = [
@@ -31,6 +32,61 @@ export const nbdFaults: readonly Fault[] = [
     find: '  if (held?.nbd !== undefined) await closeImage(world, record);\n',
     plant: '',
     only: 'a vmdk image reaches a guest',
+  },
+  {
+    ...encrypted,
+    name: 'key-file-of-everybody',
+    breaks: 'a key file that others than root may read is refused',
+    file: 'src/daemon/image-keys.ts',
+    find: '(mode & 0o077) !== 0',
+    plant: '(mode & 0o007) !== 0',
+    only: 'asked of the tap',
+  },
+  {
+    ...encrypted,
+    name: 'key-of-the-farthest-folder',
+    breaks: 'of the paths in image_keys the nearest counts',
+    file: 'src/daemon/image-keys.ts',
+    find: 'byPath.get(path) ?? (',
+    plant: "byPath.get('/srv') ?? (",
+    only: 'the nearest path',
+  },
+  {
+    ...encrypted,
+    name: 'opened-for-nobody',
+    breaks: 'who gave up while a passphrase was tried gets no open image',
+    file: 'src/tap/unlock.ts',
+    find: 'if (waits.aborted)',
+    plant: 'if (locked === undefined)',
+    only: 'who gave up',
+  },
+  {
+    ...encrypted,
+    name: 'passphrase-tried-where-guests-are-served',
+    breaks: 'other disks of a tap go on while a passphrase is tried',
+    file: 'src/tap/worker.ts',
+    find: 'return lockedParts(path, { format, allowPaths, files });',
+    plant:
+      'const until = performance.now() + 5000;\n      while (performance.now() < until);\n      return lockedParts(path, { format, allowPaths, files });',
+    only: 'others are served',
+  },
+  {
+    ...encrypted,
+    name: 'ring-refused-for-an-image-that-is-away',
+    breaks: 'a guest whose image cannot be opened by the next tap waits until it can',
+    file: 'src/backend/ring-disk.ts',
+    find: "if (wasOffered(record) && step.do === 'open')",
+    plant: "if (record.nodes === undefined && step.do === 'open')",
+    only: 'away, and goes on with it, by the tap',
+  },
+  {
+    name: 'replayed-image-without-identity',
+    breaks: 'an image whose log is replayed in memory can be given to a guest',
+    file: 'src/image/vhdx/replay.ts',
+    find: '    openFd: bytes.fd,\n',
+    plant: '',
+    caughtBy: 'test/tap/vbd-tap.test.ts',
+    only: 'log is replayed',
   },
   {
     name: 'stranger-at-a-disks-socket',

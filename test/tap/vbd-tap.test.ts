@@ -20,7 +20,11 @@ import { openClient } from '../../src/cli/client.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import { createImage, openImage } from '../../src/image/open.ts';
+import { createTransfer } from '../../src/image/transfer.ts';
 import type { DiskStatistics } from '../../src/ring/statistics.ts';
+import type { OpenedDisk } from '../../src/tap/orders.ts';
 import { startTapProcess, tapProgram, type TapProcess } from './tap-process.ts';
 
 const SECTORS = 4096;
@@ -247,4 +251,21 @@ test('a tap in the background lives on in a session of its own, one to a folder'
   while (existsSync(`/proc/${pid}`))
     await sleep(20, undefined, { signal: AbortSignal.timeout(15_000) });
   rmSync(folder, { recursive: true });
+});
+
+test('an image whose log is replayed in memory is given for reading', async () => {
+  await using tap = await startTapProcess();
+  const path = join(tap.folder, 'a.vhdx');
+  using files = createFileTable();
+  createImage(path, { format: 'vhdx', sizeBytes: 8 << 20, files });
+  // As after a kill: it was not closed.
+  const image = openImage(path, { format: 'vhdx', writable: true, files });
+  createTransfer(files).write(image, Buffer.alloc(512, 5), 0);
+  image[Symbol.dispose]();
+  const asked = { path, format: 'vhdx', writable: false };
+  const opened = await tap.client.call<OpenedDisk>('PUT', '/v1/disks/vbd-1-51712', asked);
+  assert.deepEqual(
+    opened.members.map((member) => member.path),
+    [path],
+  );
 });

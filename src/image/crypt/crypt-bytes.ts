@@ -46,6 +46,7 @@ export function cryptBytes(file: Bytes, cipher: SectorCipher | undefined): Bytes
   return {
     path: file.path,
     fd: undefined,
+    openFd: file.fd,
     writable: file.writable,
     alignmentBytes: 1,
     sizeBytes: () => file.sizeBytes(),

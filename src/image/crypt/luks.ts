@@ -1,11 +1,13 @@
 /** LUKS, version 1, as cryptsetup's on-disk specification has it: the header, and the key behind a passphrase. */
 import {
   hash as digestOf,
+  pbkdf2,
   pbkdf2Sync,
   randomBytes,
   randomUUID,
   timingSafeEqual,
 } from 'node:crypto';
+import { promisify } from 'node:util';
 import { Failure } from '../../base/failure.ts';
 import { bytes, struct, u16be, u32be } from '../../base/struct.ts';
 import { CRYPT_SECTOR_BYTES, sectorCipher } from './sector-cipher.ts';
@@ -91,25 +93,83 @@ export function isActive({ active }: ReturnType<typeof LuksSlot.get>): boolean {
   return active === ACTIVE;
 }
 
+/** The header of an encrypted image with all its key material, as it is in the file `path`. */
+export interface LuksRegion {
+  readonly region: Uint8Array;
+  readonly path: string;
+}
+
+/** Keys of images, by what `keyName` says of their headers. */
+export type MasterKeys = ReadonlyMap<string, Uint8Array>;
+
+/** What a header knows its key by. */
+export function keyName({ header: { digest, digestSalt } }: Luks): string {
+  return Buffer.concat([digest, digestSalt]).toString('hex');
+}
+
+/** One run of PBKDF2: made to take long. */
+type Derivation = [
+  secret: Uint8Array,
+  salt: Uint8Array,
+  iterations: number,
+  keyBytes: number,
+  hash: string,
+];
+
 /** @throws Failure denied when it is none of the passphrases */
 export function unlock(
   luks: Luks,
+  { region, path }: LuksRegion,
+  passphrase: Uint8Array,
+): Uint8Array {
+  const work = unlocking(luks, region, passphrase);
+  let turn = work.next();
+  while (turn.done !== true) turn = work.next(pbkdf2Sync(...turn.value));
+  return turn.value ?? wrong(path);
+}
+
+const deriveApart = promisify(pbkdf2);
+
+/**
+ * The same in threads of Node's own: nothing else waits for it.
+ * @throws Failure corrupt | unsupported | denied
+ */
+export async function unlockApart(
+  locked: readonly LuksRegion[],
+  passphrase: Uint8Array,
+): Promise<MasterKeys> {
+  const keys = new Map<string, Uint8Array>();
+  for (const { region, path } of locked) {
+    const luks = readLuks(region, path);
+    const work = unlocking(luks, region, passphrase);
+    let turn = work.next();
+    while (turn.done !== true) turn = work.next(await deriveApart(...turn.value));
+    keys.set(keyName(luks), turn.value ?? wrong(path));
+  }
+  return keys;
+}
+
+/** Tries one slot after another; each derivation is whoever's drives it. @returns the key, if one is found */
+function* unlocking(
+  { header, slots, mode, hash }: Luks,
   region: Uint8Array,
   passphrase: Uint8Array,
-  path: string,
-): Uint8Array {
-  const { header, slots, mode, hash } = luks;
+): Generator<Derivation, Uint8Array | undefined, Uint8Array> {
   const { keyBytes, digest, digestSalt, digestIterations } = header;
   for (const slot of slots.filter(isActive)) {
-    const own = pbkdf2Sync(passphrase, slot.salt, slot.iterations, keyBytes, hash);
+    const own = yield [passphrase, slot.salt, slot.iterations, keyBytes, hash];
     const at = slot.keyMaterialOffset * CRYPT_SECTOR_BYTES;
     const material = region.slice(at, at + materialBytes(keyBytes));
     sectorCipher(mode, own).decrypt(material, 0);
     const key = merge(material, keyBytes, hash);
-    const found = pbkdf2Sync(key, digestSalt, digestIterations, digest.length, hash);
+    const found = yield [key, digestSalt, digestIterations, digest.length, hash];
     if (timingSafeEqual(found, digest)) return key;
   }
-  throw new Failure('denied', `the passphrase does not open ${path}`);
+  return undefined;
+}
+
+function wrong(path: string): never {
+  throw new Failure('denied', `the passphrase does not open ${path}`, { wrongKeyFor: path });
 }
 
 /** Whole sectors of a key in stripes. */

@@ -1,7 +1,7 @@
 /** LUKS in a qcow2 image: its header is in the file, and each sector is known by its place in the file. */
 import { Failure } from '../../base/failure.ts';
 import type { Bytes } from '../../bytes/bytes.ts';
-import { isActive, type Luks, readLuks, textOf, unlock } from '../crypt/luks.ts';
+import { isActive, keyName, type Luks, readLuks, textOf, unlock } from '../crypt/luks.ts';
 import { type SectorCipher, sectorCipher } from '../crypt/sector-cipher.ts';
 import type { OpenContext } from '../formats.ts';
 import { type Head, readAt } from './header.ts';
@@ -19,18 +19,21 @@ export interface OpenLuks {
 export function openLuks(
   file: Bytes,
   { luks: place }: Head,
-  { passphrase, locked }: OpenContext,
+  { passphrase, keys, locked, onLocked }: OpenContext,
 ): OpenLuks | undefined {
   if (place === undefined) return undefined;
+  const { path } = file;
   const region = readAt(file, place.headerAt, place.headerBytes);
-  const luks = readLuks(region, file.path);
-  if (passphrase !== undefined) {
-    const key = unlock(luks, region, passphrase, file.path);
-    return { luks, cipher: sectorCipher(luks.mode, key) };
+  const luks = readLuks(region, path);
+  const known = keys?.get(keyName(luks));
+  const key = known ?? (passphrase && unlock(luks, { region, path }, passphrase));
+  if (key !== undefined) return { luks, cipher: sectorCipher(luks.mode, key) };
+  if (locked === true) {
+    onLocked?.({ region, path });
+    return { luks, cipher: undefined };
   }
-  if (locked === true) return { luks, cipher: undefined };
-  const what = `${file.path} is encrypted`;
-  throw new Failure('denied', `${what} — give its passphrase with --key-file or --key-fd`);
+  const sentence = `${path} is encrypted — give its passphrase with --key-file or --key-fd`;
+  throw new Failure('denied', sentence, { noKeyFor: path });
 }
 
 /** As qemu-img shows it. */

@@ -180,6 +180,7 @@ export function replayed(bytes: Bytes, { changes, fileBytes }: Replay): Bytes {
     ...bytes,
     // The kernel knows nothing of these changes: all reads are to come here.
     fd: undefined,
+    openFd: bytes.fd,
     writable: false,
     sizeBytes: () => Math.max(fileBytes, bytes.sizeBytes()),
     read(into, from) {
