@@ -14,6 +14,8 @@ packages=(
   qemu-utils             # qemu-img, qemu-io, qemu-nbd: strangers on images and on our NBD server
   libnbd-bin python3-libnbd nbdkit fio  # more of them, on the NBD server
   openssl                # certificates of TLS tests
+  python3-jsonschema     # answers of the API against its document
+  curl                   # the examples of docs/api.md
   libvhdi-utils libvmdk-utils  # vhdiinfo, vmdkinfo: more strangers on images
   systemd                # vbdd's unit is run by it, in namespaces of its own
   scdoc mandoc           # make the manual's pages, and find faults in them

@@ -38,7 +38,7 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
   closeSync(fd);
   const exited = once(child, 'exit');
   const client = openClient(socket);
-  const status = (): Promise<Status> => client.call<Status>('GET', '/v1/status');
+  const status = () => client.ask('GET /v1/status');
 
   const untilMs = performance.now() + START_TIMEOUT_MS;
   while (!(await status().then(Boolean, () => false))) {
@@ -51,9 +51,10 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
   const { pid } = await status();
   return {
     pid,
-    storeRoundTrips: async () => (await status()).store.roundTrips,
+    storeRoundTrips: async () => (await status()).store.round_trips,
     async holdMs({ domid, vdev }) {
-      return (await client.call<{ hold_ms: number }>('GET', `/v1/disks/${domid}/${vdev}`)).hold_ms;
+      const path = { guest: domid, vdev };
+      return (await client.ask('GET /v1/disks/{guest}/{vdev}', { path })).hold_ms ?? NaN;
     },
     rssBytes() {
       const [, kibibytes] = /^VmRSS:\s*(\d+) kB$/m.exec(procStatus(pid)) ?? [];
@@ -72,11 +73,6 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
       await exited;
     },
   };
-}
-
-interface Status {
-  readonly pid: number;
-  readonly store: { readonly roundTrips: number };
 }
 
 function procStatus(pid: number): string {

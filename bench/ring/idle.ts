@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { openClient } from '../../src/cli/client.ts';
+import { openUnixClient } from '../../src/tap/unix-client.ts';
 import { median } from '../figures.ts';
 import { createGuest, drive, type Programs, RING_REFERENCE } from './guests.ts';
 
@@ -38,7 +38,7 @@ export async function measureMany(
   const exit = once(tap, 'exit');
   try {
     await once(createInterface({ input: tap.stderr }), 'line');
-    const client = openClient(socket);
+    const client = openUnixClient(socket, { name: 'vbd-tap', advice: 'start it' });
     const attach = async (domid: number): Promise<void> => {
       createGuest(guests, domid, GUEST_PAGES);
       const disk = `/v1/disks/vbd3-${domid}-51712`;

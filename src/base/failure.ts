@@ -20,6 +20,13 @@ const kinds = {
 
 export type FailureKind = keyof typeof kinds;
 
+export const failureKinds = Object.keys(kinds) as FailureKind[];
+
+/** Status of an API answer that carries a failure of that kind. */
+export function statusOfKind(kind: FailureKind): number {
+  return kinds[kind].http;
+}
+
 /** What a failure is about: small facts that a tool may want without parsing the sentence. */
 export type FailureFacts = Readonly<Record<string, string | number | boolean | undefined>>;
 
@@ -45,7 +52,7 @@ export class Failure extends Error {
 
   /** Status of an API answer that carries this failure. */
   get httpStatus(): number {
-    return kinds[this.kind].http;
+    return statusOfKind(this.kind);
   }
 
   /** The errno name that a guest or a store peer is given for it. */

@@ -1,5 +1,5 @@
 /** A plan in words: the facts that led to it, then its steps. */
-import type { DryRun } from '../daemon/verbs.ts';
+import type { DryRun } from '../daemon/api/shapes.ts';
 
 /** A line for each fact and each step. */
 export function planText(plan: DryRun): string {

@@ -1,6 +1,6 @@
 /** What disks did between two looks at their counters, a second. */
-import type { KindView, TrafficView } from '../daemon/traffic.ts';
-import type { DiskView } from '../daemon/views.ts';
+import type { KindView, TrafficView } from '../daemon/api/shapes.ts';
+import type { DiskView } from '../daemon/api/shapes.ts';
 
 /** Each number is per second, but for latencies: microseconds of the mean request in between. */
 export interface Rate {

@@ -1,5 +1,5 @@
 /** Words that verbs share: guests and disks by name or number, JSON, and columns of a table. */
-import type { DiskView } from '../daemon/views.ts';
+import type { DiskView } from '../daemon/api/shapes.ts';
 import { Failure } from '../base/failure.ts';
 import type { CliContext } from './context.ts';
 import { parseText } from './parse-text.ts';
@@ -30,11 +30,6 @@ export const vdevWord = {
   },
 } as const;
 
-/** The API's path of a guest's disk. */
-export function diskPath(guest: string, vdev: string): string {
-  return `/v1/disks/${encodeURIComponent(guest)}/${encodeURIComponent(vdev)}`;
-}
-
 /** Guests that have disks. */
 export async function guestsThere(context: CliContext): Promise<string[]> {
   const disks = await disksThere(context);
@@ -50,9 +45,8 @@ async function vdevsThere(context: CliContext): Promise<string[]> {
 }
 
 /** Without a vbdd that answers soon there is nothing to propose. */
-async function disksThere(context: CliContext): Promise<DiskView[]> {
-  const soon = AbortSignal.timeout(3000);
-  const answer = context.client().call<{ disks: DiskView[] }>('GET', '/v1/disks', undefined, soon);
+async function disksThere(context: CliContext): Promise<readonly DiskView[]> {
+  const answer = context.client().ask('GET /v1/disks', { signal: AbortSignal.timeout(3000) });
   return (await answer.catch(() => ({ disks: [] }))).disks;
 }
 

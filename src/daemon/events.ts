@@ -1,17 +1,10 @@
 /** What happens to disks, for whoever listens: one event each time that a disk has become another. */
 import type { DiskRecord } from '../backend/disk-record.ts';
 import { sentenceOf } from '../base/failure.ts';
+import type { DiskEvent, DiskView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
-import { type DiskView, viewOf } from './views.ts';
-
-export interface DiskEvent {
-  /** ISO 8601. */
-  readonly time: string;
-  /** The disk's new state, `changed` where the state is the same, `gone` at its end. */
-  readonly event: DiskView['state'] | 'changed' | 'gone';
-  readonly disk: DiskView;
-}
+import { viewOf } from './views.ts';
 
 export interface Events extends Disposable {
   /** Disks that are there already are no news. @returns what ends the listening */

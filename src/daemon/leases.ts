@@ -8,6 +8,7 @@ import { judge } from '../disk/sharing.ts';
 import { type Fd, O, openFd } from '../sys/fd.ts';
 import { fileFacts, type FileFacts } from '../sys/file.ts';
 import { openPid, takeFd } from '../sys/peer.ts';
+import type { LeaseView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 
 export interface LeaseRequest {
@@ -18,20 +19,6 @@ export interface LeaseRequest {
   readonly readOnly: boolean;
   readonly offsetBytes: number;
   readonly directIo: boolean;
-}
-
-export interface LeaseView {
-  readonly device: string;
-  readonly number: number;
-  readonly path: string;
-  readonly read_only: boolean;
-  readonly direct_io: boolean;
-  readonly disk_sequence: number;
-  /** vbdd's own process and descriptor of the device, for pidfd_getfd(2). */
-  readonly pid: number;
-  readonly fd: number;
-  /** Who asked for it. */
-  readonly lessee: number;
 }
 
 export interface Lease extends Disposable {

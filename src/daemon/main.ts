@@ -19,7 +19,6 @@ import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
 import { accessOf } from './access.ts';
 import { type Config, loadConfig } from './config.ts';
-import { controlApi } from './control.ts';
 import { startDaemon } from './daemon.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
@@ -143,8 +142,9 @@ async function main(): Promise<void> {
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
   const events = stack.use(createEvents(daemon));
-  const app = controlApi({ daemon, leases, events, verbs, version, peerOf });
-  stack.use(await serveControl('vbdd', app, config.socket, log, accessOf(config)));
+  const parts = { daemon, leases, events, verbs, version, peerOf };
+  const api = async () => (await import('./control.ts')).controlApi(parts);
+  stack.use(await serveControl('vbdd', api, config.socket, log, accessOf(config)));
   log(
     'notice',
     `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,

@@ -6,42 +6,11 @@ import { diskName } from '../disk/backend-nodes.ts';
 import { vdevName } from '../disk/vdev.ts';
 import type { Limits } from '../ring/limiter.ts';
 import { type DiskStatistics, requestKinds } from '../ring/statistics.ts';
+import type { StatisticsView, TrafficView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
 import { findDisk } from './verbs.ts';
-import { type DiskView, viewOf } from './views.ts';
-
-export interface StatisticsView {
-  /** Who serves the disk, and counts. */
-  readonly counted_by: 'vbd-tap' | 'blkback';
-  /** When counting began, ISO 8601; null where blkback counts, which began with the disk. */
-  readonly since: string | null;
-  /** Null where blkback serves the disk, which knows none; a number of 0 is no limit. */
-  readonly limits: {
-    readonly iops: number;
-    readonly bytes_per_second: number;
-    readonly burst_seconds: number;
-  } | null;
-  readonly requests: readonly KindView[];
-}
-
-/** What one of all disks has done. */
-export interface TrafficView extends StatisticsView {
-  readonly disk: DiskView;
-}
-
-export interface KindView {
-  readonly kind: (typeof requestKinds)[number];
-  readonly requests: number;
-  readonly bytes: number;
-  /** This and what follows is null where blkback counts. */
-  readonly errors: number | null;
-  readonly mean_us: number | null;
-  /** Of all of them together. */
-  readonly total_us: number | null;
-  /** Number n counts those that took less than 2^n microseconds, and no less than 2^(n-1). */
-  readonly latency: readonly number[] | null;
-}
+import { viewOf } from './views.ts';
 
 /** @throws Failure not-found; unsupported for a disk of which nobody counts anything */
 export async function statistics(

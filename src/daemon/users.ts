@@ -6,21 +6,9 @@ import type { Member } from '../disk/identity.ts';
 import { type Holder, overlap, userOf } from '../disk/sharing.ts';
 import { O, openFd } from '../sys/fd.ts';
 import { fileFacts } from '../sys/file.ts';
+import type { UserView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
-
-export interface UserView {
-  readonly type: Holder['who']['type'];
-  /** In words: `guest web (domid 1) as xvda`. */
-  readonly user: string;
-  /** Of a guest; null for others. */
-  readonly domid: number | null;
-  readonly vdev: string | null;
-  /** r, w or w! */
-  readonly mode: string;
-  /** What it uses, by the name under which it does. */
-  readonly path: string;
-}
 
 /**
  * Everyone who has bytes in common with `path`, whatever name they have it by: the same file, what

@@ -21,6 +21,7 @@ import { parseSpec } from '../disk/spec-parse.ts';
 import { printSpec } from '../disk/spec-print.ts';
 import { vdevNumber } from '../disk/vdev.ts';
 import { deviceSizeBytes } from '../sys/blockdev.ts';
+import type { Answer, Asked } from './api/operations.ts';
 import type { Daemon } from './daemon.ts';
 import { resolveGuest } from './guests.ts';
 
@@ -36,19 +37,7 @@ export interface VerbOptions {
   readonly ownDomid: number;
 }
 
-export interface DryRun {
-  readonly because: readonly string[];
-  readonly steps: readonly string[];
-}
-
-export interface AttachRequest {
-  /** Name or domid. */
-  readonly guest: string;
-  /** The parts of a disk specification. */
-  readonly parts: readonly string[];
-  /** Writes beside other writers, as cluster file systems do: mode `w!`. */
-  readonly shared: boolean;
-}
+type AttachRequest = Asked<'POST /v1/disks'>['body'];
 
 interface Wanted {
   readonly key: DiskKey;
@@ -57,7 +46,7 @@ interface Wanted {
 
 /** The disk that the words describe, as vbdkit attaches it: kind vbd, through its own script. */
 async function wanted(daemon: Daemon, request: AttachRequest): Promise<Wanted> {
-  const { guest, parts, shared } = request;
+  const { guest, spec: parts, shared } = request;
   const given = parseSpec(parts);
   const spec: DiskSpec = shared && given.access === 'w' ? { ...given, access: 'w!' } : given;
   const domid = await resolveGuest(daemon.world.store, guest);
@@ -107,7 +96,10 @@ function placeOf({ domid, devid, kind }: DiskKey, options: VerbOptions): NodeOpt
 }
 
 /** What `attach` would do now, and why; nothing is changed. */
-export async function dryRun(daemon: Daemon, request: AttachRequest): Promise<DryRun> {
+export async function dryRun(
+  daemon: Daemon,
+  request: AttachRequest,
+): Promise<Answer<'POST /v1/dry-run'>> {
   const { key, spec } = await wanted(daemon, request);
   const { world } = daemon;
   const record: DiskRecord = newRecord(key);

@@ -6,36 +6,7 @@ import { XenbusState } from '../disk/backend-nodes.ts';
 import { describeStep, planDisk } from '../disk/plan.ts';
 import { describeRingStep, planRing, type RingFacts } from '../disk/ring-plan.ts';
 import { vdevName } from '../disk/vdev.ts';
-
-export interface DiskView {
-  readonly domid: number;
-  /** The guest's name; null when the store has none. */
-  readonly guest: string | null;
-  readonly vdev: string;
-  readonly devid: number;
-  /** The backend's kind: vbd, vbd3, qdisk. */
-  readonly kind: string;
-  readonly state: 'attached' | 'paused' | 'refused' | 'waiting' | 'closing' | 'foreign';
-  /** r, w or w! */
-  readonly mode: string;
-  readonly path: string;
-  /** The device handed to the backend, `ring` where vbd-tap is the backend; null when there is none. */
-  readonly device: string | null;
-  /** How many disks of guests hold the same file or device, this one included. */
-  readonly sharers: number;
-  readonly error: string | null;
-  /** From opening the target to a configured device; null when this vbdd did not attach it. */
-  readonly hold_ms: number | null;
-  /** Every file of it that vbdkit holds, its own first, then those of its parents. */
-  readonly files: readonly { readonly path: string; readonly mode: string }[];
-}
-
-export interface WhyView {
-  readonly disk: DiskView;
-  readonly facts: Readonly<Record<string, unknown>>;
-  readonly because: readonly string[];
-  readonly steps: readonly string[];
-}
+import type { DiskView, WhyView } from './api/shapes.ts';
 
 /** What is shown of a disk now. @param guest its name, where it has one */
 export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | undefined): DiskView {

@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { getRequestListener } from '@hono/node-server';
 import type { Context, Hono } from 'hono';
-import { Failure } from '../base/failure.ts';
+import { Failure, sentenceOf } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
 import { createServer } from '../sys/node-http.ts';
 import { type PeerCredentials, peerCredentials, peerGroups } from '../sys/peer.ts';
@@ -41,18 +41,19 @@ export function peerOf(context: Context): Peer {
 
 /**
  * Listens at `path`, taking the place of a socket that nobody answers.
+ * @param load gives the API; asked with the first request, not before the program works
  * @param name of the program, for sentences
  * @throws Failure exists when another of its kind answers there; denied
  */
 export async function serveControl(
   name: string,
-  app: Hono,
+  load: () => Hono | Promise<Hono>,
   path: string,
   log: Log,
   access: Access = ownersOnly,
 ): Promise<AsyncDisposable> {
   await clearStaleSocket(name, path);
-  const listener = listenerOf(app);
+  const listener = listenerOf(name, load);
   const others = new Set<Socket>();
   const server = createServer((request, response) => void listener(request, response));
   server.on('connection', (socket: Socket) => checkPeer(socket, log, access, others));
@@ -69,16 +70,26 @@ export async function serveControl(
   };
 }
 
-/** Loads what turns Node's requests into the API's with the first of them, not before the program works. */
 function listenerOf(
-  app: Hono,
+  name: string,
+  load: () => Hono | Promise<Hono>,
 ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
   let loaded: Promise<ReturnType<typeof getRequestListener>> | undefined;
+  const loadAll = async (): Promise<ReturnType<typeof getRequestListener>> => {
+    const [{ getRequestListener }, app] = await Promise.all([import('@hono/node-server'), load()]);
+    return getRequestListener(app.fetch);
+  };
   return async (request, response) => {
-    loaded ??= import('@hono/node-server').then((module) => module.getRequestListener(app.fetch));
-    await (
-      await loaded
-    )(request, response);
+    loaded ??= loadAll();
+    const listener = await loaded.catch((thrown: unknown) => {
+      // Without descriptors, or while a package is being replaced: guests' disks go on.
+      loaded = undefined;
+      const sentence = `${name} cannot load its API (${sentenceOf(thrown)}) — restart it`;
+      const failure = new Failure('unavailable', sentence);
+      response.writeHead(failure.httpStatus, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(failure));
+    });
+    await listener?.(request, response);
   };
 }
 

@@ -7,7 +7,7 @@ import { checkSchema } from '../base/schema.ts';
 import { imageFormats } from '../image/formats.ts';
 import { MOST_QUEUES, MOST_RING_PAGES } from '../ring/blkif.ts';
 import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
-import type { Limits } from '../ring/limiter.ts';
+import { LimitsRequest, limitsOf } from './limits.ts';
 import type { DiskState, Medium, OpenedDisk } from './orders.ts';
 import { removeLeftovers } from './records.ts';
 import { unlockMedium } from './unlock.ts';
@@ -19,20 +19,6 @@ export const WhenFull: z.ZodType<WhenFullWord> = z.enum(['pause', 'report']);
 const WhenFullRequest = z.strictObject({ when_full: WhenFull });
 
 const KeptRequest = z.strictObject({ names: z.array(z.string()) });
-
-/** 0: none. */
-export const LimitsRequest = z.strictObject({
-  iops: z.int().min(0).default(0),
-  bytes_per_second: z.int().min(0).default(0),
-  /** How long an idle disk saves up for. */
-  burst_seconds: z.number().min(0).max(3600).default(1),
-});
-
-/** A request's limits, as the limiter takes them. */
-export function limitsOf(request: z.infer<typeof LimitsRequest>): Limits {
-  const { iops, bytes_per_second: bytesPerSecond, burst_seconds: burstSeconds } = request;
-  return { iops, bytesPerSecond, burstSeconds };
-}
 
 /** Without a path, nothing is in the drive. */
 const mediumFields = {

@@ -8,7 +8,6 @@ import { lineLog } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { parseSize } from '../base/units.ts';
 import { readVersion } from '../sys/home.ts';
-import { tapApi } from './control.ts';
 import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
 import { tapOptions } from './options.ts';
@@ -66,8 +65,8 @@ async function main(): Promise<void> {
   await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
   await Promise.race([workers.ready, workers.failed]);
   using _pauses = workers.onPause((pause) => log('warning', pauseSentence(pause)));
-  const app = tapApi(workers, version, runFolder);
-  await using _control = await serveControl('vbd-tap', app, socket, log);
+  const api = async () => (await import('./control.ts')).tapApi(workers, version, runFolder);
+  await using _control = await serveControl('vbd-tap', api, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
   tellStarter();
   service.ready((withinMs) => workers.areAlive(withinMs));

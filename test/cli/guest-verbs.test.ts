@@ -6,11 +6,12 @@ import { linkSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test, type TestContext } from 'node:test';
-import type { DiskEvent } from '../../src/daemon/events.ts';
-import type { UserView } from '../../src/daemon/users.ts';
+import type { DiskEvent } from '../../src/daemon/api/shapes.ts';
+import type { UserView } from '../../src/daemon/api/shapes.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import { image, type ProcessHost, startProcessHost } from '../daemon/vbdd-process.ts';
 import { needsLoop } from '../peers.ts';
+import { shapeOf } from '../shape.ts';
 
 const options = needsLoop();
 const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
@@ -207,10 +208,3 @@ test('the examples of docs/json.md have the shape of what is printed', options, 
     assert.deepEqual(shapeOf(JSON.parse(stdout)), shapeOf(JSON.parse(example)), words);
   }
 });
-
-/** Names and types: of a list, those of its first item. */
-function shapeOf(value: unknown): unknown {
-  if (Array.isArray(value)) return value.slice(0, 1).map(shapeOf);
-  if (typeof value !== 'object' || value === null) return value === null ? null : typeof value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, shapeOf(inner)]));
-}

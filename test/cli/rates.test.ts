@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { ratesBetween } from '../../src/cli/rates.ts';
 import { formatTable } from '../../src/cli/table.ts';
 import { formatTrees } from '../../src/cli/tree.ts';
-import type { TrafficView } from '../../src/daemon/traffic.ts';
+import type { TrafficView } from '../../src/daemon/api/shapes.ts';
 
 /** A look at one disk: requests, bytes and the time that they took. */
 function look(requests: number, since = 'then'): TrafficView[] {

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { openClient } from '../../src/cli/client.ts';
-import type { LeaseView } from '../../src/daemon/leases.ts';
-import type { DiskView } from '../../src/daemon/views.ts';
+import type { LeaseView } from '../../src/daemon/api/shapes.ts';
+import type { DiskView } from '../../src/daemon/api/shapes.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
+import { openUnixClient } from '../../src/tap/unix-client.ts';
 import { type ProcessHost, run, startProcessHost } from '../daemon/vbdd-process.ts';
 import { needsLoop } from '../peers.ts';
 import { boundLoops } from '../sys/losetup.ts';
@@ -85,7 +86,7 @@ test(
     assert.match(stderr, sentence);
     assert.deepEqual([code, stdout], [1, '']);
     const client = openClient(kit.socket);
-    await assert.rejects(client.call('POST', '/v1/disks', { guest: 'mail', spec: [spec] }), {
+    await assert.rejects(client.ask('POST /v1/disks', { body: { guest: 'mail', spec: [spec] } }), {
       kind: 'in-use',
       message: stderr.trim().replace('vbd: ', ''),
     });
@@ -190,10 +191,7 @@ test(
 test('a caller may hand over what it has open, wherever it sees the file', options, async () => {
   const path = image('by-fd.img');
   const fd = openSync(path, 'r+');
-  using held = await openClient(kit.socket).hold<LeaseView>('/v1/loops', {
-    fd,
-    hold: 'connection',
-  });
+  using held = await openClient(kit.socket).holdLoop({ fd });
   const [[number, file] = []] = boundLoops(kit.dir);
   assert.equal(held.value.number, number);
   assert.equal(file?.startsWith(kit.dir) || file?.startsWith('/proc'), true);
@@ -231,11 +229,11 @@ test(
 );
 
 test('wrong requests are answered, not suffered', options, async () => {
-  const client = openClient(kit.socket);
+  const client = openUnixClient(kit.socket, { name: 'vbdd', advice: 'start it' });
   await assert.rejects(client.call('POST', '/v1/disks', { guest: 'web' }), { kind: 'invalid' });
   await assert.rejects(client.call('POST', '/v1/loops', {}), { message: /give either path or fd/ });
   await assert.rejects(client.call('GET', '/v2/disks'), { kind: 'not-found' });
-  const status = await client.call<{ version: string }>('GET', '/v1/status');
+  const status = await openClient(kit.socket).ask('GET /v1/status');
   assert.match(status.version, /^\d+\.\d+\.\d+$/);
 });
 

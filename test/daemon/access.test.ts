@@ -6,6 +6,7 @@ import { globalAgent } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { Hono } from 'hono';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openClient } from '../../src/cli/client.ts';
 import { accessOf } from '../../src/daemon/access.ts';
@@ -36,7 +37,15 @@ before(async () => {
     version: '1',
     peerOf,
   });
-  stack.use(await serveControl('vbdd', app, socket, () => {}, accessOf(config)));
+  stack.use(
+    await serveControl(
+      'vbdd',
+      () => app,
+      socket,
+      () => {},
+      accessOf(config),
+    ),
+  );
   kit = stack.move();
 });
 
@@ -60,8 +69,12 @@ async function as<T>(uid: number, groups: readonly number[], work: () => Promise
   }
 }
 
-const look = (): Promise<unknown> => openClient(socket).call('GET', '/v1/disks');
-const change = (): Promise<unknown> => openClient(socket).call('DELETE', '/v1/disks/web/xvda');
+const look = (): Promise<unknown> => openClient(socket).ask('GET /v1/disks');
+const change = (): Promise<unknown> =>
+  openClient(socket).ask('DELETE /v1/disks/{guest}/{vdev}', {
+    path: { guest: 'web', vdev: 'xvda' },
+    query: {},
+  });
 /** vbdd did look for it. */
 const obeyed = { kind: 'not-found' };
 
@@ -82,7 +95,7 @@ for (const [who, uid, groups] of [
       await look();
       const message = `uid ${uid} may look at disks, and not do that — see admin_uids or admin_gids in vbdkit.conf`;
       await assert.rejects(change(), { kind: 'denied', message });
-      const who = openClient(socket).call('GET', '/v1/users?path=/etc/shadow');
+      const who = openClient(socket).ask('GET /v1/users', { query: { path: '/etc/shadow' } });
       await assert.rejects(who, { kind: 'denied' });
     });
   });
@@ -122,3 +135,22 @@ test('where nobody is named, the socket is its owner’s', options, () => {
   assert.equal(accessOf(none).forOthers, false);
   assert.equal(statSync(socket).mode & 0o777, 0o666);
 });
+
+test(
+  'an API that cannot be loaded is said to be so, and loaded when it can be',
+  options,
+  async () => {
+    const path = `${socket}.late`;
+    let tries = 0;
+    const load = (): Hono => {
+      tries += 1;
+      if (tries === 1) throw new Error('no descriptors');
+      return new Hono().get('/v1/status', (context) => context.json({ pid: 1 }));
+    };
+    await using _server = await serveControl('vbdd', load, path, () => {});
+    const status = (): Promise<unknown> => openClient(path).ask('GET /v1/status');
+    const message = 'vbdd cannot load its API (internal error: no descriptors) — restart it';
+    await assert.rejects(status(), { kind: 'unavailable', message });
+    assert.deepEqual(await status(), { pid: 1 });
+  },
+);

@@ -118,7 +118,7 @@ test('a vbdd without descriptors says so, and attaches when it has some', option
 test('a NUL in a name, which only the API can be asked for, is told as such', options, async () => {
   const guest = await kit.host.createGuest({ name: 'nul' });
   const spec = [`vdev=xvda,script=block-vbd,target=${kit.dir}/a\0b`];
-  const asked = openClient(kit.socket).call('POST', '/v1/disks', { guest: 'nul', spec });
+  const asked = openClient(kit.socket).ask('POST /v1/disks', { body: { guest: 'nul', spec } });
   await assert.rejects(asked, { kind: 'invalid', message: /holds a NUL character — / });
   assert.equal(await kit.host.store.directory(backends), undefined);
   await guest.destroy();

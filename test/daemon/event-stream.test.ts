@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Hono } from 'hono';
-import { streamEvents } from '../../src/daemon/control.ts';
-import type { DiskEvent } from '../../src/daemon/events.ts';
+import { streamEvents } from '../../src/daemon/handlers.ts';
+import type { DiskEvent } from '../../src/daemon/api/shapes.ts';
 
 test('who leaves events unread is let go, and no more of them are kept', async () => {
   let listener: ((event: DiskEvent) => void) | undefined;

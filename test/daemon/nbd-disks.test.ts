@@ -172,7 +172,7 @@ test('what vbdd says of an image that blkback serves is so', options, async () =
   const path = kit.image('a.vmdk', 'vmdk');
   const guest = await kit.host.createGuest({ name: 'web' });
   const parts = ['format=vmdk,vdev=xvda', `target=${path}`];
-  const plan = await dryRun(kit.vbdd, { guest: 'web', parts, shared: false });
+  const plan = await dryRun(kit.vbdd, { guest: 'web', spec: parts, shared: false });
   assert.deepEqual(plan.steps, [`have vbd-tap serve ${path} on an nbd device`]);
   await guest.attach(spec('vmdk', path));
   const record = kit.vbdd.disks.records.get(`backend/vbd/1/${XVDA}`);

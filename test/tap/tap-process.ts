@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type Client, openClient } from '../../src/cli/client.ts';
+import { type Client, openUnixClient } from '../../src/tap/unix-client.ts';
 
 export const tapProgram: string = join(import.meta.dirname, '..', '..', 'bin', 'vbd-tap');
 
@@ -47,7 +47,7 @@ export async function startTapProcess(): Promise<TapProcess> {
     folder,
     guests,
     socket,
-    client: openClient(socket),
+    client: openUnixClient(socket, { name: 'vbd-tap', advice: 'start it' }),
     get pid() {
       return child.pid ?? 0;
     },

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { openClient } from '../../src/cli/client.ts';
+import { openUnixClient } from '../../src/tap/unix-client.ts';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { abis } from '../../src/ring/blkif.ts';
@@ -241,7 +241,8 @@ test('a tap in the background lives on in a session of its own, one to a folder'
       .replace(/^.*\) /, '')
       .split(' ');
     assert.equal(Number(stat[3]), pid);
-    const { pid: answers } = await openClient(socket).call<{ pid: number }>('GET', '/v1/status');
+    const client = openUnixClient(socket, { name: 'vbd-tap', advice: 'start it' });
+    const { pid: answers } = await client.call<{ pid: number }>('GET', '/v1/status');
     assert.equal(answers, pid);
     const second = promisify(execFile)(tapProgram, args, { timeout: 20_000 });
     await assert.rejects(second, new RegExp(`another vbd-tap, process ${pid}, works in ${folder}`));

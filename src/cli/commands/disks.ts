@@ -1,12 +1,11 @@
 /** `vbd attach` and `vbd detach`: each is one request to vbdd. */
 import { buildCommand, type Command } from '@stricli/core';
 import { formatMs } from '../../base/units.ts';
-import type { DryRun } from '../../daemon/verbs.ts';
-import type { DiskView } from '../../daemon/views.ts';
+import type { DiskView } from '../../daemon/api/shapes.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { parseText } from '../parse-text.ts';
 import { planText } from '../plan-text.ts';
-import { diskPath, guestWord, jsonFlag, guestsThere, vdevWord } from '../words.ts';
+import { guestWord, jsonFlag, guestsThere, vdevWord } from '../words.ts';
 
 interface AttachFlags {
   readonly json: boolean;
@@ -43,11 +42,13 @@ export const attachCommand: Command<CliContext> = buildCommand({
     },
   },
   async func(this: CliContext, flags: AttachFlags, ...[guest = '', ...spec]: string[]) {
-    const body = { guest, spec, shared: flags.shared, dry_run: flags.dryRun };
-    const answer = await this.client().call<DiskView & DryRun>('POST', '/v1/disks', body);
-    if (flags.json) writeJson(this, answer);
-    else if (flags.dryRun) this.process.stdout.write(planText(answer));
-    else this.process.stdout.write(attachedText(answer));
+    const body = { guest, spec, shared: flags.shared };
+    const tell = <T extends object>(answer: T, textOf: (answer: T) => string): void => {
+      if (flags.json) writeJson(this, answer);
+      else this.process.stdout.write(textOf(answer));
+    };
+    if (flags.dryRun) tell(await this.client().ask('POST /v1/dry-run', { body }), planText);
+    else tell(await this.client().ask('POST /v1/disks', { body }), attachedText);
   },
 });
 
@@ -72,7 +73,8 @@ export const detachCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'tuple', parameters: [guestWord, vdevWord] },
   },
   async func(this: CliContext, flags: { force: boolean }, guest: string, vdev: string) {
-    const path = `${diskPath(guest, vdev)}${flags.force ? '?force=1' : ''}`;
-    await this.client().call('DELETE', path);
+    const query = { force: flags.force ? '1' : '0' } as const;
+    const path = { guest, vdev };
+    await this.client().ask('DELETE /v1/disks/{guest}/{vdev}', { path, query });
   },
 });

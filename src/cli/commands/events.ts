@@ -1,7 +1,7 @@
 /** `vbd events`: what happens to guests' disks, as it happens. */
 import { buildCommand, type Command } from '@stricli/core';
 import { oneLine } from '../../base/log.ts';
-import type { DiskEvent } from '../../daemon/events.ts';
+import type { DiskEvent } from '../../daemon/api/shapes.ts';
 import type { CliContext } from '../context.ts';
 import { isGuest, guestWord, jsonFlag } from '../words.ts';
 
@@ -18,7 +18,7 @@ export const eventsCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'array', parameter: guestWord },
   },
   async func(this: CliContext, flags: { json: boolean }, ...guests: string[]) {
-    await this.client().follow<DiskEvent | { event: 'listening' }>('/v1/events', (event) => {
+    await this.client().follow((event) => {
       if (!('disk' in event)) return;
       if (guests.length > 0 && !guests.some((guest) => isGuest(event.disk, guest))) return;
       const line = flags.json ? JSON.stringify(event) : textOf(event);

@@ -1,6 +1,6 @@
 /** `vbd list`: the disks of guests, as a table, as trees of files, or as JSON. */
 import { buildCommand, type Command } from '@stricli/core';
-import type { DiskView } from '../../daemon/views.ts';
+import type { DiskView } from '../../daemon/api/shapes.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { formatTrees, type Tree } from '../tree.ts';
 import {
@@ -66,7 +66,7 @@ export const listCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'array', parameter: guestWord },
   },
   async func(this: CliContext, flags: ListFlags, ...guests: string[]) {
-    const { disks } = await this.client().call<{ disks: DiskView[] }>('GET', '/v1/disks');
+    const { disks } = await this.client().ask('GET /v1/disks');
     const wanted = disks.filter(
       (disk) => guests.length === 0 || guests.some((guest) => isGuest(disk, guest)),
     );

@@ -8,7 +8,7 @@ import { createLoopPool } from '../../backend/loop-pool.ts';
 import { openTarget } from '../../backend/target.ts';
 import { Failure } from '../../base/failure.ts';
 import { parseSize } from '../../base/units.ts';
-import type { LeaseView } from '../../daemon/leases.ts';
+import type { Ask } from '../../daemon/api/operations.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { formatTable } from '../table.ts';
 
@@ -59,13 +59,13 @@ export const loopCommand: Command<CliContext> = buildCommand({
     if (file === undefined) throw new Failure('invalid', 'no file was named — vbd loop FILE');
     if (flags.detach) return giveBack(this, file);
     if (flags.run !== undefined) return runWithLoop(this, flags, file, flags.run);
-    const lease = await this.client().call<LeaseView>('POST', '/v1/loops', requestOf(flags, file));
+    const lease = await this.client().ask('POST /v1/loops', { body: requestOf(flags, file) });
     if (flags.json) writeJson(this, lease);
     else this.process.stdout.write(`${lease.device}\n`);
   },
 });
 
-function requestOf(flags: LoopFlags, file: string): object {
+function requestOf(flags: LoopFlags, file: string): Ask<'POST /v1/loops'>['body'] {
   const { readOnly: read_only, offset, directIo: direct_io } = flags;
   return { path: absolute(file), read_only, offset, direct_io };
 }
@@ -75,7 +75,7 @@ function absolute(file: string): string {
 }
 
 async function listLeases(context: CliContext, flags: LoopFlags): Promise<void> {
-  const { loops } = await context.client().call<{ loops: LeaseView[] }>('GET', '/v1/loops');
+  const { loops } = await context.client().ask('GET /v1/loops');
   if (flags.json) return writeJson(context, loops);
   const rows = loops.map((lease) => [
     lease.device,
@@ -91,7 +91,7 @@ async function giveBack(context: CliContext, device: string): Promise<void> {
   if (number === undefined) {
     throw new Failure('invalid', `${device} is not a loop device — name one like /dev/loop3`);
   }
-  await context.client().call('DELETE', `/v1/loops/${number}`);
+  await context.client().ask('DELETE /v1/loops/{number}', { path: { number } });
 }
 
 /** The device lives as long as the command; vbdd is asked first, so that its guests are minded. */
@@ -116,8 +116,7 @@ async function heldLoop(
   file: string,
 ): Promise<{ device: string } & Disposable> {
   try {
-    const body = { ...requestOf(flags, file), hold: 'connection' };
-    const held = await context.client().hold<LeaseView>('/v1/loops', body);
+    const held = await context.client().holdLoop(requestOf(flags, file));
     return { device: held.value.device, [Symbol.dispose]: () => held[Symbol.dispose]() };
   } catch (thrown) {
     if (!(thrown instanceof Failure) || thrown.kind !== 'unavailable') throw thrown;

@@ -2,7 +2,7 @@
 import { buildCommand, type Command } from '@stricli/core';
 import type { CliContext } from '../context.ts';
 import { parseText } from '../parse-text.ts';
-import { diskPath, guestWord, vdevWord } from '../words.ts';
+import { guestWord, vdevWord } from '../words.ts';
 
 const drive = { ...vdevWord, brief: 'The drive: xvdd, or its number' };
 const target = {
@@ -18,7 +18,7 @@ export const insertCommand: Command<CliContext> = buildCommand({
   },
   parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guestWord, drive, target] } },
   async func(this: CliContext, _: object, guest: string, vdev: string, target: string) {
-    await this.client().call('PUT', `${diskPath(guest, vdev)}/medium`, { target });
+    await change(this, guest, vdev, { target });
   },
 });
 
@@ -26,6 +26,16 @@ export const ejectCommand: Command<CliContext> = buildCommand({
   docs: { brief: "Empty a guest's CD-ROM drive" },
   parameters: { flags: {}, positional: { kind: 'tuple', parameters: [guestWord, drive] } },
   async func(this: CliContext, _: object, guest: string, vdev: string) {
-    await this.client().call('PUT', `${diskPath(guest, vdev)}/medium`, {});
+    await change(this, guest, vdev, {});
   },
 });
+
+async function change(
+  context: CliContext,
+  guest: string,
+  vdev: string,
+  body: { readonly target?: string },
+): Promise<void> {
+  const path = { guest, vdev };
+  await context.client().ask('PUT /v1/disks/{guest}/{vdev}/medium', { path, body });
+}

@@ -65,9 +65,10 @@ export const resizeCommand: Command<CliContext> = buildCommand({
       this.process.stdout.write('Image resized.\n');
       return;
     }
-    const path = `/v1/disks/${encodeURIComponent(subject)}/${encodeURIComponent(word)}/resize`;
-    const body = to === undefined ? {} : { size: to };
-    const { size } = await this.client().call<{ size: number }>('POST', path, body);
+    const { size } = await this.client().ask('POST /v1/disks/{guest}/{vdev}/resize', {
+      path: { guest: subject, vdev: word },
+      body: { size: to },
+    });
     if (flags.json) return writeJson(this, { size });
     this.process.stdout.write(`${word} of ${subject} has ${formatSize(size)} (${size} bytes)\n`);
   },

@@ -3,7 +3,7 @@ import { buildCommand, type Command } from '@stricli/core';
 import { sleep } from '../../base/deadline.ts';
 import { Failure } from '../../base/failure.ts';
 import { formatSize } from '../../base/units.ts';
-import type { TrafficView } from '../../daemon/traffic.ts';
+import type { TrafficView } from '../../daemon/api/shapes.ts';
 import type { CliContext } from '../context.ts';
 import { type Rate, ratesBetween } from '../rates.ts';
 import { openScreen } from '../screen.ts';
@@ -125,8 +125,8 @@ export const topCommand: Command<CliContext> = buildCommand({
       order = orderNames[(orderNames.indexOf(order) + step) % orderNames.length] ?? order;
     });
     const client = this.client();
-    const look = async (): Promise<TrafficView[]> =>
-      (await client.call<{ disks: TrafficView[] }>('GET', '/v1/traffic')).disks;
+    const look = async (): Promise<readonly TrafficView[]> =>
+      (await client.ask('GET /v1/traffic')).disks;
     let before = await look();
     let beforeMs = performance.now();
     for (let left = flags.iterations ?? Infinity; left > 0; left--) {

@@ -2,10 +2,10 @@
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
 import { formatSize, parseSize } from '../../base/units.ts';
-import type { StatisticsView } from '../../daemon/traffic.ts';
+import type { StatisticsView } from '../../daemon/api/shapes.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { formatTable } from '../table.ts';
-import { diskPath, guestWord, jsonFlag, vdevWord } from '../words.ts';
+import { guestWord, jsonFlag, vdevWord } from '../words.ts';
 
 const disk = { kind: 'tuple', parameters: [guestWord, vdevWord] } as const;
 
@@ -16,7 +16,9 @@ export const statCommand: Command<CliContext> = buildCommand({
     positional: disk,
   },
   async func(this: CliContext, flags: { json: boolean }, guest: string, vdev: string) {
-    const found = await this.client().call<StatisticsView>('GET', `${diskPath(guest, vdev)}/stat`);
+    const found = await this.client().ask('GET /v1/disks/{guest}/{vdev}/stat', {
+      path: { guest, vdev },
+    });
     if (flags.json) writeJson(this, found);
     else this.process.stdout.write(textOf(found));
   },
@@ -104,8 +106,9 @@ export const limitCommand: Command<CliContext> = buildCommand({
     if (none !== (iops === undefined && bytes === undefined)) {
       throw new Failure('invalid', 'no limit is given — give --iops, --bytes, or --none alone');
     }
-    const limits = { iops, bytes_per_second: bytes, burst_seconds: burst };
-    await this.client().call('PUT', `${diskPath(guest, vdev)}/limits`, limits);
+    const body = { iops, bytes_per_second: bytes, burst_seconds: burst };
+    const path = { guest, vdev };
+    await this.client().ask('PUT /v1/disks/{guest}/{vdev}/limits', { path, body });
   },
 });
 

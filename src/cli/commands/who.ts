@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
-import type { UserView } from '../../daemon/users.ts';
+import type { UserView } from '../../daemon/api/shapes.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import {
   type ColumnFlags,
@@ -60,10 +60,12 @@ export const whoCommand: Command<CliContext> = buildCommand({
 });
 
 /** Undefined when that cannot be told: a script must not take that for «nobody». */
-async function usersOf(context: CliContext, path: string): Promise<UserView[] | undefined> {
+async function usersOf(
+  context: CliContext,
+  path: string,
+): Promise<readonly UserView[] | undefined> {
   try {
-    const query = `/v1/users?path=${encodeURIComponent(path)}`;
-    return (await context.client().call<{ users: UserView[] }>('GET', query)).users;
+    return (await context.client().ask('GET /v1/users', { query: { path } })).users;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     context.process.stderr.write(`vbd: ${thrown.message}\n`);

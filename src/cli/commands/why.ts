@@ -1,10 +1,9 @@
 /** `vbd why`: the facts about one disk, and what follows from them. */
 import { buildCommand, type Command } from '@stricli/core';
-import type { WhyView } from '../../daemon/views.ts';
 import { type CliContext, writeJson } from '../context.ts';
 import { planText } from '../plan-text.ts';
 import { formatTable } from '../table.ts';
-import { diskPath, guestWord, jsonFlag, vdevWord } from '../words.ts';
+import { guestWord, jsonFlag, vdevWord } from '../words.ts';
 
 export const whyCommand: Command<CliContext> = buildCommand({
   docs: { brief: 'Say why a disk is as it is, and what would be done about it' },
@@ -13,7 +12,9 @@ export const whyCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'tuple', parameters: [guestWord, vdevWord] },
   },
   async func(this: CliContext, flags: { json: boolean }, guest: string, vdev: string) {
-    const why = await this.client().call<WhyView>('GET', `${diskPath(guest, vdev)}/why`);
+    const why = await this.client().ask('GET /v1/disks/{guest}/{vdev}/why', {
+      path: { guest, vdev },
+    });
     if (flags.json) return writeJson(this, why);
     const { disk } = why;
     const head = `${disk.vdev} of ${disk.guest ?? disk.domid}: ${disk.state}\n`;
