@@ -54,8 +54,3 @@ export function setBits(
     }
   }
 }
-
-/** Clears one bit. */
-export function clearBit(map: Uint8Array, bit: number, lsbFirst: boolean): void {
-  map[bit >>> 3] = (map[bit >>> 3] ?? 0) & ~maskOf(bit, lsbFirst);
-}

@@ -51,6 +51,22 @@ export const vhdFaults: readonly Fault[] = [
     caughtBy: 'test/image/vhd-damage.test.ts',
   },
   {
+    name: 'vhd-batmap-outlives-a-discard',
+    breaks: 'what is flushed after a torn discard is there for who knows no batmap',
+    file: 'src/image/vhd/zero.ts',
+    find: 'if (unmap && vhd.parent === undefined) {',
+    plant: 'if (unmap && vhd.parent !== undefined) {',
+    caughtBy: 'test/image/vhd-cuts.test.ts',
+  },
+  {
+    name: 'vhd-batmap-cleared-without-a-barrier',
+    breaks: 'the batmap says nothing of a block before it loses its place',
+    file: 'src/image/vhd/batmap.ts',
+    find: '  addBarrier(out, vhd.file);\n  batmap.stale = true;',
+    plant: '  batmap.stale = true;',
+    caughtBy: 'test/image/vhd-cuts.test.ts',
+  },
+  {
     name: 'vhd-any-parent',
     breaks: 'only the image that a child was made of is its parent',
     file: 'src/image/vhd/open.ts',

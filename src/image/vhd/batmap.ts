@@ -1,11 +1,12 @@
 /**
  * tapdisk's batmap: one bit a block that says that every sector of it is present, so that its
  * bitmap need not be read. It is brought up to date when the image is closed; until then no bit
- * that is set in the file is false, for bits of bitmaps are never cleared.
+ * that is set in the file is false: bits of bitmaps are never cleared, and before a block loses its
+ * place its bit is.
  */
 import type { FileTable } from '../file-table.ts';
-import type { Steps } from '../steps.ts';
-import { clearBit, isSet } from '../bits.ts';
+import { addBarrier, type Steps } from '../steps.ts';
+import { isSet, runEnd } from '../bits.ts';
 import { blockLength, type Dynamic, isFull, placeOf, type Region } from './dynamic.ts';
 import type { FooterFields } from './footer.ts';
 import { put } from '../put.ts';
@@ -121,11 +122,21 @@ export function emptyBatmap(tableOffset: number, maxTableEntries: number): Uint8
   return Buffer.concat([headerFor(mapAt, map), map]);
 }
 
-/** A block is given a place and is not full: what the map says of it must go first, if it says so. */
-export function clearInBatmap(vhd: Dynamic, block: number, out: Steps): void {
+/**
+ * Before blocks get places, or lose them: what the batmap says of those from `block` to before `end`
+ * must be gone for sure. Who believes it writes to them without a look at their bitmaps, which a
+ * power cut may have left empty, and who does not would not find what was written. It says nothing
+ * of any block then, so that this is done once.
+ */
+export function clearBatmap(vhd: Dynamic, block: number, end: number, out: Steps): void {
   const { batmap } = vhd;
-  if (batmap === undefined || !isSet(batmap.map, 0, block, false)) return;
-  const map = batmap.map.slice();
-  clearBit(map, block, false);
-  putBatmap(vhd, batmap, map, out);
+  if (batmap === undefined || !saysFull(batmap, block, end)) return;
+  putBatmap(vhd, batmap, new Uint8Array(batmap.map.length), out);
+  addBarrier(out, vhd.file);
+  batmap.stale = true;
+}
+
+/** Whether it calls any of these blocks full. */
+function saysFull({ map }: Batmap, block: number, end: number): boolean {
+  return isSet(map, 0, block, false) || runEnd(map, 0, block, end, false) < end;
 }

@@ -9,7 +9,7 @@ import { SECTOR_BYTES } from './layout.ts';
 import { lastBitOfPage, pageOfBit } from './map.ts';
 import { beginPlan, writablePlace } from './places.ts';
 import { putEntry, putFilled } from './put.ts';
-import { clearInBatmap } from './batmap.ts';
+import { clearBatmap } from './batmap.ts';
 
 /** A part of one block, in bytes from where its data begin. */
 export interface Part {
@@ -57,6 +57,7 @@ export function allocate(
 ): void {
   const { block, from, end } = part;
   const { file, batmap } = vhd;
+  clearBatmap(vhd, block, block + 1, out);
   const place = takePlace(vhd, block, out);
   const dataAt = place + vhd.bitmapBytes;
   const sectors = vhd.blockBytes / SECTOR_BYTES;
@@ -73,7 +74,6 @@ export function allocate(
     const at = addPut(out, file, place, mapBytes);
     out.scratch.fill(0, at, at + mapBytes);
     setBits(out.scratch, at, first, last, false);
-    clearInBatmap(vhd, block, out);
     // The parent's bytes must not give way to ones that a power cut may lose.
     addBarrier(out, file);
   }

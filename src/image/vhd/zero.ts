@@ -5,6 +5,7 @@
 import { freePlace } from '../places.ts';
 import { readsAsZeros } from '../reads-as-zeros.ts';
 import { addZero, type Steps } from '../steps.ts';
+import { clearBatmap } from './batmap.ts';
 import { blockLength, type Dynamic, isFull, NOT_THERE, setFull } from './dynamic.ts';
 import { UNUSED } from './layout.ts';
 import { beginPlan, writablePlace } from './places.ts';
@@ -22,6 +23,11 @@ export function planZeroDynamic(
   unmap: boolean,
   out: Steps,
 ): number {
+  if (unmap && vhd.parent === undefined) {
+    beginPlan(vhd, out);
+    const block = Math.floor(at / vhd.blockBytes);
+    clearBatmap(vhd, block, Math.ceil((at + lengthBytes) / vhd.blockBytes), out);
+  }
   let done = 0;
   while (done < lengthBytes && out.count < MOST_STEPS) {
     beginPlan(vhd, out);
