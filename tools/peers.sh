@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs every Debian package that a test needs, and unpacks into .cache/peers those of Xen that
-# no machine without a hypervisor should have installed. As root; the second time it does nothing.
+# Installs every Debian package that a test needs, and unpacks into .cache/peers those of Xen, that
+# no machine without a hypervisor should have installed, and one program of Prometheus, that is no service here. As root; the second time it does nothing.
 set -euo pipefail
 
 # Into the system: programs that tests run beside vbdkit's own. One list, one line a reason.
@@ -33,7 +33,8 @@ missing=()
 for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
 xen=$peers/xen
 has_xen() { [ -e "$xen/complete" ] && [ -e "$xen/usr/include/xen/io/blkif.h" ]; }
-if [ ${#missing[@]} -eq 0 ] && has_xen; then exit 0; fi
+promtool=$peers/promtool
+if [ ${#missing[@]} -eq 0 ] && has_xen && [ -e "$promtool" ]; then exit 0; fi
 
 if [ "$(id -u)" != 0 ]; then
   echo "peers.sh installs Debian packages — run it as root" >&2
@@ -60,4 +61,15 @@ if ! has_xen; then
   rm -r "$fresh/deb"
   touch "$fresh/complete"
   mv "$fresh" "$xen"
+fi
+
+if [ ! -e "$promtool" ]; then
+  # Finds faults in metrics and in rules for alerts.
+  fresh=$peers/prometheus.$$
+  mkdir -p "$fresh"
+  (cd "$fresh" && apt-get download -qq -o APT::Sandbox::User=root prometheus)
+  for deb in "$fresh"/*.deb; do dpkg --fsys-tarfile "$deb"; done | tar -xO ./usr/bin/promtool >"$fresh/promtool"
+  chmod 755 "$fresh/promtool"
+  mv "$fresh/promtool" "$promtool"
+  rm -r "$fresh"
 fi

@@ -23,6 +23,7 @@ export async function openRingImage(
 ): Promise<void> {
   const { tap } = world;
   const name = diskName(record.key);
+  const beganMs = performance.now();
   // It may have counted as another's until now.
   world.holdings.remove(record.path);
   try {
@@ -31,6 +32,7 @@ export async function openRingImage(
     const image = await openedImage(world, record, vms, found?.place, known);
     if (found !== undefined) holdOpened(world, record, found.member, image.members, vms);
     await follow(world, record, image, known);
+    if (known === undefined) record.holdMs = performance.now() - beganMs;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     if (wasOffered(record)) {

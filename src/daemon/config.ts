@@ -83,6 +83,20 @@ const Config = z.strictObject({
     .max(3600)
     .default(1)
     .describe('How long an idle disk saves up for what its limits allow.'),
+  metrics_listen: z
+    .string()
+    .regex(/^$|^(127\.\d+\.\d+\.\d+|\[::1\]):\d+$/, {
+      error: 'is no port of this host itself — name one like 127.0.0.1:9547',
+    })
+    .default('')
+    .describe(
+      'Where Prometheus may ask for metrics by TCP, with no question who asks: 127.0.0.1:9547; empty: on the control socket only.',
+    ),
+  metrics_disks: z
+    .int()
+    .min(0)
+    .default(1000)
+    .describe('So many disks have metrics of their own, at most.'),
   script_dir: z.string().default('/etc/xen/scripts').describe('Where libxl looks for scripts.'),
   sysfs: z.string().default('/sys').describe('Where the kernel shows its devices.'),
   admin_uids: ids.describe('Users who may do everything by the control socket, beside root.'),

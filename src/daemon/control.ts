@@ -14,6 +14,7 @@ import type { Daemon } from './daemon.ts';
 import type { Events } from './events.ts';
 import { handlersOf } from './handlers.ts';
 import type { Leases } from './leases.ts';
+import { METRICS_TYPE } from './metrics-text.ts';
 import type { VerbOptions } from './verbs.ts';
 
 export interface ControlOptions {
@@ -22,6 +23,8 @@ export interface ControlOptions {
   readonly events: Events;
   readonly verbs: VerbOptions;
   readonly version: string;
+  /** What Prometheus is told. */
+  readonly metrics: () => Promise<string>;
   /** Who is at the other end of a request's connection, as the kernel told it. */
   readonly peerOf: (context: Context) => Pick<Peer, 'pid' | 'uid' | 'rights'>;
 }
@@ -45,6 +48,9 @@ export function controlApi(options: ControlOptions): Hono {
     const { openApi } = await import('./api/openapi.ts');
     return context.json(openApi());
   });
+  app.get('/metrics', async (context) =>
+    context.body(await options.metrics(), 200, { 'content-type': METRICS_TYPE }),
+  );
   const handlers = handlersOf(options);
   for (const operation of Object.keys(operations) as Operation[]) {
     addRoute(app, operation, handlers[operation] as AnyHandler);

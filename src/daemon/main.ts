@@ -13,18 +13,15 @@ import { lineLog } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
-import { peerOf, serveControl } from '../tap/control-server.ts';
 import { joinService } from '../tap/service.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
-import { accessOf } from './access.ts';
 import { type Config, loadConfig } from './config.ts';
 import { startDaemon } from './daemon.ts';
+import { serveApi } from './serve-api.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
-import { createEvents } from './events.ts';
 import { imageKeys } from './image-keys.ts';
-import { createLeases } from './leases.ts';
 import { vbddOptions } from './options.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
@@ -138,13 +135,8 @@ async function main(): Promise<void> {
   );
   stack.use(folder.follow(daemon.disks, log));
   models.onChange((domid) => daemon.disks.callAll(({ key }) => key.domid === domid));
-  const leases = stack.use(createLeases(daemon));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;
-  const verbs = { xl, scriptDir: config.script_dir, ownDomid };
-  const events = stack.use(createEvents(daemon));
-  const parts = { daemon, leases, events, verbs, version, peerOf };
-  const api = async () => (await import('./control.ts')).controlApi(parts);
-  stack.use(await serveControl('vbdd', api, config.socket, log, accessOf(config)));
+  stack.use(await serveApi({ daemon, config, tap, version, xl, ownDomid }));
   log(
     'notice',
     `vbdd ${version} is ready, ${daemon.disks.records.size} disks, at ${config.socket}`,

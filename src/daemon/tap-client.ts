@@ -13,6 +13,7 @@ import type { ImageKey, ImageKeys } from './image-keys.ts';
 
 /** A tap that is watched: it may die, and another one come in its place. */
 export interface WatchedTap extends Tap, Disposable {
+  readonly isThere: boolean;
   /** Told when the tap has ended, and when there is one (again). */
   onChange(listener: (there: boolean) => void): void;
   /** Told of a disk whose guest's writes begin to wait for room (why), and when they do no longer (null). */
@@ -59,7 +60,9 @@ export function openTap(socketPath: string, answerMs: number, images: TapImages 
   const client = openUnixClient(socketPath, { name: 'vbd-tap', advice });
   const stopped = new AbortController();
   const listeners = new Set<(there: boolean) => void>();
+  let isThere = false;
   const tell = (there: boolean): void => {
+    isThere = there;
     for (const listener of listeners) listener(there);
   };
   const pauseListeners = new Set<(name: string, paused: string | null) => void>();
@@ -72,6 +75,9 @@ export function openTap(socketPath: string, answerMs: number, images: TapImages 
   const order: Client['call'] = (method, path, body) =>
     within(answerMs, 'the answer of vbd-tap', (signal) => client.call(method, path, body, signal));
   return {
+    get isThere() {
+      return isThere;
+    },
     onChange: (listener) => void listeners.add(listener),
     onPause: (listener) => void pauseListeners.add(listener),
     async open(name, place, { writable, whenFull, beside }) {

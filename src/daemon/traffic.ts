@@ -41,7 +41,8 @@ export async function traffic(daemon: Daemon): Promise<TrafficView[]> {
   });
 }
 
-function countsOf({ world }: Daemon, record: DiskRecord): StatisticsView | undefined {
+/** What is counted of a disk; undefined: nothing is. */
+export function countsOf({ world }: Daemon, record: DiskRecord): StatisticsView | undefined {
   if (!isServed(record)) {
     const kernel = world.blkback.counts(record.key);
     return kernel === undefined ? undefined : kernelView(kernel);

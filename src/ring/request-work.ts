@@ -195,6 +195,7 @@ export function take(s: Serving, index: number, nowMs: number): Work {
   work.status = readRequest(s.ring.abi, record.words, record.at(index), s.disk.rules, work);
   work.stage = Stage.free;
   work.takenMs = nowMs;
+  s.disk.statistics.noteUnderWay(1);
   return work;
 }
 
@@ -337,6 +338,7 @@ export function respond(s: Serving, work: Work, nowMs: number): void {
   const { operation, status } = work;
   const tookMs = nowMs - work.takenMs;
   s.disk.statistics.count(kindOf(operation), work.lengthBytes, status === Status.ok, tookMs);
+  s.disk.statistics.noteUnderWay(-1);
   work.stage = Stage.free;
   ring.respond(record.words, record.at(work.place), operation, status);
 }

@@ -22,6 +22,7 @@ const At = {
   iops: 2,
   bytesPerSecond: 3,
   burstSeconds: 4,
+  underWay: 5,
   kinds: 8,
 } as const;
 /** Of each kind. */
@@ -43,6 +44,8 @@ export interface DiskStatistics {
   /** When counting began: milliseconds since 1970. */
   readonly sinceMs: number;
   readonly limits: Limits;
+  /** Requests of its guest's rings that were taken and are not answered. */
+  readonly underWay: number;
   readonly kinds: Readonly<Record<RequestKind, KindStatistics>>;
 }
 
@@ -50,6 +53,8 @@ export interface DiskStatistics {
 export interface StatisticsPage {
   limits(): Limits;
   setLimits(limits: Limits): void;
+  /** So many more requests are under way, or fewer. */
+  noteUnderWay(change: number): void;
   /** Counts a request that was answered. @param kind a number of `Kind` */
   count(kind: number, bytes: number, ok: boolean, tookMs: number): void;
 }
@@ -75,12 +80,14 @@ export function statisticsPage(
     setLimits(limits);
     values[At.layout] = LAYOUT;
   }
+  values[At.underWay] = 0;
   const add = (at: number, amount: number): void => {
     values[at] = (values[at] ?? 0) + amount;
   };
   return {
     limits: () => limitsOf(values),
     setLimits,
+    noteUnderWay: (change) => add(At.underWay, change),
     count(kind, bytes, ok, tookMs) {
       const first = At.kinds + kind * KIND_VALUES;
       const tookUs = tookMs * 1000;
@@ -110,6 +117,7 @@ export function readStatistics(memory: ArrayBuffer): DiskStatistics | undefined 
   return {
     sinceMs: values[At.sinceMs] ?? 0,
     limits: limitsOf(values),
+    underWay: values[At.underWay] ?? 0,
     kinds: {
       read: kindAt(Kind.read),
       write: kindAt(Kind.write),

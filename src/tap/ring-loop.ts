@@ -363,6 +363,8 @@ function release(loop: Loop, ring: Ring): void {
     const at = list.indexOf(ring);
     if (at >= 0) list.splice(at, 1);
   }
+  // A successor, or the disk's next ring, takes up what was not answered.
+  ring.disk.statistics.noteUnderWay(-ring.server.inFlight());
   loop.hypervisor.unbind(ring.port);
   ring.copier[Symbol.dispose]();
   ring.mapped[Symbol.dispose]();

@@ -35,6 +35,7 @@ before(async () => {
     events: stack.use(createEvents(vbdd)),
     verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
     version: '1',
+    metrics: async () => 'vbdkit_disks 0\n',
     peerOf,
   });
   stack.use(

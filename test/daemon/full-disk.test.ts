@@ -63,6 +63,11 @@ async function wrongBlocks(disk: GuestDisk): Promise<number> {
   return found.filter((byte) => byte !== 0x5a).length / 512;
 }
 
+/** Requests that its guest has not been answered yet. */
+function underWay({ vbdd }: TapKit): number {
+  return vbdd.world.tap?.statistics('vbd3-1-51712')?.underWay ?? -1;
+}
+
 async function until(what: string, seen: () => boolean): Promise<void> {
   const deadline = performance.now() + 20_000;
   while (!seen()) {
@@ -89,6 +94,7 @@ for (const format of ['raw', 'qcow2'] as const) {
       );
       assert.match(kit.tap.said.join('\n'), /vbd3-1-51712 is paused: there is no room/);
       await until('it is told', () => told.includes('paused'));
+      assert.ok(underWay(kit) > 0);
       // A vbdd that starts now knows it, too.
       await kit.restart();
       await until('it is known to be paused', () => small.state() === 'paused');
@@ -96,6 +102,7 @@ for (const format of ['raw', 'qcow2'] as const) {
       assert.equal(await written, 'written');
       await until('it goes on', () => small.state() === 'attached');
       assert.equal(await wrongBlocks(disk), 0);
+      assert.equal(underWay(kit), 0);
     },
   );
 }
@@ -111,6 +118,7 @@ test('a paused disk is taken up, still paused, by the tap’s successor', option
   execFileSync('mount', ['-o', 'remount,size=32M', small.folder]);
   assert.equal(await written, 'written');
   assert.equal(await wrongBlocks(small.disk), 0);
+  assert.equal(underWay(small.kit), 0);
 });
 
 for (const how of ['detach', 'destroy'] as const) {

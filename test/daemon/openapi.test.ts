@@ -35,6 +35,7 @@ before(async () => {
     events: opening.use(createEvents(kit.vbdd)),
     verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
     version: '1.2.3',
+    metrics: async () => 'vbdkit_disks 0\n',
     peerOf: () => ({ pid: process.pid, uid: 0, rights: 'admin' }),
   });
   raw = join(kit.host.dir, 'raw.img');

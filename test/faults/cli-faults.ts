@@ -2,6 +2,7 @@
 import type { Fault } from './faults.ts';
 
 const verbs = { caughtBy: 'test/cli/guest-verbs.test.ts', needsLoop: true };
+const metrics = { caughtBy: 'test/daemon/metrics.test.ts', needsLoop: true };
 const rates = { caughtBy: 'test/cli/rates.test.ts' };
 
 export const cliFaults: readonly Fault[] = [
@@ -32,6 +33,24 @@ export const cliFaults: readonly Fault[] = [
     caughtBy: 'test/daemon/openapi.test.ts',
     only: 'every operation',
     needsLoop: true,
+  },
+  {
+    ...metrics,
+    name: 'buckets-not-added-up',
+    breaks: 'a histogram has in each bucket what is in those before',
+    file: 'src/daemon/metrics-text.ts',
+    find: 'upTo += counts[index] ?? 0;',
+    plant: 'upTo = counts[index] ?? 0;',
+    only: 'on its ring',
+  },
+  {
+    ...metrics,
+    name: 'metrics-without-bound',
+    breaks: 'no more disks have metrics of their own than are allowed',
+    file: 'src/daemon/metrics.ts',
+    find: 'shown.size === mostDisks ||',
+    plant: '',
+    only: 'there is a bound',
   },
   {
     ...verbs,

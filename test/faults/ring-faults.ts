@@ -149,6 +149,16 @@ export const ringFaults: readonly Fault[] = [
     only: 'that there are no more',
   },
   {
+    name: 'under-way-for-ever',
+    breaks: 'what is under way is counted until it is answered, whichever tap answers',
+    file: 'src/ring/statistics.ts',
+    find: 'values[At.underWay] = 0;',
+    plant: '',
+    caughtBy: 'test/daemon/full-disk.test.ts',
+    only: 'taken up',
+    needsLoop: true,
+  },
+  {
     name: 'discard-paid-for-by-its-length',
     breaks: 'a discard counts as one request, however long it is',
     file: 'src/ring/request-work.ts',

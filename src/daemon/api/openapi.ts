@@ -34,6 +34,7 @@ export function openApi(): Json {
     paths[path] ??= parameters.length > 0 ? { parameters } : {};
     paths[path][method.toLowerCase()] = operationOf(shape);
   }
+  paths['/metrics'] = { get: metrics };
   return {
     openapi: '3.1.0',
     info: {
@@ -60,6 +61,14 @@ export function openApi(): Json {
     },
   };
 }
+
+const metrics = {
+  summary: 'Metrics of vbdd and of guests’ disks, in Prometheus’ text format',
+  responses: {
+    200: { description: 'Done.', content: { 'text/plain': { schema: { type: 'string' } } } },
+    default: { $ref: '#/components/responses/Failure' },
+  },
+};
 
 function operationOf(shape: OperationShape): Json {
   const { summary, admins, query, body, status, answer, lines } = shape;

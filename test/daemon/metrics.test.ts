@@ -1,0 +1,168 @@
+/** Metrics: what Prometheus' own tool finds right, and the figures that a guest's requests make. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Guest } from '../../src/host/embedded-host.ts';
+import { metricsPage } from '../../src/daemon/metrics-text.ts';
+import { serveMetrics } from '../../src/daemon/metrics-server.ts';
+import { metricsText } from '../../src/daemon/metrics.ts';
+import { createTally, type Tally } from '../../src/daemon/tally.ts';
+import { needs, needsLoop, peersDir } from '../peers.ts';
+import { spec, startTapKit, type TapKit } from './tap-kit.ts';
+
+const promtool = join(peersDir, 'promtool');
+const judge = needs(existsSync(promtool), 'no promtool — run tools/peers.sh');
+const loop = needsLoop();
+const options = loop.skip === false ? judge : loop;
+const monitoring = join(import.meta.dirname, '..', '..', 'docs', 'monitoring');
+
+let kit: TapKit;
+let tally: Tally;
+let raw: string;
+let web: Guest;
+before(async () => {
+  if (options.skip !== false) return;
+  kit = await startTapKit();
+  tally = createTally(kit.vbdd);
+  web = await kit.host.createGuest({ name: 'we"b' });
+  await web.attach(spec('vhd', kit.image('web.vhd', 'vhd')));
+  raw = join(kit.host.dir, 'raw.img');
+  writeFileSync(raw, 'x');
+  truncateSync(raw, 1 << 20);
+  await web.attach(`vdev=xvdb,script=block-vbd,target=${raw}`);
+  const disk = await web.disk('xvda');
+  for (const sector of [0, 8, 16]) await disk.write(sector, new Uint8Array(4096));
+  await disk.read(0, 8);
+});
+after(async () => {
+  tally?.[Symbol.dispose]();
+  await kit?.[Symbol.asyncDispose]();
+});
+
+function text(mostDisks = 10): Promise<string> {
+  const own = { daemon: kit.vbdd, tap: { isThere: true }, tally, version: '1.2.3' };
+  return metricsText({ ...own, sysfs: '/sys', mostDisks });
+}
+
+/** A sample's value, by its name and labels as they are printed. */
+function valueOf(page: string, sample: string): number {
+  const line = page.split('\n').find((each) => each.startsWith(`${sample} `));
+  assert.ok(line, `${sample} is not in\n${page}`);
+  return Number(line.slice(sample.length + 1));
+}
+
+function tool(args: readonly string[], input = ''): string {
+  const { stdout, stderr, status } = spawnSync(promtool, args, { input, encoding: 'utf8' });
+  assert.equal(status, 0, `${stdout}${stderr}`);
+  return `${stdout}${stderr}`;
+}
+
+test('promtool finds no fault in the metrics', options, async () => {
+  assert.equal(tool(['check', 'metrics'], await text()), '');
+});
+
+test('a disk on its ring has what its guest did', options, async () => {
+  const page = await text();
+  const disk = 'guest="we\\"b",vdev="xvda"';
+  const one = (name: string, more = ''): number =>
+    valueOf(page, `vbdkit_disk_${name}{${disk}${more}}`);
+  assert.equal(one('requests_total', ',request="write"'), 3);
+  assert.equal(one('bytes_total', ',request="write"'), 3 * 4096);
+  assert.equal(one('errors_total', ',request="read"'), 0);
+  assert.equal(
+    one('request_seconds_count', ',request="read"'),
+    one('requests_total', ',request="read"'),
+  );
+  assert.equal(one('request_seconds_bucket', ',request="write",le="+Inf"'), 3);
+  const sum = one('request_seconds_sum', ',request="write"');
+  assert.ok(sum > 0 && sum < 60);
+  const bounds = [
+    ...page.matchAll(/_request_seconds_bucket\{[^}]*xvda[^}]*write",le="([^"]+)"\} (\d+)/g),
+  ];
+  assert.ok(
+    bounds.length < 12 &&
+      bounds.every(([, , n], i) => i === 0 || Number(n) >= Number(bounds[i - 1]?.[2])),
+  );
+  assert.equal(one('requests_in_flight'), 0);
+  assert.equal(one('attached'), 1);
+  assert.equal(one('paused'), 0);
+  assert.equal(one('chain_depth'), 1);
+  const { sectors } = (await web.disk('xvda')).description;
+  assert.equal(one('size_bytes'), sectors * 512);
+  assert.equal(one('allocated_bytes'), statSync(join(kit.host.dir, 'web.vhd')).blocks * 512);
+  assert.match(
+    page,
+    /^vbdkit_disk_info\{guest="we\\"b",vdev="xvda",domid="1",kind="vbd3",mode="w",path="[^"]+web\.vhd",device="ring"\} 1$/m,
+  );
+});
+
+test('a disk on a loop device has what the kernel knows', options, async () => {
+  const page = await text();
+  const disk = '{guest="we\\"b",vdev="xvdb"}';
+  assert.equal(valueOf(page, `vbdkit_disk_allocated_bytes${disk}`), statSync(raw).blocks * 512);
+  assert.equal(valueOf(page, `vbdkit_disk_size_bytes${disk}`), 1 << 20);
+  assert.equal(valueOf(page, `vbdkit_disk_requests_in_flight${disk}`), 0);
+  assert.equal(valueOf(page, 'vbdkit_loop_devices{state="bound"}'), 1);
+  assert.equal(valueOf(page, 'vbdkit_attaches_total{result="attached"}'), 2);
+  assert.equal(valueOf(page, 'vbdkit_attach_seconds_count'), 2);
+  assert.doesNotMatch(page, /_errors_total\{[^}]*xvdb/);
+});
+
+test('there is a bound to the disks that have metrics of their own', options, async () => {
+  const page = await text(1);
+  assert.equal(valueOf(page, 'vbdkit_disks_not_shown'), 1);
+  assert.equal(valueOf(page, 'vbdkit_disks{state="attached"}'), 2);
+  assert.deepEqual([...page.matchAll(/^vbdkit_disk_info/gm)].length, 1);
+});
+
+test('by TCP there are the metrics, and nothing else', async () => {
+  const port = 20_000 + (process.pid % 20_000);
+  await using _server = await serveMetrics(`127.0.0.1:${port}`, async () => 'vbdkit_disks 0\n');
+  const ask = async (path: string): Promise<[number, string]> => {
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`);
+    return [answer.status, await answer.text()];
+  };
+  assert.deepEqual(await ask('/metrics'), [200, 'vbdkit_disks 0\n']);
+  assert.equal((await ask('/v1/disks'))[0], 404);
+  await assert.rejects(
+    serveMetrics(`127.0.0.1:${port}`, async () => ''),
+    {
+      message: /^cannot listen at 127\.0\.0\.1:\d+ \(EADDRINUSE\) — check metrics_listen/,
+    },
+  );
+});
+
+test('the rules for alerts are right, and fire when they should', judge, () => {
+  tool(['check', 'rules', join(monitoring, 'alerts.yml')]);
+  tool(['test', 'rules', join(monitoring, 'alerts.test.yml')]);
+});
+
+test(
+  'rules, dashboard and page name metrics that there are, and the page all of them',
+  options,
+  async () => {
+    const page = await text();
+    const there = new Set([...page.matchAll(/^# TYPE (\S+)/gm)].map(([, name = '']) => name));
+    const named = (file: string): Set<string> => {
+      const all = readFileSync(join(monitoring, file), 'utf8').matchAll(
+        /\b(?:vbdkit|process)_[a-z_]+/g,
+      );
+      return new Set([...all].map(([name]) => name.replace(/_(?:bucket|sum|count)$/, '')));
+    };
+    for (const file of ['alerts.yml', 'grafana-dashboard.json']) {
+      assert.deepEqual([...named(file).difference(there)], [], file);
+    }
+    const told = named('../monitoring.md');
+    assert.deepEqual([...there.symmetricDifference(told)], []);
+  },
+);
+
+test('what has no sample is left out, and a label bears any text', () => {
+  const page = metricsPage([
+    { name: 'a', help: 'A.', type: 'gauge', samples: [] },
+    { name: 'b', help: 'B.', type: 'gauge', samples: [{ labels: { x: 'a\\"\n' }, value: 1 }] },
+  ]);
+  assert.equal(page, '# HELP b B.\n# TYPE b gauge\nb{x="a\\\\\\"\\n"} 1\n');
+});
