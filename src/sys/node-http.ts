@@ -5,3 +5,4 @@
 const http = process.getBuiltinModule('node:http');
 
 export const { createServer, request } = http;
+export const { connect } = process.getBuiltinModule('node:net');

@@ -1,4 +1,5 @@
 /** A client of a control API on a unix socket: one request a call, failures rebuilt as they were thrown there. */
+import type { Socket } from 'node:net';
 import { Failure, type FailureFacts, isFailureKind } from '../base/failure.ts';
 
 /** Who is at the other end, for sentences. */
@@ -45,11 +46,13 @@ export function openUnixClient(socketPath: string, server: Server): Client {
     },
     async follow<T>(path: string, onLine: (value: T) => void, signal?: AbortSignal) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const [{ request }, { createInterface }] = await Promise.all([
+      const [{ request, connect }, { createInterface }] = await Promise.all([
         import('../sys/node-http.ts'),
         import('node:readline'),
       ]);
-      const outgoing = request({ socketPath, path, headers: { host: server.name }, signal });
+      const createConnection = (): Socket => connect(socketPath);
+      const headers = { host: server.name };
+      const outgoing = request({ createConnection, path, headers, signal });
       outgoing.once('error', (cause) => reject(unreachable(socketPath, server, cause)));
       outgoing.once('response', (incoming) => {
         // Its end in the middle is the other end's end, too.
@@ -84,10 +87,12 @@ async function send(
   signal?: AbortSignal,
 ): Promise<Answer> {
   // Loading it takes longer than starting Node does; a verb on images has no use for it.
-  const { request } = await import('../sys/node-http.ts');
+  const { request, connect } = await import('../sys/node-http.ts');
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+  // By an agent of Node's it would first be found out whether our name is an address.
+  const createConnection = (): Socket => connect(socketPath);
   const outgoing = request(
-    { socketPath, method, path, headers: { host: server.name }, signal },
+    { createConnection, method, path, headers: { host: server.name }, signal },
     (incoming) => {
       let text = '';
       const close = (): void => void outgoing.destroy();
