@@ -129,6 +129,7 @@ function take(world: DiskWorld, record: DiskRecord, held: Held): void {
 /** Gives back what is held; a record without a hold is left as it is. */
 async function release(world: DiskWorld, record: DiskRecord): Promise<void> {
   const { held } = record;
+  const was = logFields(record);
   held?.[Symbol.dispose]();
   if (held?.nbd !== undefined) await closeImage(world, record);
   world.holdings.remove(record.path);
@@ -136,6 +137,7 @@ async function release(world: DiskWorld, record: DiskRecord): Promise<void> {
   record.published = false;
   record.outcome = undefined;
   record.closingSeen = false;
+  if (held !== undefined) world.log('info', `released ${held.facts.member.path}`, was);
 }
 
 /** Writes the outcome in one transaction, unless the disk was closed or removed meanwhile. */

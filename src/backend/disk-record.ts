@@ -211,6 +211,7 @@ export function logFields(record: DiskRecord): Record<string, string | number | 
   return {
     VBD_DOMID: record.key.domid,
     VBD_VDEV: vdevName(record.key.devid),
-    VBD_PATH: record.held?.facts.member.path ?? record.nodes?.params,
+    VBD_PATH:
+      (record.held?.facts.member ?? record.ring?.image.members[0])?.path ?? record.nodes?.params,
   };
 }

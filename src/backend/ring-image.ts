@@ -129,6 +129,11 @@ async function findPlace(
 
 /** The tap has nothing of the disk any more, and so have we. */
 export async function forget(world: DiskWorld, record: DiskRecord): Promise<void> {
+  const { ring } = record;
+  if (ring !== undefined) {
+    const what = ring.image.members[0]?.path ?? 'an empty drive';
+    world.log('info', `released ${what}`, logFields(record));
+  }
   record.published = false;
   record.outcome = undefined;
   record.closingSeen = false;

@@ -17,7 +17,7 @@ export function lineLog(
   most: Level = 'info',
 ): Log {
   return (level, sentence, fields = {}) => {
-    if (priorities[level] > priorities[most]) return;
+    if (!reaches(level, most)) return;
     const tail = Object.entries(fields)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => ` ${name}=${value}`)
@@ -25,6 +25,24 @@ export function lineLog(
     const head = journal ? `<${priorities[level]}>` : level === 'info' ? '' : `${level}: `;
     write(`${head}${oneLine(sentence)}${oneLine(tail)}\n`);
   };
+}
+
+/** Whether what is that important is logged, where `most` is the least important that is. */
+export function reaches(level: Level, most: Level): boolean {
+  return priorities[level] <= priorities[most];
+}
+
+/** An entry of the journal, each value on one line: the sentence alone, and what it is about. */
+export function journalFields(
+  level: Level,
+  sentence: string,
+  fields: LogFields,
+): Record<string, string | number> {
+  const about = Object.entries(fields).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, oneLine(String(value))] as const],
+  );
+  const entry = { MESSAGE: oneLine(sentence), PRIORITY: priorities[level] };
+  return { ...entry, ...Object.fromEntries(about) };
 }
 
 /** A log that keeps nothing. */

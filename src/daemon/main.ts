@@ -9,10 +9,10 @@ import { createLoopPool } from '../backend/loop-pool.ts';
 import { managerStash } from '../backend/loop-stash.ts';
 import { nbdKernel } from '../backend/nbd-kernel.ts';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
-import { lineLog } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
+import { programLog } from '../tap/program-log.ts';
 import { joinService } from '../tap/service.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';
@@ -89,8 +89,7 @@ async function main(): Promise<void> {
   if (args.includes('--version')) return void process.stdout.write(`vbdd ${version}\n`);
   const { config: configPath, overrides } = readOptions(args);
   const config = loadConfig(configPath, overrides);
-  const journal = process.env['JOURNAL_STREAM'] !== undefined;
-  const log = lineLog((line) => process.stderr.write(line), journal, config.log_level);
+  const log = programLog('vbdd', process.env, config.log_level);
 
   await using stack = new AsyncDisposableStack();
   const folder = stack.use(openRunFolder(dirname(config.socket)));

@@ -4,14 +4,17 @@ import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
-import { lineLog } from '../base/log.ts';
+import type { LogFields } from '../base/log.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { parseSize } from '../base/units.ts';
+import { parseDiskName } from '../disk/backend-nodes.ts';
+import { vdevName } from '../disk/vdev.ts';
 import { readVersion } from '../sys/home.ts';
 import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
 import { tapOptions } from './options.ts';
 import type { PauseMessage } from './orders.ts';
+import { programLog } from './program-log.ts';
 import { joinService } from './service.ts';
 import { startWorkers } from './workers.ts';
 
@@ -53,8 +56,7 @@ async function main(): Promise<void> {
     process.exitCode = await startInBackground(args.filter((word) => word !== '--background'));
     return;
   }
-  const journal = process.env['JOURNAL_STREAM'] !== undefined;
-  const log = lineLog((line) => process.stderr.write(line), journal, 'info');
+  const log = programLog('vbd-tap', process.env);
 
   using service = joinService(process.env, process.pid, (sentence) => log('warning', sentence));
 
@@ -64,7 +66,9 @@ async function main(): Promise<void> {
   const kept = { ioFd: io.number, runFolder };
   await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
   await Promise.race([workers.ready, workers.failed]);
-  using _pauses = workers.onPause((pause) => log('warning', pauseSentence(pause)));
+  using _pauses = workers.onPause((pause) =>
+    log('warning', pauseSentence(pause), pauseFields(pause)),
+  );
   const api = async () => (await import('./control.ts')).tapApi(workers, version, runFolder);
   await using _control = await serveControl('vbd-tap', api, socket, log);
   log('notice', `vbd-tap ${version} is ready at ${socket}`);
@@ -85,6 +89,16 @@ function pauseSentence({ name, path, paused }: PauseMessage): string {
   if (paused === null) return `${name} goes on: there is room for ${path} again`;
   const advice = 'make room; its guest waits, and goes on by itself';
   return `${name} is paused: there is no room for ${path} (${paused}) — ${advice}`;
+}
+
+/** As vbdd's own entries have them. */
+function pauseFields({ name, path }: PauseMessage): LogFields {
+  const key = parseDiskName(name);
+  return {
+    VBD_DOMID: key?.domid,
+    VBD_VDEV: key && vdevName(key.devid),
+    VBD_PATH: path,
+  };
 }
 
 try {

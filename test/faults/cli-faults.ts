@@ -35,6 +35,15 @@ export const cliFaults: readonly Fault[] = [
     needsLoop: true,
   },
   {
+    name: 'journal-without-fields',
+    breaks: 'an entry of the journal says which disk it is about',
+    file: 'src/base/log.ts',
+    find: 'return { ...entry, ...Object.fromEntries(about) };',
+    plant: 'return entry;',
+    caughtBy: 'test/sys/journal.test.ts',
+    only: 'what it is about',
+  },
+  {
     ...metrics,
     name: 'buckets-not-added-up',
     breaks: 'a histogram has in each bucket what is in those before',

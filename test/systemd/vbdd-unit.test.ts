@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeDisk } from '../../src/backend/toolstack.ts';
 import { diskPaths, libxlNodes } from '../../src/disk/libxl-nodes.ts';
+import type { DiskSpec } from '../../src/disk/spec.ts';
 import { parseSpec } from '../../src/disk/spec-parse.ts';
 import { writeDomain } from '../../src/host/domain-life.ts';
 import { startStoreServer, type StoreServer } from '../../src/xenstore/embedded/server.ts';
@@ -14,12 +15,13 @@ import type { Store } from '../../src/xenstore/store.ts';
 import { needsLoop } from '../peers.ts';
 import { boundLoops } from '../sys/losetup.ts';
 import { needsSystemd, startSystemd, type Systemd } from './systemd.ts';
-import { unitHere } from './units.ts';
+import { journalUnit, unitHere } from './units.ts';
 
 const needed = needsSystemd();
 const options = needed.skip === false ? needsLoop() : needed;
 const WAIT_MS = 60_000;
 
+const metricsPort = 20_000 + (process.pid % 20_000);
 let dir: string;
 let server: StoreServer;
 let listener: AsyncDisposable;
@@ -34,7 +36,17 @@ before(async () => {
   // No backend ever opens what vbdd binds: only vbdd and systemd have it.
   mkdirSync(join(dir, 'sys', 'bus', 'xen-backend', 'devices'), { recursive: true });
   store = server.connect(0);
-  systemd = await startSystemd(dir, { 'vbdd.service': unitHere('vbdd', dir, places()) });
+  const config = join(dir, 'vbdkit.conf');
+  writeFileSync(config, `metrics_listen = "127.0.0.1:${metricsPort}"\n`);
+  const page = readFileSync(join(import.meta.dirname, '../../docs/monitoring.md'), 'utf8');
+  const [leave] = /^ {4}\[Service\]\n(?: {4}.*\n)+/m.exec(page) ?? [];
+  assert.ok(leave, 'the page says what leave the unit needs');
+  const unit = unitHere('vbdd', dir, ['--config', config, ...places()], 'journal');
+  systemd = await startSystemd(dir, {
+    'vbdd.service': `${unit}\n${leave.replaceAll(/^ +/gm, '')}`,
+    'journald.service': journalUnit,
+  });
+  await systemd.systemctl('start', 'journald');
   await systemd.systemctl('start', 'vbdd');
 });
 
@@ -63,21 +75,31 @@ const places = (): string[] => [
 /** A directory that no file is looked for in. */
 const scriptDir = '/etc/xen/scripts';
 
+const place = { devid: 51_712, backendDomid: 0, kind: 'vbd', scriptDir } as const;
+
+function specOf(path: string): DiskSpec {
+  return parseSpec([`vdev=xvda,access=rw,script=block-vbd,target=${path}`]);
+}
+
+/** A new guest, and nothing of a disk yet; returns its domid. */
+async function writeGuest(name: string): Promise<number> {
+  domid += 1;
+  await writeDomain(store, { domid, name, uuid: `00000000-0000-0000-0000-00000000000${domid}` });
+  server.introduce(domid);
+  return domid;
+}
+
 /** Gives a new guest that file; returns its domid. */
 async function attach(name: string): Promise<number> {
-  domid += 1;
   const path = join(dir, name);
   writeFileSync(path, '');
   truncateSync(path, 1 << 20);
-  await writeDomain(store, { domid, name, uuid: `00000000-0000-0000-0000-00000000000${domid}` });
-  server.introduce(domid);
-  const place = { domid, devid: 51_712, backendDomid: 0, kind: 'vbd', scriptDir } as const;
-  const spec = parseSpec([`vdev=xvda,access=rw,script=block-vbd,target=${path}`]);
-  await writeDisk(store, place, libxlNodes(spec, place));
+  const own = { ...place, domid: await writeGuest(name) };
+  await writeDisk(store, own, libxlNodes(specOf(path), own));
   await until('the disk has its device', async () => {
-    return (await store.read(`${diskPaths(place).backend}/hotplug-status`)) === 'connected';
+    return (await store.read(`${diskPaths(own).backend}/hotplug-status`)) === 'connected';
   });
-  return domid;
+  return own.domid;
 }
 
 async function until(what: string, seen: () => Promise<boolean>): Promise<void> {
@@ -85,7 +107,7 @@ async function until(what: string, seen: () => Promise<boolean>): Promise<void> 
   while (!(await seen())) {
     assert.ok(
       performance.now() < deadline,
-      `${what}: not seen\n${readFileSync(join(dir, 'vbdd.log'), 'utf8')}`,
+      `${what}: not seen\n${await systemd.run('journalctl', '--no-pager')}`,
     );
     await sleep(20);
   }
@@ -150,3 +172,50 @@ test('a vbdd that answers no more is ended, and another one has its disks', opti
   server.release(guest);
   await until('nothing is left', async () => Object.keys(bindings()).length === 0);
 });
+
+test('the journal has an entry for each event, with what it is about', options, async () => {
+  const guest = await attach('e.img');
+  const path = join(dir, 'e.img');
+  const { backend } = diskPaths({ ...place, domid: guest });
+  // Somebody else, of another virtual machine, wants to write it as well.
+  const other = await writeGuest('other');
+  const otherPlace = { ...place, domid: other };
+  await writeDisk(store, otherPlace, libxlNodes(specOf(path), otherPlace));
+  const error = `${diskPaths(otherPlace).backend}/hotplug-error`;
+  await until('it is refused', async () => (await store.read(error)) !== undefined);
+  const told = await store.read(error);
+  server.release(guest);
+  await until('it is released', async () => (await store.read(`${backend}/state`)) === undefined);
+  const entries = async (match: string): Promise<Record<string, string>[]> =>
+    (await systemd.run('journalctl', '--output=json', '--no-pager', '-u', 'vbdd', match))
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, string>);
+  await until('the journal has all', async () => (await entries(`VBD_DOMID=${guest}`)).length >= 3);
+  const own = await entries(`VBD_DOMID=${guest}`);
+  assert.deepEqual(
+    own.map(({ MESSAGE, PRIORITY }) => [PRIORITY, MESSAGE?.replace(/:.*/, '')]),
+    [
+      ['6', `attached ${path}`],
+      ['6', `released ${path}`],
+      ['5', 'removed its nodes'],
+    ],
+  );
+  for (const entry of own) {
+    assert.equal(entry['SYSLOG_IDENTIFIER'], 'vbdd');
+    assert.deepEqual([entry['VBD_VDEV'], entry['VBD_PATH']], ['xvda', path]);
+  }
+  const [refused, ...rest] = await entries(`VBD_DOMID=${other}`);
+  assert.deepEqual([refused?.['PRIORITY'], refused?.['MESSAGE']], ['3', told]);
+  assert.equal(rest.length, 0);
+  server.release(other);
+});
+
+test(
+  'with the leave that docs/monitoring.md gives the unit, metrics are had by TCP',
+  options,
+  async () => {
+    const answer = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
+    assert.match(await answer.text(), /^vbdkit_xenstore_up 1$/m);
+  },
+);
