@@ -36,7 +36,10 @@ export async function* packDisk(
       const cluster = view.subarray(begin, begin + clusterBytes);
       if (!isAllZero(cluster)) clusters.push({ at: at + begin, packed: pack(cluster) });
     }
-    const packed = await Promise.all(clusters.map((cluster) => cluster.packed));
+    const packing = clusters.map((cluster) => cluster.packed);
+    // The piece must stay until nobody packs it any more.
+    await Promise.allSettled(packing);
+    const packed = await Promise.all(packing);
     clusters.forEach((cluster, index) => to.append(cluster.at, packed[index] ?? view));
     yield at + view.length;
   }
