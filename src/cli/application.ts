@@ -6,7 +6,10 @@ import type { CliContext } from './context.ts';
 import { verbOf, verbs } from './verbs.ts';
 
 /** With the verbs that this run needs: the one that is named, any for the version, or all of them, as for help. */
-export async function loadApplication(word: string): Promise<Application<CliContext>> {
+export async function loadApplication(
+  word: string,
+  verbose = false,
+): Promise<Application<CliContext>> {
   const named = word === '--version' ? 'list' : verbOf(word);
   const wanted = named === undefined ? Object.keys(verbs) : [named];
   const routes = Object.fromEntries(
@@ -16,8 +19,9 @@ export async function loadApplication(word: string): Promise<Application<CliCont
     brief: "Disks of Xen guests, and this host's images",
     fullDescription: [
       "Disks of Xen guests, and this host's images. A guest is named by its name or its domid, a",
-      "disk of it by xvda or its number. xl's names of verbs are understood, and its -N before the",
-      'verb: say what would be done. vbd VERB --help tells what a verb takes.',
+      "disk of it by xvda or its number. xl's names of verbs are understood, and before the verb -N:",
+      'say what would be done; -v: say what vbdd is asked, and what is behind a failure; -T: begin each',
+      'line on standard error with the time and the process. vbd VERB --help tells what a verb takes.',
     ].join('\n'),
   };
   return buildApplication(buildRouteMap({ routes, docs }), {
@@ -31,7 +35,10 @@ export async function loadApplication(word: string): Promise<Application<CliCont
     },
     completion: { includeAliases: false, includeHiddenRoutes: false },
     localization: {
-      loadText: () => ({ ...text_en, exceptionWhileRunningCommand: (thrown) => tell(thrown) }),
+      loadText: () => ({
+        ...text_en,
+        exceptionWhileRunningCommand: (thrown) => tell(thrown, verbose),
+      }),
     },
     determineExitCode: (thrown) => (thrown instanceof Failure ? thrown.exitCode : 1),
   });
@@ -44,7 +51,17 @@ async function loadVerb(name: string) {
 }
 
 /** One sentence for a failure of the world; a bug shows where it is. */
-function tell(thrown: unknown): string {
-  if (thrown instanceof Failure) return `vbd: ${thrown.message}`;
+function tell(thrown: unknown, verbose: boolean): string {
+  if (thrown instanceof Failure) {
+    const behind = verbose ? causesOf(thrown).map((cause) => `\nvbd: behind it: ${cause}`) : [];
+    return `vbd: ${thrown.message}${behind.join('')}`;
+  }
   return `vbd: ${sentenceOf(thrown)}\n${thrown instanceof Error ? thrown.stack : ''}`;
+}
+
+function causesOf(failure: Failure): string[] {
+  const causes: string[] = [];
+  for (let next = failure.cause; next instanceof Error; next = next.cause)
+    causes.push(next.message);
+  return causes;
 }

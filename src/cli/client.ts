@@ -1,4 +1,5 @@
 /** The control API of vbdd for programs in TypeScript: what is asked and answered is checked by the compiler. */
+import { formatMs } from '../base/units.ts';
 import type { Answer, Ask, Operation } from '../daemon/api/operations.ts';
 import { type Held, openUnixClient } from '../tap/unix-client.ts';
 
@@ -21,23 +22,34 @@ export interface Client {
   follow(onEvent: (event: Answer<'GET /v1/events'>) => void, signal?: AbortSignal): Promise<void>;
 }
 
-/** A client of the vbdd at `socketPath`. */
-export function openClient(socketPath: string): Client {
+/** A client of the vbdd at `socketPath`. @param tell told of each request, and how it ended */
+export function openClient(socketPath: string, tell?: (line: string) => void): Client {
   const advice = 'start it, or name its socket with VBDKIT_SOCKET';
   const client = openUnixClient(socketPath, { name: 'vbdd', advice });
+  const timed = async <T>(what: string, work: () => Promise<T>): Promise<T> => {
+    if (tell === undefined) return work();
+    tell(`asks vbdd at ${socketPath}: ${what}`);
+    const beganMs = performance.now();
+    try {
+      return await work();
+    } finally {
+      tell(`answered after ${formatMs(performance.now() - beganMs)}`);
+    }
+  };
   return {
     ask<O extends Operation>(operation: O, ...[request]: Request<O>) {
       const words: Loose = request ?? {};
       const [method = '', path = ''] = operation.split(' ');
-      return client.call<Answer<O>>(
-        method as 'GET',
-        addressOf(path, words),
-        words.body,
-        words.signal,
+      const address = addressOf(path, words);
+      const { body, signal } = words;
+      return timed(`${method} ${address}`, () =>
+        client.call<Answer<O>>(method as 'GET', address, body, signal),
       );
     },
-    holdLoop: (body) => client.hold('/v1/loops', { ...body, hold: 'connection' }),
-    follow: (onEvent, signal) => client.follow('/v1/events', onEvent, signal),
+    holdLoop: (body) =>
+      timed('POST /v1/loops', () => client.hold('/v1/loops', { ...body, hold: 'connection' })),
+    follow: (onEvent, signal) =>
+      timed('GET /v1/events', () => client.follow('/v1/events', onEvent, signal)),
   };
 }
 

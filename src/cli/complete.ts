@@ -2,11 +2,12 @@
 import { proposeCompletions } from '@stricli/core';
 import { loadApplication } from './application.ts';
 import { cliContext, type CliContext } from './context.ts';
+import { takeGlobalFlags } from './global-flags.ts';
 import { verbOf, verbs } from './verbs.ts';
 
 /** @param typed the words after `vbd`; the last is the one that is completed, and may be empty */
 export async function complete(typed: readonly string[], { process }: CliContext): Promise<void> {
-  const [word = '', ...rest] = typed;
+  const [word = '', ...rest] = takeGlobalFlags(typed).rest;
   const proposals = rest.length === 0 ? proposeVerbs(word) : await proposeWords(word, rest);
   for (const proposal of proposals) process.stdout.write(`${proposal}\n`);
 }
@@ -22,7 +23,7 @@ async function proposeWords(word: string, rest: readonly string[]): Promise<stri
   const verb = verbOf(word);
   const partial = rest.at(-1) ?? '';
   if (verb === undefined) return [];
-  const context = cliContext(process, rest.slice(0, -1));
+  const context = cliContext(process, { words: rest.slice(0, -1) });
   const found = await proposeCompletions(await loadApplication(verb), [verb, ...rest], context);
   const isFlag = partial.startsWith('-');
   return found

@@ -8,6 +8,8 @@ export interface CliContext extends CommandContext {
     NodeJS.Process & { exitCode: number | string | null };
   /** For completion: the verb's words before the one that is completed. */
   readonly words: readonly string[];
+  /** Whether to say what vbdd is asked. */
+  readonly verbose: boolean;
   /** The vbdd that this host runs. */
   client(): vbddClient.Client;
 }
@@ -15,14 +17,19 @@ export interface CliContext extends CommandContext {
 /** Verbs on images do without the client. */
 const load = createRequire(import.meta.url);
 
-/** The context of this process. @param words those before the one that is completed */
-export function cliContext(process: NodeJS.Process, words: readonly string[] = []): CliContext {
+/** The context of this process. */
+export function cliContext(
+  process: NodeJS.Process,
+  { verbose = false, words = [] }: Partial<Pick<CliContext, 'verbose' | 'words'>>,
+): CliContext {
   return {
     process: process as CliContext['process'],
     words,
+    verbose,
     client() {
       const { DEFAULT_SOCKET, openClient } = load('./client.ts') as typeof vbddClient;
-      return openClient(process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET);
+      const tell = (line: string): void => void process.stderr.write(`vbd: ${line}\n`);
+      return openClient(process.env['VBDKIT_SOCKET'] ?? DEFAULT_SOCKET, verbose ? tell : undefined);
     },
   };
 }

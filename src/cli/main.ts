@@ -3,12 +3,12 @@ import { constants } from 'node:os';
 import { run } from '@stricli/core';
 import { loadApplication } from './application.ts';
 import { cliContext } from './context.ts';
+import { stampLines, takeGlobalFlags } from './global-flags.ts';
 import { verbOf } from './verbs.ts';
 
 /** The words as the library takes them: xl's names are ours, its -N is said after the verb. */
-function wordsOf(argv: readonly string[]): string[] {
-  const dryRun = argv[0] === '-N';
-  const [word = '--help', ...rest] = dryRun ? argv.slice(1) : argv;
+function wordsOf(argv: readonly string[], dryRun: boolean): string[] {
+  const [word = '--help', ...rest] = argv;
   return [verbOf(word) ?? word, ...(dryRun ? ['--dry-run'] : []), ...rest];
 }
 
@@ -18,13 +18,16 @@ async function main(argv: string[]): Promise<void> {
     if (error.code !== 'EPIPE') throw error;
     process.exit(128 + constants.signals.SIGPIPE);
   });
-  if (argv[0] === '__complete') {
+  const { flags, rest } = takeGlobalFlags(argv);
+  const context = cliContext(process, { verbose: flags.verbose });
+  if (rest[0] === '__complete') {
     const { complete } = await import('./complete.ts');
-    return complete(argv.slice(1), cliContext(process));
+    return complete(rest.slice(1), context);
   }
-  const words = wordsOf(argv);
+  if (flags.timestamps) stampLines(process.stderr, process.pid);
+  const words = wordsOf(rest, flags.dryRun);
   const [word = ''] = words;
-  await run(await loadApplication(word), words, cliContext(process));
+  await run(await loadApplication(word, flags.verbose), words, context);
   // stricli's own codes are negative; for a shell, wrong words are 2, which check has another use for.
   if (typeof process.exitCode === 'number' && process.exitCode < 0) {
     process.exitCode = word === 'check' || word === 'repair' ? 1 : 2;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { linkSync, readFileSync } from 'node:fs';
+import { linkSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test, type TestContext } from 'node:test';
@@ -207,4 +207,50 @@ test('the examples of docs/json.md have the shape of what is printed', options, 
     assert.equal(stderr, '', words);
     assert.deepEqual(shapeOf(JSON.parse(stdout)), shapeOf(JSON.parse(example)), words);
   }
+});
+
+test('-v says what is asked and what is behind a failure, -T when', options, async () => {
+  const asked = await kit.vbd('-v', 'why', 'web', 'xvda', '--json');
+  assert.match(
+    asked.stderr,
+    /^vbd: asks vbdd at .*sock: GET \/v1\/disks\/web\/xvda\/why\nvbd: answered after [\d.]+ \w+\n$/,
+  );
+  assert.equal(JSON.parse(asked.stdout).disk.vdev, 'xvda');
+  const missing = await kit.vbd('-vT', 'info', '/nonexistent');
+  const stamp = String.raw`\d{4}-\d\d-\d\dT[\d:.]+Z \[\d+\] `;
+  assert.match(
+    missing.stderr,
+    new RegExp(`^${stamp}vbd: there is no /nonexistent\n(${stamp}vbd: behind it: .+\n)+$`),
+  );
+  assert.equal(missing.code, 1);
+  const dry = await kit.vbd('-T', '-N', 'attach', 'web', `${kit.dir}/web.img,raw,xvdq,r`);
+  assert.match(dry.stdout, /^because .*\n(?:.*\n)*would bind /);
+  const { stdout } = await kit.vbd('__complete', '-v', 'eve');
+  assert.equal(stdout, 'events\n');
+});
+
+test('what a verb has done is JSON where that is wanted', options, async () => {
+  const limited = await kit.vbd('limit', '--json', 'web', 'xvda', '--none');
+  assert.match(limited.stderr, /is not served by vbd-tap/);
+  const scripts = join(kit.dir, 'scripts');
+  mkdirSync(scripts);
+  writeFileSync(join(scripts, 'block'), '#!/bin/sh\n');
+  const setup = await kit.vbd('setup', '--json', '--dry-run', '--script-dir', scripts);
+  const { done, changes } = JSON.parse(setup.stdout) as { done: boolean; changes: string[] };
+  assert.equal(done, false);
+  assert.ok(changes.length > 0 && changes.every((says) => !says.startsWith('would')));
+  const [one, other] = [image(kit, 'one.img', 1024), image(kit, 'other.img', 1024)];
+  writeFileSync(other, Buffer.alloc(1024, 'x'));
+  const compared = await kit.vbd('compare', '--json', '-f', 'raw', '-F', 'raw', one, other);
+  const sizes = [1024, 1024];
+  assert.deepEqual(JSON.parse(compared.stdout), {
+    identical: false,
+    what: 'content',
+    offset: 0,
+    'virtual-sizes': sizes,
+  });
+  assert.equal(compared.code, 1);
+  const converted = await kit.vbd('convert', '--json', '-p', '-O', 'qcow2', one, `${one}.qcow2`);
+  const info = await kit.vbd('info', '--json', `${one}.qcow2`);
+  assert.deepEqual(JSON.parse(converted.stdout), JSON.parse(info.stdout));
 });

@@ -44,6 +44,15 @@ export const cliFaults: readonly Fault[] = [
     only: 'what it is about',
   },
   {
+    ...verbs,
+    name: 'progress-in-json',
+    breaks: 'where JSON is wanted, nothing else is on standard output',
+    file: 'src/cli/commands/convert.ts',
+    find: 'flags.progress && !flags.quiet && !flags.json',
+    plant: 'flags.progress && !flags.quiet',
+    only: 'what a verb has done',
+  },
+  {
     ...metrics,
     name: 'buckets-not-added-up',
     breaks: 'a histogram has in each bucket what is in those before',

@@ -5,7 +5,7 @@ import { compareDisks, type Difference } from '../../image/compare.ts';
 import { createFileTable } from '../../image/file-table.ts';
 import type { ImageFormat } from '../../image/formats.ts';
 import { createTransfer } from '../../image/transfer.ts';
-import type { CliContext } from '../context.ts';
+import { type CliContext, writeJson } from '../context.ts';
 import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { imageArgument, imageFlags, type ImageFlags, openByFlags } from '../image-flags.ts';
 import { createProgress } from '../progress.ts';
@@ -18,6 +18,7 @@ interface CompareFlags extends ImageFlags, KeyFlags {
   readonly strict: boolean;
   readonly progress: boolean;
   readonly quiet: boolean;
+  readonly json: boolean;
 }
 
 export const compareCommand: Command<CliContext> = buildCommand({
@@ -40,6 +41,7 @@ export const compareCommand: Command<CliContext> = buildCommand({
       },
       progress: { kind: 'boolean', brief: 'Say how far it is', default: false, withNegated: false },
       quiet: imageFlags.quiet,
+      json: { ...imageFlags.json, brief: 'Print JSON' },
       forceShare: imageFlags.forceShare,
       allowPath: imageFlags.allowPath,
       ...keyFlags,
@@ -63,17 +65,19 @@ export const compareCommand: Command<CliContext> = buildCommand({
       using left = openByFlags(one, flags, files, false, keys);
       using right = openByFlags(other, { ...flags, format }, files, false, keys);
       code = exit.cannotRead;
-      using progress = createProgress(this.process, flags.progress);
+      using progress = createProgress(this.process, flags.progress && !flags.json);
       const options = { files, transfer: createTransfer(files), strict: flags.strict };
       const sizeBytes = Math.max(left.sizeBytes, right.sizeBytes);
       const steps = compareDisks(left, right, options);
       let step = steps.next();
       for (; step.done !== true; step = steps.next()) await progress.tell(step.value, sizeBytes);
       progress.end();
-      if (left.sizeBytes !== right.sizeBytes && !flags.strict && !flags.quiet) {
+      if (left.sizeBytes !== right.sizeBytes && !flags.strict && !flags.quiet && !flags.json) {
         this.process.stderr.write(`vbd: the sizes are ${left.sizeBytes} and ${right.sizeBytes}\n`);
       }
-      if (!flags.quiet) this.process.stdout.write(resultText(step.value));
+      const sizes = [left.sizeBytes, right.sizeBytes];
+      if (flags.json) writeJson(this, resultJson(step.value, sizes));
+      else if (!flags.quiet) this.process.stdout.write(resultText(step.value));
       this.process.exitCode = step.value === undefined ? exit.same : exit.different;
     } catch (thrown) {
       if (!(thrown instanceof Failure)) throw thrown;
@@ -82,6 +86,12 @@ export const compareCommand: Command<CliContext> = buildCommand({
     }
   },
 });
+
+function resultJson(difference: Difference | undefined, sizes: readonly number[]): object {
+  const what = difference?.what ?? null;
+  const offset = difference?.at ?? null;
+  return { identical: difference === undefined, what, offset, 'virtual-sizes': sizes };
+}
 
 function resultText(difference: Difference | undefined): string {
   if (difference === undefined) return 'Images are identical.\n';

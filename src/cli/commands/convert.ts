@@ -26,6 +26,7 @@ import {
 import { parseText } from '../parse-text.ts';
 import { interruptible } from '../interruptible.ts';
 import { createProgress } from '../progress.ts';
+import { writeDescription } from '../write-description.ts';
 
 /** qemu-img's cache modes of the target, and whether each waits for stable storage. */
 const cacheModes = {
@@ -46,6 +47,7 @@ interface ConvertFlags extends ImageFlags, KeyFlags {
   readonly packed: boolean;
   readonly progress: boolean;
   readonly quiet: boolean;
+  readonly json: boolean;
   readonly existing: boolean;
   readonly targetIsZero: boolean;
   readonly sparse: number;
@@ -96,6 +98,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
       packed: { ...off, brief: 'Compress it' },
       progress: { ...off, brief: 'Say how far it is' },
       quiet: imageFlags.quiet,
+      json: { ...imageFlags.json, brief: 'Print JSON: what vbd info says of the new image' },
       existing: { ...off, brief: 'Write into an image that is there' },
       targetIsZero: { ...off, brief: 'With -n: that image reads as zeros' },
       sparse: {
@@ -184,7 +187,7 @@ export const convertCommand: Command<CliContext> = buildCommand({
     const source = concatenate(first, ...others);
     const target = targetOf(path, flags, passphrase);
     const copying = convertImage(source, target, files);
-    using progress = createProgress(this.process, flags.progress && !flags.quiet);
+    using progress = createProgress(this.process, flags.progress && !flags.quiet && !flags.json);
     using interrupted = interruptible(this.process);
     for await (const doneBytes of copying) {
       await progress.tell(doneBytes, source.sizeBytes);
@@ -194,6 +197,13 @@ export const convertCommand: Command<CliContext> = buildCommand({
     }
     progress.end();
     if (target.backing !== undefined) warnOfFarParent(this, path, target.backing.path);
+    const made = {
+      path,
+      format: format.name,
+      parent: target.backing?.path,
+      allowPaths: flags.allowPath,
+    };
+    if (flags.json) writeDescription(this, made, files);
   },
 });
 

@@ -18,6 +18,7 @@ import {
   warnOfFarParent,
 } from '../image-flags.ts';
 import { parseText } from '../parse-text.ts';
+import { writeDescription } from '../write-description.ts';
 
 interface CreateFlags extends KeyFlags {
   readonly format: ImageFormat;
@@ -25,6 +26,7 @@ interface CreateFlags extends KeyFlags {
   readonly backingFile?: string;
   readonly backingFormat?: ImageFormat;
   readonly quiet: boolean;
+  readonly json: boolean;
   readonly allowPath?: readonly string[];
 }
 
@@ -55,6 +57,7 @@ export const createCommand: Command<CliContext> = buildCommand({
       },
       backingFormat: { ...imageFlags.format, brief: 'Format of the parent' },
       quiet: imageFlags.quiet,
+      json: { ...imageFlags.json, brief: 'Print JSON: what vbd info says of it' },
       allowPath: imageFlags.allowPath,
       ...keyFlags,
     },
@@ -81,7 +84,7 @@ export const createCommand: Command<CliContext> = buildCommand({
     }
     if (path === undefined) throw new Failure('invalid', 'no image was named — vbd create IMAGE');
     const options = parseOptions(texts, format);
-    const { quiet, allowPath: allowPaths } = flags;
+    const { json, quiet, allowPath: allowPaths } = flags;
     const sizeBytes = size ?? options.sizeBytes;
     const backing = backingOf(flags, options);
     using files = createFileTable();
@@ -89,6 +92,8 @@ export const createCommand: Command<CliContext> = buildCommand({
     const passphrase = passphraseOf(flags);
     createImage(path, { ...request, files, allowPaths, passphrase, overwrite: true });
     if (backing !== undefined) warnOfFarParent(this, path, backing.path);
+    const made = { path, format: format.name, parent: backing?.path, allowPaths };
+    if (json) return writeDescription(this, made, files);
     if (!quiet) this.process.stdout.write(`Formatting '${oneLine(path)}', ${wordsOf(request)}\n`);
   },
 });

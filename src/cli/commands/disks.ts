@@ -63,18 +63,27 @@ function attachedText(disk: DiskView): string {
   return `${disk.vdev} of ${disk.guest ?? disk.domid} is ${disk.path} on ${disk.device}${time}\n`;
 }
 
+interface DetachFlags {
+  readonly force: boolean;
+  readonly json: boolean;
+}
+
 export const detachCommand: Command<CliContext> = buildCommand({
   docs: { brief: 'Detach a disk from a running guest' },
   parameters: {
     flags: {
       force: { ...off, brief: 'Even if the guest does not let go of it' },
+      json: { ...jsonFlag, brief: 'Print JSON: the disk as it was' },
     },
     aliases: { f: 'force' },
     positional: { kind: 'tuple', parameters: [guestWord, vdevWord] },
   },
-  async func(this: CliContext, flags: { force: boolean }, guest: string, vdev: string) {
+  async func(this: CliContext, flags: DetachFlags, guest: string, vdev: string) {
     const query = { force: flags.force ? '1' : '0' } as const;
     const path = { guest, vdev };
-    await this.client().ask('DELETE /v1/disks/{guest}/{vdev}', { path, query });
+    const client = this.client();
+    const was = flags.json ? await client.ask('GET /v1/disks/{guest}/{vdev}', { path }) : undefined;
+    await client.ask('DELETE /v1/disks/{guest}/{vdev}', { path, query });
+    if (was !== undefined) writeJson(this, was);
   },
 });

@@ -2,12 +2,13 @@
 import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
-import type { CliContext } from '../context.ts';
+import { type CliContext, writeJson } from '../context.ts';
 import { changesToSetUp, changesToUndo, placesByDefault } from '../script-place.ts';
 
 interface SetupFlags {
   readonly undo: boolean;
   readonly dryRun: boolean;
+  readonly json: boolean;
   readonly scriptDir: string;
   readonly qdisk: boolean;
   readonly deviceModel: string;
@@ -27,6 +28,7 @@ export const setupCommand: Command<CliContext> = buildCommand({
     flags: {
       undo: { kind: 'boolean', brief: 'Give the place back', default: false },
       dryRun: { kind: 'boolean', brief: 'Say what would be done, do nothing', default: false },
+      json: { kind: 'boolean', brief: 'Print JSON', default: false, withNegated: false },
       scriptDir: {
         kind: 'parsed',
         parse: (path: string) => resolve(path),
@@ -54,7 +56,7 @@ export const setupCommand: Command<CliContext> = buildCommand({
     positional: { kind: 'tuple', parameters: [] },
   },
   func(this: CliContext, flags: SetupFlags) {
-    const { undo, dryRun, scriptDir, deviceModel, qdisk, dpkgDir } = flags;
+    const { json, undo, dryRun, scriptDir, deviceModel, qdisk, dpkgDir } = flags;
     const say = (line: string): void => {
       this.process.stdout.write(`${line}\n`);
     };
@@ -66,13 +68,14 @@ export const setupCommand: Command<CliContext> = buildCommand({
       adminDir: dpkgDir,
     };
     const changes = undo ? changesToUndo(options) : changesToSetUp(options);
-    if (changes.length === 0) return say('nothing is to be done');
+    if (changes.length === 0 && !json) return say('nothing is to be done');
     if (!dryRun && process.getuid?.() !== 0) {
       throw new Failure('denied', 'only root may change where libxl finds its scripts — use sudo');
     }
     for (const { says, run } of changes) {
       if (!dryRun) run();
-      say(dryRun ? `would ${says}` : says);
+      if (!json) say(dryRun ? `would ${says}` : says);
     }
+    if (json) writeJson(this, { done: !dryRun, changes: changes.map(({ says }) => says) });
   },
 });

@@ -66,6 +66,7 @@ interface LimitFlags {
   readonly bytes?: number;
   readonly burst?: number;
   readonly none: boolean;
+  readonly json: boolean;
 }
 
 export const limitCommand: Command<CliContext> = buildCommand({
@@ -98,6 +99,7 @@ export const limitCommand: Command<CliContext> = buildCommand({
         optional: true,
       },
       none: { kind: 'boolean', brief: 'No limits', default: false, withNegated: false },
+      json: { ...jsonFlag, brief: 'Print JSON: the limits that hold then' },
     },
     positional: disk,
   },
@@ -108,7 +110,10 @@ export const limitCommand: Command<CliContext> = buildCommand({
     }
     const body = { iops, bytes_per_second: bytes, burst_seconds: burst };
     const path = { guest, vdev };
-    await this.client().ask('PUT /v1/disks/{guest}/{vdev}/limits', { path, body });
+    const client = this.client();
+    await client.ask('PUT /v1/disks/{guest}/{vdev}/limits', { path, body });
+    if (!flags.json) return;
+    writeJson(this, (await client.ask('GET /v1/disks/{guest}/{vdev}/stat', { path })).limits);
   },
 });
 
