@@ -87,7 +87,7 @@ export async function runCrowd(
     refused: 0,
   };
   stack.defer(() => endVbdd(crowd, 'SIGTERM'));
-  const fresh = { vbdd: openCount(crowd.vbdd.pid), tap: openCount(tap.pid) };
+  const fresh = { vbdd: heldBy(crowd.vbdd.pid), tap: heldBy(tap.pid) };
   const untilMs = performance.now() + minutes * 60_000;
   const first = await keepBusy(crowd, Math.min(untilMs, performance.now() + 60_000), tell);
   const last = performance.now() < untilMs ? await keepBusy(crowd, untilMs, tell) : first;
@@ -206,7 +206,7 @@ async function cutStore(crowd: Crowd): Promise<void> {
 /** Everyone has gone: what is there still? */
 async function leaksOf(
   crowd: Crowd,
-  fresh: Readonly<Record<'vbdd' | 'tap', number>>,
+  fresh: Readonly<Record<'vbdd' | 'tap', Holdings>>,
 ): Promise<string[]> {
   const { host, tap } = crowd;
   const look = async (): Promise<string[]> => {
@@ -219,8 +219,11 @@ async function leaksOf(
     for (const folder of ['rings', 'statistics', 'nbd']) {
       note(`files in ${folder}`, filesIn(join(tap.folder, folder)));
     }
-    note('descriptors of vbdd', openCount(crowd.vbdd.pid) - fresh.vbdd);
-    note('descriptors of the tap', openCount(tap.pid) - fresh.tap);
+    for (const [name, pid] of Object.entries({ vbdd: crowd.vbdd.pid, tap: tap.pid })) {
+      const [now, then] = [heldBy(pid), fresh[name as keyof typeof fresh]];
+      note(`descriptors of ${name}`, now.descriptors - then.descriptors);
+      note(`mappings of ${name}`, now.mappings - then.mappings);
+    }
     for (const path of ['/local/domain/0/backend/vbd', '/local/domain/0/backend/vbd3']) {
       note(`nodes in ${path}`, ((await host.store.directory(path)) ?? []).length);
     }
@@ -247,8 +250,16 @@ function filesIn(folder: string): number {
   }
 }
 
-function openCount(pid: number | undefined): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+/** What a process has of others: open files, and memory that it shares, of guests, rings and statistics. */
+interface Holdings {
+  readonly descriptors: number;
+  readonly mappings: number;
+}
+
+function heldBy(pid: number | undefined): Holdings {
+  // proc_pid_maps(5): the fourth letter of the permissions says whether it is shared.
+  const mappings = readFileSync(`/proc/${pid}/maps`, 'latin1').match(/^\S+ ...s /gm) ?? [];
+  return { descriptors: readdirSync(`/proc/${pid}/fd`).length, mappings: mappings.length };
 }
 
 function rssMb(pid: number | undefined): number {
