@@ -103,16 +103,19 @@ export function takeResult(desk: Desk, operation: Operation, result: number): bo
   // What the kernel did not want to wait for is waited for here.
   const count = result === -EAGAIN || result === -EINTR ? callPlainly(operation) : result;
   const done = operation.doneBytes + count;
+  const whole = done - (done % (operation.way?.alignmentBytes ?? 1));
+  // A file may end within a sector: then what was read is all there is. What was written is not.
   const goesOn =
     count > 0 &&
     done < operation.lengthBytes &&
-    done % (operation.way?.alignmentBytes ?? 1) === 0 &&
+    whole > operation.doneBytes &&
+    (whole === done || operation.kind === 'write') &&
     operation.kind !== 'page';
   if (!goesOn) {
     concludeOperation(desk, operation, count);
     return true;
   }
-  operation.doneBytes = done;
+  operation.doneBytes = whole;
   addToRing(desk, operation);
   return false;
 }
@@ -145,7 +148,7 @@ function noteSync({ way }: Operation, count: number): void {
 }
 
 function noteWritten(desk: Desk, operation: Operation, request: Request, count: number): void {
-  if (count === 0) request.errno = EIO;
+  if (operation.doneBytes + count < operation.lengthBytes) request.errno = EIO;
   desk.files.forget(operation.file, operation.at, operation.lengthBytes);
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { home } from '../../src/sys/home.ts';
 import { type Outcome, ringFault } from './faults-of-rings.ts';
+import { powerFault } from './faults-of-power.ts';
 import { storeFault } from './faults-of-vbdd.ts';
 import type { SkipOption } from '../peers.ts';
 
@@ -35,7 +36,11 @@ export interface Scenario {
   play(): Promise<Outcome> | Outcome;
 }
 
-const scenarios: ReadonlyMap<string, Scenario> = new Map([...ringFault, ...storeFault]);
+const scenarios: ReadonlyMap<string, Scenario> = new Map([
+  ...ringFault,
+  ...powerFault,
+  ...storeFault,
+]);
 
 for (const { fault, operation, outcome } of rows()) {
   const name = `${fault}: ${operation}`;

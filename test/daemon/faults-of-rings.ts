@@ -1,18 +1,20 @@
 /** Faults of files, devices and memory, made under a guest's ring. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '../../src/base/failure.ts';
 import type { Bytes } from '../../src/bytes/bytes.ts';
 import { openFileBytes } from '../../src/bytes/file-bytes.ts';
 import type { BlockRequest } from '../../src/host/ring-frontend.ts';
+import { raw } from '../../src/sys/ffi.ts';
 import { needsLoop, needsProgram, type SkipOption } from '../peers.ts';
 import { type RingGuest, type RingRig, type RigOptions, startRingRig } from '../tap/ring-rig.ts';
 import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
 
-export type Outcome = 'done' | 'waits' | 'error' | 'refused' | 'gone';
+export type Outcome = 'done' | 'either' | 'waits' | 'error' | 'refused' | 'gone';
 
 type Operation = 'read' | 'write' | 'flush' | 'discard';
 type Named = [name: string, scenario: { options: SkipOption; play(): Promise<Outcome> | Outcome }];
@@ -130,6 +132,26 @@ function partlyFull(): Outcome {
   return outcome;
 }
 
+/** Each call writes a part that ends anywhere. */
+function shortWrites(): Outcome {
+  const pwrite = raw.pwrite.bind(raw);
+  using stack = new DisposableStack();
+  stack.defer(() => (raw.pwrite = pwrite));
+  const rig = stack.use(startRingRig());
+  const guest = rig.addGuest();
+  const data = randomBytes(32 * 4096);
+  let calls = 0;
+  raw.pwrite = (fd, from, count, at) => {
+    calls += 1;
+    return pwrite(fd, from, Math.min(count, 10_001), at);
+  };
+  const answer = ask(guest, { operation: 'write', sector: 0, data });
+  pass(rig, guest, answer);
+  assert.ok(calls > 10, `there were ${calls} calls`);
+  assert.equal(Buffer.compare(readFileSync(guest.path).subarray(0, data.length), data), 0);
+  return outcomeOf(answer);
+}
+
 function uncached(): Outcome {
   using stack = new DisposableStack();
   const folder = mkdtempSync(join(tmpdir(), 'vbdkit-uncached-'));
@@ -195,6 +217,7 @@ export const ringFault: readonly Named[] = [
     { options: always, play: () => errnoFault('ENOSPC', 'write', 'report') },
   ],
   ['a file system with room for a part: write', { options: root, play: partlyFull }],
+  ['a file that takes a part of a write at a time: write', { options: always, play: shortWrites }],
   [
     'a file that is not in the cache (EAGAIN): read',
     { options: needsProgram('dd'), play: uncached },

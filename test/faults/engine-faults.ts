@@ -5,7 +5,32 @@ const caughtBy = 'test/image/engine.test.ts';
 const write = 'src/image/engine-write.ts';
 const operations = 'src/image/engine-operations.ts';
 
+const short = { file: operations, caughtBy: 'test/image/engine-operations.test.ts' };
+
 export const engineFaults: readonly Fault[] = [
+  {
+    ...short,
+    name: 'short-write-answered-as-whole',
+    breaks: 'a write is answered when all of it is in the file',
+    find: 'if (operation.doneBytes + count < operation.lengthBytes) request.errno = EIO;',
+    plant: 'if (count === 0) request.errno = EIO;',
+  },
+  {
+    ...short,
+    name: 'short-write-goes-on-within-a-sector',
+    breaks: 'what is left of a direct write begins where a sector does',
+    find: 'operation.doneBytes = whole;',
+    plant: 'operation.doneBytes = done;',
+  },
+  {
+    name: 'rest-of-a-short-write-forgotten',
+    breaks: 'what a call left of a write is written, too',
+    file: 'src/image/engine-calls.ts',
+    find: '    if (count === 0) return -EIO;\n    if (count > 0) done += count;',
+    plant: '    if (count === 0) return -EIO;\n    if (count > 0) done = lengthBytes;',
+    caughtBy: 'test/daemon/faults-doc.test.ts',
+    only: 'at a time',
+  },
   {
     name: 'freed-beside-reader',
     breaks: 'a cluster is freed when nobody reads it any more',
