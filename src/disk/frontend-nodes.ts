@@ -15,7 +15,6 @@ export const frontendNames: readonly string[] = [
   'state',
   'device-type',
   'protocol',
-  'feature-persistent',
   'ring-page-order',
   'multi-queue-num-queues',
   ...ringNames,
@@ -43,8 +42,6 @@ export interface OfferedRing {
   readonly queues: readonly OfferedQueue[];
   /** The layout of the rings; undefined when the guest says none. */
   readonly protocol: string | undefined;
-  /** The guest grants the same pages for ever. */
-  readonly persistent: boolean;
 }
 
 export interface FrontendNodes {
@@ -83,8 +80,7 @@ function parseRing(values: Values): OfferedRing | Failure {
     if (found instanceof Failure) return found;
     queues.push(found);
   }
-  const persistent = values['feature-persistent'] === '1';
-  return { queues, protocol: values['protocol'], persistent };
+  return { queues, protocol: values['protocol'] };
 }
 
 function parseQueue(values: Values, at: string): OfferedQueue | Failure {

@@ -304,7 +304,11 @@ function takeResponse(f: Frontend): void {
   }
   const used = listPage === undefined ? pages : [...pages, listPage];
   if (f.options.persistent !== true) {
-    for (const page of used) f.table.revoke(referenceOf(page));
+    for (const page of used) {
+      if (f.table.revoke(referenceOf(page))) continue;
+      // Linux' blkfront disables such a disk.
+      throw new Error(`the backend has mapped grant ${referenceOf(page)}, and not let go of it`);
+    }
   }
   f.freePages.push(...used);
   pending.onAnswer(status);

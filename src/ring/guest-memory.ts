@@ -10,8 +10,9 @@ import { mapPieces, mapShared, type Mapping } from '../sys/memory.ts';
 export const PAGE_BYTES = 4096;
 /** Grant references of a guest: a word each. */
 const REFERENCES = 32_768;
-/** An entry of the grant table: the page's number plus one, and whether it may only be read. */
+/** An entry of the grant table: the page's number plus one, whether it may only be read, and was mapped. */
 const READ_ONLY = 0x8000_0000;
+const MAPPED = 0x4000_0000;
 const NOT_GRANTED = 0;
 
 /** Where a guest's memory and ports are. */
@@ -26,7 +27,8 @@ export interface GrantTable extends Disposable {
   /** The page that a reference grants; -1 when it grants none, or not for that. */
   pageOf(reference: number, writable: boolean): number;
   grant(reference: number, page: number, readOnly: boolean): void;
-  revoke(reference: number): void;
+  /** @returns whether no backend has mapped it since it was granted: then the page is the guest's again */
+  revoke(reference: number): boolean;
   /** Pages of the memory, one after another; undefined when a reference grants none. */
   map(references: readonly number[]): Mapping | undefined;
 }
@@ -63,7 +65,7 @@ export function openGuestMemory(folder: string, domid: number): GrantTable {
     if (reference >= REFERENCES) return -1;
     const entry = (words[reference] ?? 0) >>> 0;
     if (entry === NOT_GRANTED || (writable && entry >= READ_ONLY)) return -1;
-    const page = (entry % READ_ONLY) - 1;
+    const page = (entry % MAPPED) - 1;
     return page < pages ? page : -1;
   };
   return {
@@ -72,10 +74,11 @@ export function openGuestMemory(folder: string, domid: number): GrantTable {
     pageOf,
     grant: (reference, page, readOnly) =>
       void Atomics.store(words, reference, (page + 1 + (readOnly ? READ_ONLY : 0)) | 0),
-    revoke: (reference) => void Atomics.store(words, reference, NOT_GRANTED),
+    revoke: (reference) => (Atomics.exchange(words, reference, NOT_GRANTED) & MAPPED) === 0,
     map(references) {
       const granted = references.map((reference) => pageOf(reference, true));
       if (granted.includes(-1)) return undefined;
+      for (const reference of references) Atomics.or(words, reference, MAPPED);
       const offsets = granted.map((page) => page * PAGE_BYTES);
       return mapPieces(file.number, offsets, PAGE_BYTES);
     },

@@ -168,7 +168,7 @@ test('a ring that was answered from before is taken up, a new one is not', () =>
     assert.ok(step?.do === 'connect');
     assert.equal(step.takeUp, takeUp);
     const queues = [{ references: [8], port: 3 }];
-    assert.deepEqual(step.ring, { queues, protocol: 'x86_64-abi', persistent: false });
+    assert.deepEqual(step.ring, { queues, protocol: 'x86_64-abi' });
   }
 });
 

@@ -50,6 +50,14 @@ export const ringFaults: readonly Fault[] = [
   },
   {
     ...loop,
+    name: 'pages-mapped-unasked',
+    breaks: 'a page that is granted for one request is not mapped beyond it',
+    file: 'src/tap/ring-loop.ts',
+    find: '  if (!persistent) return copier;\n',
+    plant: '',
+  },
+  {
+    ...loop,
     name: 'response-before-its-write',
     breaks: 'a write is answered when its bytes are in the file',
     file: 'src/ring/request-work.ts',
