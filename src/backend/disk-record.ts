@@ -100,7 +100,7 @@ export interface Outcome {
 export interface RingHold {
   image: OpenedImage;
   connected: boolean;
-  /** Why its guest's writes wait for room; null while they do not. */
+  /** Why its guest waits: `admin`, or an errno for want of room; null while it does not. */
   paused: string | null;
   /** The guest's offer of the ring that was connected last, by this vbdd. */
   offer?: string | undefined;

@@ -214,6 +214,7 @@ async function carryOutRing(
       return forget(world, record);
     case 'stop waiting':
       await tap.whenFull(name, 'report');
+      await tap.hold(name, false);
       if (record.ring !== undefined) record.ring.paused = null;
       return;
     case 'move':

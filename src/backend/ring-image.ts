@@ -151,7 +151,9 @@ export async function follow(
   const { frontend } = pathsOf(record);
   const again = (): void => world.callAgain(record.key);
   const watch = await world.store.observe(`${frontend}/state`, again);
-  const { connected = false, paused = null } = known ?? {};
+  // A tap that has just opened it says nothing of it yet, and keeps to what its predecessor was told.
+  const isHeld = world.tap?.statistics(diskName(record.key))?.held === true;
+  const { connected = false, paused = isHeld ? 'admin' : null } = known ?? {};
   record.ring = { image, connected, paused, params: record.nodes?.params, watch };
   // By an earlier vbdd.
   if (wasOffered(record)) {

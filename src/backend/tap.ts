@@ -32,7 +32,7 @@ export interface FoundImage {
   readonly connected: boolean;
   /** How many use it by NBD. */
   readonly nbdClients: number;
-  /** Why its guest's writes wait for room, ENOSPC or EDQUOT; null while they do not. */
+  /** Why its guest waits: `admin`, or ENOSPC or EDQUOT for want of room; null while it does not. */
   readonly paused: string | null;
 }
 
@@ -65,6 +65,8 @@ export interface Tap {
   resize(name: string, sizeBytes: number): Promise<OpenedImage>;
   /** From now on, until it is closed. @throws Failure not-found */
   limit(name: string, limits: Limits): Promise<void>;
+  /** Nothing of it begins until it is let go; what has begun goes on. @throws Failure not-found */
+  hold(name: string, held: boolean): Promise<void>;
   /** What becomes of writes that there is no room for, from now on. @throws Failure not-found */
   whenFull(name: string, whenFull: WhenFull): Promise<void>;
   /** What it has done so far, as shared memory says: the tap is not asked, and need not be there. */

@@ -49,6 +49,14 @@ export const verbs: Readonly<Record<string, Verb>> = {
     subject: 'disks',
     load: async () => (await import('./commands/traffic.ts')).limitCommand,
   },
+  pause: {
+    subject: 'disks',
+    load: async () => (await import('./commands/pause.ts')).pauseCommand,
+  },
+  resume: {
+    subject: 'disks',
+    load: async () => (await import('./commands/pause.ts')).resumeCommand,
+  },
   insert: {
     subject: 'disks',
     alias: 'cd-insert',

@@ -7,6 +7,7 @@ import type { ControlOptions, Handlers } from './control.ts';
 import type { Events } from './events.ts';
 import { guestNames } from './guests.ts';
 import { changeMedium } from './media.ts';
+import { pause } from './pause.ts';
 import { limit, statistics, traffic } from './traffic.ts';
 import { usersOf } from './users.ts';
 import { attach, detach, dryRun, findDisk, resize } from './verbs.ts';
@@ -53,6 +54,8 @@ export function handlersOf(options: ControlOptions): Handlers {
       changeMedium(daemon, verbs.ownDomid, guest, vdev, body.target),
     'PUT /v1/disks/{guest}/{vdev}/limits': ({ path: { guest, vdev }, body }) =>
       limit(daemon, guest, vdev, limitsOf(body)),
+    'PUT /v1/disks/{guest}/{vdev}/paused': ({ path: { guest, vdev }, body }) =>
+      pause(daemon, guest, vdev, body.paused),
     'GET /v1/traffic': async () => ({ disks: await traffic(daemon) }),
     'GET /v1/users': async ({ query }) => ({ users: await usersOf(daemon, query.path) }),
     'GET /v1/events': (_, context) => streamEvents(context, events),

@@ -202,7 +202,11 @@ function diskFamilies(disks: readonly Look[]): Family[] {
     gauge('vbdkit_disk_info', 'Constant 1; what a disk is, as labels.', infoOf(disks)),
     gauge('vbdkit_disk_attached', 'Whether the disk is attached.', isIn('attached')),
     gauge('vbdkit_disk_refused', 'Whether the disk is refused.', isIn('refused')),
-    gauge('vbdkit_disk_paused', 'Whether its guest waits for room.', isIn('paused')),
+    gauge(
+      'vbdkit_disk_paused',
+      'Whether its guest waits: for room, or as an admin wants it.',
+      isIn('paused'),
+    ),
     counter('vbdkit_disk_requests_total', 'Requests of the guest.', byKind(disks, 'requests')),
     counter('vbdkit_disk_bytes_total', 'Bytes that they moved.', byKind(disks, 'bytes')),
     counter(

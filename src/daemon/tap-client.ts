@@ -96,6 +96,7 @@ export function openTap(socketPath: string, answerMs: number, images: TapImages 
       return imageOf(await order<OpenedView>('PUT', `${disk(name)}/size`, { size }));
     },
     limit: (name, wanted) => order('PUT', `${disk(name)}/limits`, limitsView(wanted)),
+    hold: (name, held) => order('PUT', `${disk(name)}/held`, { held }),
     whenFull: (name, whenFull) => order('PUT', `${disk(name)}/when-full`, { when_full: whenFull }),
     keep: (names) => order('PUT', '/v1/kept', { names }),
     statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),

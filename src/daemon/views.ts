@@ -49,8 +49,11 @@ function refusalOf(record: DiskRecord): Failure | undefined {
 }
 
 /** Why its guest's writes wait. */
-function pauseOf({ ring }: DiskRecord): string | null {
+function pauseOf({ ring, key }: DiskRecord): string | null {
   if (ring === undefined || ring.paused === null) return null;
+  if (ring.paused === 'admin') {
+    return `an admin has paused it — vbd resume ${key.domid} ${vdevName(key.devid)}`;
+  }
   const path = ring.image.members[0]?.path;
   const advice = 'make room; its guest waits, and goes on by itself';
   return `there is no room for ${path} (${ring.paused}) — ${advice}`;

@@ -18,6 +18,8 @@ export const noLimits: Limits = { iops: 0, bytesPerSecond: 0, burstSeconds: 0 };
 export interface Limiter {
   /** Replaces the limits; what was saved up is kept as far as the new ones allow. */
   set(limits: Limits, nowMs: number): void;
+  /** While it is held nothing may begin, whatever the limits. */
+  hold(held: boolean): void;
   /** Milliseconds until it is to be asked again whether a request may begin: 0 when one may now. */
   waitMs(nowMs: number): number;
   /** A request has begun. */
@@ -37,13 +39,19 @@ interface Bucket {
 export function createLimiter(): Limiter {
   const requests = createBucket();
   const bytes = createBucket();
+  let isHeld = false;
   return {
     set({ iops, bytesPerSecond, burstSeconds }, nowMs) {
       requests.set(iops, burstSeconds, nowMs);
       bytes.set(bytesPerSecond, burstSeconds, nowMs);
     },
-    waitMs: (nowMs) =>
-      Math.min(Math.max(requests.waitMs(nowMs), bytes.waitMs(nowMs)), MOST_WAIT_MS),
+    hold(held) {
+      isHeld = held;
+    },
+    waitMs(nowMs) {
+      if (isHeld) return MOST_WAIT_MS;
+      return Math.min(Math.max(requests.waitMs(nowMs), bytes.waitMs(nowMs)), MOST_WAIT_MS);
+    },
     spend(amount) {
       requests.spend(1);
       bytes.spend(amount);

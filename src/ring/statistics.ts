@@ -23,6 +23,7 @@ const At = {
   bytesPerSecond: 3,
   burstSeconds: 4,
   underWay: 5,
+  held: 6,
   kinds: 8,
 } as const;
 /** Of each kind. */
@@ -44,6 +45,8 @@ export interface DiskStatistics {
   /** When counting began: milliseconds since 1970. */
   readonly sinceMs: number;
   readonly limits: Limits;
+  /** An admin has paused the disk. */
+  readonly held: boolean;
   /** Requests of its guest's rings that were taken and are not answered. */
   readonly underWay: number;
   readonly kinds: Readonly<Record<RequestKind, KindStatistics>>;
@@ -53,6 +56,9 @@ export interface DiskStatistics {
 export interface StatisticsPage {
   limits(): Limits;
   setLimits(limits: Limits): void;
+  /** An admin has paused the disk: no request of it begins, whoever serves it. */
+  held(): boolean;
+  setHeld(held: boolean): void;
   /** So many more requests are under way, or fewer. */
   noteUnderWay(change: number): void;
   /** Counts a request that was answered. @param kind a number of `Kind` */
@@ -87,6 +93,10 @@ export function statisticsPage(
   return {
     limits: () => limitsOf(values),
     setLimits,
+    held: () => values[At.held] === 1,
+    setHeld(held) {
+      values[At.held] = held ? 1 : 0;
+    },
     noteUnderWay: (change) => add(At.underWay, change),
     count(kind, bytes, ok, tookMs) {
       const first = At.kinds + kind * KIND_VALUES;
@@ -117,6 +127,7 @@ export function readStatistics(memory: ArrayBuffer): DiskStatistics | undefined 
   return {
     sinceMs: values[At.sinceMs] ?? 0,
     limits: limitsOf(values),
+    held: values[At.held] === 1,
     underWay: values[At.underWay] ?? 0,
     kinds: {
       read: kindAt(Kind.read),

@@ -18,6 +18,8 @@ export const WhenFull: z.ZodType<WhenFullWord> = z.enum(['pause', 'report']);
 
 const WhenFullRequest = z.strictObject({ when_full: WhenFull });
 
+const HoldRequest = z.strictObject({ held: z.boolean() });
+
 const KeptRequest = z.strictObject({ names: z.array(z.string()) });
 
 /** Without a path, nothing is in the drive. */
@@ -144,6 +146,11 @@ function changeRoutes(app: Hono, workers: Workers): void {
   app.put('/v1/disks/:name/limits', async (context) => {
     const limits = limitsOf(await bodyOf(context, LimitsRequest));
     await workers.order('limit', { name: context.req.param('name'), limits });
+    return context.body(null, 204);
+  });
+  app.put('/v1/disks/:name/held', async (context) => {
+    const { held } = await bodyOf(context, HoldRequest);
+    await workers.order('hold', { name: context.req.param('name'), held });
     return context.body(null, 204);
   });
   app.put('/v1/disks/:name/when-full', async (context) => {

@@ -13,7 +13,7 @@ import { createLimiter, type Limits } from '../ring/limiter.ts';
 import type { RingDisk } from '../ring/request.ts';
 import type { ServedDisk, WhenFull } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
-import { readStatistics, statisticsPage } from '../ring/statistics.ts';
+import { readStatistics, type StatisticsPage, statisticsPage } from '../ring/statistics.ts';
 import { fileFacts } from '../sys/file.ts';
 import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
@@ -51,6 +51,8 @@ export interface Disks {
   limit(name: DiskName, limits: Limits): void;
   /** From now on, for requests that wait for room already, too. @throws Failure not-found */
   whenFull(name: DiskName, whenFull: WhenFull): void;
+  /** From now on nothing of it begins, until it is let go; so it is for successors. @throws Failure not-found */
+  hold(name: DiskName, held: boolean): void;
   /** Disconnects it and closes its image in order. */
   close(name: DiskName): Promise<void>;
   /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
@@ -118,6 +120,14 @@ export function createDisks(options: DisksOptions): Disks {
     },
     whenFull(name, whenFull) {
       find(table, name).served.whenFull = whenFull;
+    },
+    hold(name, held) {
+      const disk = find(table, name);
+      const { served } = disk;
+      served.statistics.setHeld(held);
+      served.limiter.hold(held);
+      const path = served.image?.path ?? name;
+      options.onPause({ name, path, paused: pausedBy(disk.full, served.statistics) });
     },
     async close(name) {
       await closeSocket(find(table, name), false);
@@ -240,7 +250,7 @@ function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
     connected: rings !== undefined && rings.fault === undefined,
     nbdClients: nbd?.clients ?? 0,
     fault: rings?.fault,
-    paused: pausedBy(full),
+    paused: pausedBy(full, disk.served.statistics),
     statistics: readStatistics(statistics.memory),
   };
 }
@@ -266,8 +276,9 @@ function requireImage(name: DiskName, { served }: Disk): Image {
   throw new Failure('not-found', `nothing is in the drive ${name} — insert a medium first`);
 }
 
-/** The name of the errno. */
-function pausedBy({ errno }: Disk['full']): string | null {
+/** `admin`, or the name of the errno. */
+function pausedBy({ errno }: Disk['full'], page: StatisticsPage): string | null {
+  if (page.held()) return 'admin';
   return errno === 0 ? null : errno === constants.errno.EDQUOT ? 'EDQUOT' : 'ENOSPC';
 }
 
@@ -281,11 +292,12 @@ function startDisk(
   const page = statisticsPage(statistics.memory, Date.now(), limits);
   const limiter = createLimiter();
   limiter.set(page.limits(), performance.now());
+  limiter.hold(page.held());
   const full = { errno: 0 };
   const onFull = (errno: number): void => {
     if (full.errno === errno) return;
     full.errno = errno;
-    onPause({ name, path: served.image?.path ?? name, paused: pausedBy(full) });
+    onPause({ name, path: served.image?.path ?? name, paused: pausedBy(full, page) });
   };
   const rules = rulesOf(image, true);
   const served: ServedDisk = { image, rules, limiter, statistics: page, whenFull, onFull };

@@ -86,7 +86,8 @@ async function main(): Promise<void> {
 }
 
 function pauseSentence({ name, path, paused }: PauseMessage): string {
-  if (paused === null) return `${name} goes on: there is room for ${path} again`;
+  if (paused === null) return `${name} goes on with ${path}`;
+  if (paused === 'admin') return `${name} is paused, as an admin has asked — vbd resume ends it`;
   const advice = 'make room; its guest waits, and goes on by itself';
   return `${name} is paused: there is no room for ${path} (${paused}) — ${advice}`;
 }

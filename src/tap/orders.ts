@@ -87,6 +87,8 @@ export interface Orders {
   resize: { order: { name: DiskName; readonly sizeBytes: number }; answer: OpenedDisk };
   limit: { order: { name: DiskName; readonly limits: Limits }; answer: undefined };
   whenFull: { order: { name: DiskName; readonly whenFull: WhenFull }; answer: undefined };
+  /** Nothing more of it begins; what has begun goes on to its end. */
+  hold: { order: { name: DiskName; readonly held: boolean }; answer: undefined };
   close: { order: { name: DiskName }; answer: undefined };
   list: { order: object; answer: DiskState[] };
   stop: { order: object; answer: undefined };

@@ -75,6 +75,10 @@ async function obey(
       const { name, whenFull } = order as Orders['whenFull']['order'];
       return disks.whenFull(name, whenFull);
     }
+    case 'hold': {
+      const { name, held } = order as Orders['hold']['order'];
+      return disks.hold(name, held);
+    }
     case 'close':
       return disks.close((order as Orders['close']['order']).name);
     case 'list':

@@ -28,6 +28,7 @@ export interface Workers extends AsyncDisposable {
       | 'resize'
       | 'limit'
       | 'whenFull'
+      | 'hold'
       | 'close',
   >(
     kind: K,

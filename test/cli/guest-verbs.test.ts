@@ -142,9 +142,10 @@ test('top shows in each table what disks did since the one before', options, asy
     const [busy, ...idle] = table;
     assert.equal(busy?.disk.vdev, 'xvda');
     assert.ok((busy?.writes ?? 0) > 0);
-    // A write that was just being counted may be there in part, at either end of the second.
+    // Writes that were just being counted may be there in part, at either end of the second.
     const inPart = Math.abs((busy?.write_bytes ?? 0) - 4096 * (busy?.writes ?? 0));
-    assert.ok(inPart <= 2 * 4096, `each write was of 4096 bytes, but for ${inPart} bytes`);
+    const most = Math.max(2 * 4096, (busy?.write_bytes ?? 0) / 10);
+    assert.ok(inPart <= most, `each write was of 4096 bytes, but for ${inPart} bytes`);
     assert.ok(idle.every(({ writes }) => writes === 0));
   }
   const batch = await kit.vbd('top', '-b', '-i', '1', '-d', '0.1', '-o', 'vdev,reads,readus');
@@ -178,6 +179,8 @@ test('stat shows what blkback counts, where that serves the disk', options, asyn
   assert.match(stdout, /\ncounted by blkback\n$/);
   const limited = await kit.vbd('limit', 'web', 'xvdb', '--iops', '10');
   assert.match(limited.stderr, /is not served by vbd-tap — /);
+  const paused = await kit.vbd('pause', 'web', 'xvdb');
+  assert.match(paused.stderr, /^vbd: xvdb of domain 1 is not served by vbd-tap on its ring — /);
 });
 
 test('completion knows verbs, flags, values, guests and their disks', options, async () => {

@@ -93,6 +93,8 @@ test('every operation answers what the document says of it', options, async () =
     [`GET ${disk}/stat`, xvdb],
     ['GET /v1/traffic'],
     [`PUT ${disk}/limits`, `${xvda}/limits`, { iops: 1000 }],
+    [`PUT ${disk}/paused`, `${xvda}/paused`, { paused: true }],
+    [`PUT ${disk}/paused`, `${xvda}/paused`, { paused: false }],
     [`PUT ${disk}/medium`, `${xvda}/medium`, {}],
     [`POST ${disk}/resize`, `${xvdb}/resize`, { size: 2 << 20 }],
     ['GET /v1/users', `/v1/users?path=${raw}`],

@@ -13,6 +13,7 @@ import {
   Listening,
   LoopRequest,
   MediumRequest,
+  PauseRequest,
   ResizeRequest,
   type Shape,
   StatisticsView,
@@ -92,6 +93,12 @@ export const operations = {
   'PUT /v1/disks/{guest}/{vdev}/medium': {
     summary: 'Put an image into a CD-ROM drive, or take out what is there',
     body: MediumRequest,
+    status: 204,
+  },
+  'PUT /v1/disks/{guest}/{vdev}/paused': {
+    summary:
+      'Pause a disk that vbd-tap serves on its ring, once nothing is under way, or let it go on',
+    body: PauseRequest,
     status: 204,
   },
   'PUT /v1/disks/{guest}/{vdev}/limits': {

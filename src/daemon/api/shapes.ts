@@ -31,7 +31,7 @@ export const DiskView = z
     state: z
       .enum(['attached', 'paused', 'refused', 'waiting', 'closing', 'foreign'])
       .describe(
-        'paused: there is no room for what its guest writes; foreign: another program’s disk.',
+        'paused: there is no room for what its guest writes, or an admin wants it so; foreign: another program’s disk.',
       ),
     mode: z.string().describe('r, w, or w! for shared writing'),
     path: z.string(),
@@ -191,6 +191,8 @@ export const MediumRequest = z
       .describe('FORMAT:/PATH, or a raw file’s path; without it, the drive is empty.'),
   })
   .meta({ id: 'MediumRequest' });
+
+export const PauseRequest = z.strictObject({ paused: z.boolean() }).meta({ id: 'PauseRequest' });
 
 export const ResizeRequest = z
   .strictObject({

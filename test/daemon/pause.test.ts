@@ -1,0 +1,90 @@
+/** A disk that an admin pauses: its guest waits, its image stays as it is, and nothing is lost. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../../src/daemon/pause.ts';
+import { viewOf } from '../../src/daemon/views.ts';
+import { needsLoop } from '../peers.ts';
+import { spec, startTapKit, type TapKit } from './tap-kit.ts';
+
+const options = needsLoop();
+
+function viewed(kit: TapKit): { state: string | undefined; error: string | null | undefined } {
+  const [record] = [...kit.vbdd.disks.records.values()];
+  const view = record === undefined ? undefined : viewOf(kit.vbdd.world, record, undefined);
+  return { state: view?.state, error: view?.error };
+}
+
+async function until(what: string, seen: () => boolean): Promise<void> {
+  const deadline = performance.now() + 20_000;
+  while (!seen()) {
+    assert.ok(performance.now() < deadline, `not seen: ${what}`);
+    await sleep(10);
+  }
+}
+
+/** Whether the promise has come to an end after a while in which any request would have. */
+async function isOver(work: Promise<unknown>): Promise<boolean> {
+  return Promise.race([work.then(() => true), sleep(400).then(() => false)]);
+}
+
+test(
+  'a paused disk stays as it is, whoever is restarted, until it may go on',
+  options,
+  async () => {
+    await using kit = await startTapKit();
+    const path = kit.image('a.img', 'raw');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('raw', path)] });
+    const disk = await guest.disk('xvda');
+    const before = Array.from({ length: 8 }, (_, n) => disk.write(n, new Uint8Array(512).fill(1)));
+    await pause(kit.vbdd, 'web', 'xvda', true);
+    assert.equal(kit.vbdd.world.tap?.statistics('vbd3-1-51712')?.underWay, 0);
+    const held = readFileSync(path);
+    assert.deepEqual(viewed(kit), {
+      state: 'paused',
+      error: 'an admin has paused it — vbd resume 1 xvda',
+    });
+    const written = Promise.all([...before, disk.write(0, new Uint8Array(512).fill(2))]);
+    assert.equal(await isOver(written), false);
+
+    await kit.restart();
+    await until('the next vbdd knows', () => viewed(kit).state === 'paused');
+    await kit.tap.killAndRestart();
+    await until('the next tap serves it', () => viewed(kit).state === 'paused');
+    assert.equal(await isOver(written), false);
+    assert.ok(readFileSync(path).equals(held), 'its image stays as it is');
+
+    await pause(kit.vbdd, 'web', 'xvda', false);
+    await written;
+    await until('it is attached', () => viewed(kit).state === 'attached');
+    const [first, second] = [await disk.read(0, 1), await disk.read(1, 1)];
+    assert.ok(first.every((byte) => byte === 2) && second.every((byte) => byte === 1));
+    await guest.destroy();
+  },
+);
+
+for (const how of ['detach', 'destroy'] as const) {
+  test(`a disk that an admin has paused can be ${how}ed`, options, async () => {
+    await using kit = await startTapKit();
+    const image = kit.image('a.img', 'raw');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [spec('raw', image)] });
+    const disk = await guest.disk('xvda');
+    await pause(kit.vbdd, 'web', 'xvda', true);
+    disk.write(0, new Uint8Array(512)).catch(() => {});
+    await (how === 'detach' ? guest.detach('xvda') : guest.destroy());
+    await kit.vbdd.disks.settled();
+    await until('nothing of it is left', () => kit.vbdd.disks.records.size === 0);
+    assert.deepEqual(await kit.opened(), []);
+  });
+}
+
+test('a disk that blkback serves is not paused', options, async () => {
+  await using kit = await startTapKit();
+  const guest = await kit.host.createGuest({ name: 'web' });
+  await guest.attach(`vdev=xvda,script=block-vbd,target=${kit.image('a.img', 'raw')}`);
+  await assert.rejects(pause(kit.vbdd, 'web', 'xvda', true), {
+    kind: 'unsupported',
+    message: /^xvda of domain 1 is not served by vbd-tap on its ring — /,
+  });
+});
