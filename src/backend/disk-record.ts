@@ -139,6 +139,8 @@ export interface DiskRecord {
   because: readonly string[];
   /** The last fault reported, so that it is said once. */
   reported: string | undefined;
+  /** That its file may need more room than there is, while that is so. */
+  lowRoom: string | undefined;
   /** It will be looked at again by itself. */
   isCalled: boolean;
   /** From opening the target to a configured device, in milliseconds. */
@@ -166,6 +168,7 @@ export function newRecord(key: DiskKey): DiskRecord {
     ringFacts: undefined,
     because: [],
     reported: undefined,
+    lowRoom: undefined,
     isCalled: false,
     holdMs: undefined,
   };

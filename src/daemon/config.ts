@@ -62,6 +62,14 @@ const Config = z.strictObject({
     .record(z.string(), whenFull)
     .default({})
     .describe('The same for single images, by their paths: { "/srv/scratch.qcow2" = "report" }.'),
+  low_room_percent: z
+    .number()
+    .min(0)
+    .max(100)
+    .default(5)
+    .describe(
+      'Of a disk that the kernel serves from a file, whose guest is told of errors when there is no room, vbdd warns while its file system has less than this part left, and less than the file may yet take; 0: never.',
+    ),
   tap_seconds: z
     .number()
     .positive()

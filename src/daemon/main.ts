@@ -22,11 +22,13 @@ import { serveApi } from './serve-api.ts';
 import { blkbackDriver, kernelBackends } from './kernel-backends.ts';
 import { followDeviceModels } from './device-models.ts';
 import { imageKeys } from './image-keys.ts';
+import { watchRoom } from './low-room.ts';
 import { vbddOptions } from './options.ts';
 import { openRunFolder } from './outcomes.ts';
 import { scriptTest } from './scripts.ts';
 import { openTap, type WatchedTap } from './tap-client.ts';
 
+const LOW_ROOM_LOOK_MS = 10_000;
 const commandLine = parsedOptions(vbddOptions);
 
 /**
@@ -132,6 +134,7 @@ async function main(): Promise<void> {
       sweepMs: config.sweep_seconds * 1000,
     }),
   );
+  stack.use(watchRoom(daemon, { percent: config.low_room_percent, everyMs: LOW_ROOM_LOOK_MS }));
   stack.use(folder.follow(daemon.disks, log));
   models.onChange((domid) => daemon.disks.callAll(({ key }) => key.domid === domid));
   const xl = config.xl === 'auto' ? findProgram('xl') : undefined;

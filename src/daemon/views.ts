@@ -26,6 +26,7 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     device: held?.facts.devicePath ?? (ring === undefined ? null : 'ring'),
     sharers,
     error: refusalOf(record)?.message ?? record.reported ?? pauseOf(record),
+    warning: record.lowRoom ?? null,
     hold_ms: record.holdMs ?? null,
     files: filesOf(world, record),
   };

@@ -12,6 +12,7 @@ import { nbdFaults } from './nbd-faults.ts';
 import { ringFaults } from './ring-faults.ts';
 import { verbFaults } from './verb-faults.ts';
 import { vhdFaults } from './vhd-faults.ts';
+import { warningFaults } from './warning-faults.ts';
 
 export interface Fault {
   readonly name: string;
@@ -392,4 +393,5 @@ export const faults: readonly Fault[] = [
   ...ringFaults,
   ...verbFaults,
   ...cliFaults,
+  ...warningFaults,
 ];

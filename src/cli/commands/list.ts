@@ -38,6 +38,11 @@ const columns: Columns<DiskView> = {
   },
   path: { heading: 'Path', brief: 'the file or device', of: ({ path }) => path },
   error: { heading: 'Error', brief: 'why it is refused or paused', of: ({ error }) => error },
+  warning: {
+    heading: 'Warning',
+    brief: 'what will go wrong; without -o it is told after the table',
+    of: ({ warning }) => warning,
+  },
 };
 const usual = ['guest', 'domid', 'vdev', 'state', 'mode', 'device', 'shared', 'path'];
 
@@ -70,9 +75,15 @@ export const listCommand: Command<CliContext> = buildCommand({
     const wanted = disks.filter(
       (disk) => guests.length === 0 || guests.some((guest) => isGuest(disk, guest)),
     );
-    if (flags.json) writeJson(this, wanted);
-    else if (flags.tree) this.process.stdout.write(formatTrees(treesOf(wanted)));
-    else this.process.stdout.write(columnTable(columns, usual, wanted, flags));
+    if (flags.json) return writeJson(this, wanted);
+    const text = flags.tree
+      ? formatTrees(treesOf(wanted))
+      : columnTable(columns, usual, wanted, flags);
+    this.process.stdout.write(text);
+    if (flags.columns !== undefined) return;
+    for (const { guest, domid, vdev, warning } of wanted) {
+      if (warning !== null) this.process.stderr.write(`${guest ?? domid} ${vdev}: ${warning}\n`);
+    }
   },
 });
 

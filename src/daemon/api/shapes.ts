@@ -43,6 +43,10 @@ export const DiskView = z
       'How many disks of guests have the same file or device, this one included.',
     ),
     error: z.string().nullable().describe('Why it is refused or paused, as hotplug-error says it.'),
+    warning: z
+      .string()
+      .nullable()
+      .describe('What will go wrong unless someone does something; null: nothing that is known.'),
     hold_ms: z
       .number()
       .nullable()
