@@ -4,6 +4,10 @@ import { Failure, sentenceOf } from '../src/base/failure.ts';
 type Bench = (args: string[], signal: AbortSignal) => Promise<void>;
 
 const benches: Readonly<Record<string, { brief: string; load: () => Promise<Bench> }>> = {
+  adopt: {
+    brief: 'the start of vbdd on a host with a thousand disks, beside xenstore-ls',
+    load: async () => (await import('./adopt.ts')).benchAdopt,
+  },
   attach: {
     brief: "raw files to guests: vbdd, the kernel's floor, losetup, Xen's block script",
     load: async () => (await import('./attach.ts')).benchAttach,

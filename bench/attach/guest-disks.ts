@@ -138,6 +138,13 @@ export async function checkConnected(store: Store, disks: readonly GuestDisk[]):
   }
 }
 
+/** The device that its guest has it on. @throws Failure when it has none */
+export async function deviceOf(store: Store, disk: GuestDisk): Promise<string> {
+  const device = await store.read(`${backendOf(disk)}/physical-device-path`);
+  if (device !== undefined) return device;
+  throw new Failure('io', `${disk.file} has no device`);
+}
+
 /** What sysfs shows behind `loop7`; undefined when nothing is. */
 export function backingFile(loop: string): string | undefined {
   try {

@@ -43,7 +43,7 @@ const FILE_BYTES = 2 ** 20;
  * A file system in memory, as /run is on a Xen host. Binding a file has the kernel flush it: on a
  * disk, that disk would be measured.
  */
-const MEMORY = '/dev/shm';
+export const MEMORY = '/dev/shm';
 const FLOOR_FILES = 16;
 const RELEASE_TIMEOUT_MS = 10_000;
 /** C xenstored takes seconds for the nodes of a hundred disks in one transaction. */
@@ -74,7 +74,7 @@ export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
   const folder = mkdtempSync(join(MEMORY, 'vbdkit-bench-'));
   stack.defer(() => rmSync(folder, { recursive: true, force: true }));
   stack.defer(() => detachLeftovers(folder));
-  const fileOf = (number: number): string => join(folder, `disk-${number}.img`);
+  const fileOf = (number: number): string => diskOf(folder, number, guests).file;
   for (let number = 1; number <= disks + FLOOR_FILES; number++) makeFile(fileOf(number));
 
   const xenstored = stack.use(await startXenstored('xenstored'));
@@ -97,13 +97,18 @@ export async function startRig({ disks, guests }: RigSize): Promise<Rig> {
     script,
     storeTimeMs: await storeTime(socket),
     folder,
-    disk: (number) => ({
-      domid: 1 + ((number - 1) % guests),
-      vdev: vdevName(FIRST_XVD + 16 * Math.floor((number - 1) / guests)),
-      file: fileOf(number),
-    }),
+    disk: (number) => diskOf(folder, number, guests),
     settled: (bound) => settled(folder, bound),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** One of the disks in a folder, from 1 on, dealt out to so many guests in turn. */
+export function diskOf(folder: string, number: number, guests: number): GuestDisk {
+  return {
+    domid: 1 + ((number - 1) % guests),
+    vdev: vdevName(FIRST_XVD + 16 * Math.floor((number - 1) / guests)),
+    file: join(folder, `disk-${number}.img`),
   };
 }
 

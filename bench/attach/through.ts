@@ -11,7 +11,10 @@ import {
 import type { Rig } from './rig.ts';
 
 /** All at once through vbdd: from the commit of their nodes to the last one's `hotplug-status`. */
-export async function throughVbdd(rig: Rig, disks: readonly GuestDisk[]): Promise<number> {
+export async function throughVbdd(
+  rig: Pick<Rig, 'store'>,
+  disks: readonly GuestDisk[],
+): Promise<number> {
   await using outcomes = await watchOutcomes(rig.store, disks);
   const beganMs = await writeDisks(rig.store, disks, 'block-vbd');
   const endedMs = await outcomes.ended();
@@ -41,7 +44,7 @@ export async function detach(rig: Rig, disks: readonly GuestDisk[], there: numbe
 }
 
 /** One transaction of all would take C xenstored minutes. */
-const BATCH = 10;
+export const BATCH = 10;
 
 /** So many other disks, attached through vbdd until disposal. */
 export async function background(rig: Rig, there: number): Promise<AsyncDisposable> {

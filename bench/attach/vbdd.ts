@@ -10,6 +10,10 @@ import type { GuestDisk } from './guest-disks.ts';
 
 export interface Vbdd extends AsyncDisposable {
   readonly pid: number;
+  /** From its start to its first answer. */
+  readonly startMs: number;
+  /** How many disks it has. */
+  attached(): Promise<number>;
   /** Round trips to the store since it started. */
   storeRoundTrips(): Promise<number>;
   /** From opening the disk's target to a configured device, by vbdd's own clock. */
@@ -21,7 +25,7 @@ export interface Vbdd extends AsyncDisposable {
 }
 
 const program = join(import.meta.dirname, '..', '..', 'bin', 'vbdd');
-const START_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 60_000;
 
 /**
  * Starts it on that store; its socket, its log and what it tells helpers go into `folder`.
@@ -34,6 +38,7 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
   const options = ['--socket', socket, '--store', storeSocket, '--xl', 'never'];
   // A host has started it before: its code is compiled already.
   execFileSync(program, ['--version']);
+  const beganMs = performance.now();
   const child = spawn(program, options, { stdio: ['ignore', 'ignore', fd], detached: true });
   closeSync(fd);
   const exited = once(child, 'exit');
@@ -46,11 +51,17 @@ export async function startVbdd(storeSocket: string, folder: string): Promise<Vb
       child.kill();
       throw new Failure('unavailable', `vbdd does not start: ${readFileSync(log, 'utf8').trim()}`);
     }
-    await sleep(20);
+    await sleep(5);
   }
+  const startMs = performance.now() - beganMs;
   const { pid } = await status();
   return {
     pid,
+    startMs,
+    async attached() {
+      const { disks } = await client.ask('GET /v1/disks');
+      return disks.filter(({ state }) => state === 'attached').length;
+    },
     storeRoundTrips: async () => (await status()).store.round_trips,
     async holdMs({ domid, vdev }) {
       const path = { guest: domid, vdev };
