@@ -59,7 +59,7 @@ async function whatIsWrong(play: Play, model: Model): Promise<string | undefined
   if (share !== undefined) assert.fail(`forbidden share: ${JSON.stringify(share)}`);
   const bug = site.vbdd.lines.find((line) => /internal error|come to rest/.test(line));
   if (bug !== undefined) assert.fail(bug);
-  const wrong = wrongNodes(play, model, dump) ?? wrongLoops(play, model);
+  const wrong = wrongNodes(play, model, dump) ?? wrongLoops(play, model, dump);
   return wrong ?? wrongOpens(play, model, dump, sound);
 }
 
@@ -115,13 +115,20 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     if (disk.state === 'shaky' && used !== undefined && !isUsed) disk.state = 'unused';
     else if (!isUsed) return `${says}; its backend has ${used}`;
   }
-  const [over] = left;
+  const [over] = [...left].filter((disk) => !mayBeOrphan(play, model, disk));
   const lingers = [...model.disks.values()].some((disk) => mayLinger(model, disk));
   return over === undefined || lingers ? undefined : `nodes are left: ${JSON.stringify(over)}`;
 }
 
+/** Whether it may be an attach to a guest that died meanwhile, and of whose death vbdd was not told. */
+function mayBeOrphan({ guests }: Play, model: Model, { domid }: DumpedDisk): boolean {
+  return [...model.guests].some(
+    ([slot, { forgotten }]) => forgotten && guests.get(slot)?.domid === domid,
+  );
+}
+
 /** One loop device per file and mode, for whomever it takes, and no other. */
-function wrongLoops(play: Play, model: Model): string | undefined {
+function wrongLoops(play: Play, model: Model, dump: readonly DumpedDisk[]): string | undefined {
   const { site, foreign } = play;
   const strayed = strayedBackends(play, model);
   const bound = loopsBelow(site.dir).map(({ path, tag, readOnly }) => ({
@@ -145,7 +152,12 @@ function wrongLoops(play: Play, model: Model): string | undefined {
       return `no loop device for ${owed} among ${rest.map(({ loop }) => loop).join(', ')}`;
     rest.splice(at, 1);
   }
-  const lingering = new Set(loopsOf(all.filter((disk) => mayLinger(model, disk))));
+  const lingering = new Set([
+    ...loopsOf(all.filter((disk) => mayLinger(model, disk))),
+    ...dump
+      .filter((disk) => mayBeOrphan(play, model, disk))
+      .map(({ tag, nodes }) => `${tag} ${nodes['mode'] === 'r' ? 'r' : 'w'}`),
+  ]);
   const over = rest.filter(
     ({ loop, isStrayed }) => !isStrayed && (own.has(loop) || !lingering.delete(loop)),
   );

@@ -61,7 +61,9 @@ const result = await fc.check(
 clearInterval(tell);
 // A run that was interrupted by its time limit found nothing.
 const isWrong = result.counterexample !== null;
-const message = isWrong ? (fc.defaultReportMessage(result) ?? 'no report') : '';
+const { errorInstance: thrown } = result;
+const why = thrown instanceof Error ? thrown.message : 'no reason';
+const message = isWrong ? `${fc.defaultReportMessage(result) ?? 'no report'}\n${why}` : '';
 if (isWrong) process.stdout.write(`${message}\n`);
 const leaks = /devices? (is|are) left|nodes are left|has open/.test(message) ? 1 : 0;
 const forbidden = /forbidden share|attached beside|both attached/.test(message) ? 1 : 0;
