@@ -120,16 +120,21 @@ async function readWindow(
 ): Promise<void> {
   const reads: Promise<void>[] = [];
   let zeroFrom = 0;
-  for (const part of window.parts) {
-    const offset = part.at - window.at;
-    buffer.fill(0, zeroFrom, offset);
-    zeroFrom = offset + part.lengthBytes;
-    if (part.fd === undefined) transfer.read(image, buffer.subarray(offset, zeroFrom), part.at);
-    else reads.push(readFile(part.fd, buffer, offset, part.lengthBytes, part.fileAt, image.path));
+  try {
+    for (const part of window.parts) {
+      const offset = part.at - window.at;
+      buffer.fill(0, zeroFrom, offset);
+      zeroFrom = offset + part.lengthBytes;
+      if (part.fd === undefined) transfer.read(image, buffer.subarray(offset, zeroFrom), part.at);
+      else reads.push(readFile(part.fd, buffer, offset, part.lengthBytes, part.fileAt, image.path));
+    }
+    buffer.fill(0, zeroFrom, window.lengthBytes);
+    // Where nothing is waited for, signals still want their turn.
+    await (reads.length > 0 ? Promise.all(reads) : nextTurn());
+  } finally {
+    // One that fails leaves the others to the kernel, which writes into the buffer.
+    await Promise.allSettled(reads);
   }
-  buffer.fill(0, zeroFrom, window.lengthBytes);
-  // Where nothing is waited for, signals still want their turn.
-  await (reads.length > 0 ? Promise.all(reads) : nextTurn());
 }
 
 /** Reads from a file while this thread does other things; what is past its end is zero. */

@@ -16,6 +16,7 @@ import {
   waysToCut,
 } from '../suites/memory-files.ts';
 import type { Outcome } from './faults-of-rings.ts';
+import { randomOf } from '../suites/disk-model.ts';
 import { makeImage } from './tap-kit.ts';
 
 const formats: readonly ImageFormat[] = ['raw', 'vhd', 'vmdk', 'qcow2', 'vhdx'];
@@ -38,12 +39,17 @@ function open<T>(
 }
 
 /** What power cuts leave of an image that is written, after that, or after the flush that follows. */
-function statesOf(operation: 'write' | 'flush', path: string, format: ImageFormat): MemoryFiles[] {
+function statesOf(
+  operation: 'write' | 'flush',
+  path: string,
+  format: ImageFormat,
+  random: () => number,
+): MemoryFiles[] {
   const files = afterKill(readFolder(join(path, '..')));
   const left: MemoryFiles[] = [];
   const cut = (): void => {
-    for (const [, reached] of waysToCut(files, Math.random)) {
-      if (Math.random() < 0.4) left.push(afterPowerCut(files, reached));
+    for (const [, reached] of waysToCut(files, random)) {
+      if (random() < 0.4) left.push(afterPowerCut(files, reached));
     }
   };
   open(files, path, format, (image, transfer) => {
@@ -59,12 +65,15 @@ function statesOf(operation: 'write' | 'flush', path: string, format: ImageForma
 }
 
 function tornWrite(operation: 'write' | 'flush'): Outcome {
+  const seed = Number(process.env['VBDKIT_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+  console.log(`VBDKIT_SEED=${seed}`);
+  const random = randomOf(seed);
   let isOld = false;
   for (const format of formats) {
     const folder = mkdtempSync(join(tmpdir(), 'vbdkit-torn-'));
     try {
       const path = makeImage(folder, 'a.img', format);
-      for (const files of statesOf(operation, path, format)) {
+      for (const files of statesOf(operation, path, format, random)) {
         const disk = Buffer.alloc(NEW_END);
         open(files, path, format, (image, transfer) => transfer.read(image, disk, 0));
         for (let at = 0; at < NEW_END; at += 512) {
