@@ -213,10 +213,7 @@ async function carryOutRing(
       await tap.close(name);
       return forget(world, record);
     case 'stop waiting':
-      await tap.whenFull(name, 'report');
-      await tap.hold(name, false);
-      if (record.ring !== undefined) record.ring.paused = null;
-      return;
+      return stopWaiting(world, record);
     case 'move':
       return write(world, record, { state: String(step.state) });
     case 'refuse':
@@ -227,6 +224,19 @@ async function carryOutRing(
       world.log('notice', `removed its nodes: ${record.because.join(', ')}`, logFields(record));
       return;
   }
+}
+
+/** What its guest waits for comes to an end, so that it can let go of the disk. */
+async function stopWaiting({ tap }: RingWorld, { key, ring }: DiskRecord): Promise<void> {
+  const name = diskName(key);
+  if (ring?.paused === 'admin') {
+    await tap.hold(name, false);
+    // There may be no room for it, either.
+    ring.paused = (await tap.find(name))?.paused ?? null;
+    return;
+  }
+  await tap.whenFull(name, 'report');
+  if (ring !== undefined) ring.paused = null;
 }
 
 /**

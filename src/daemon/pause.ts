@@ -12,7 +12,8 @@ const END_MS = 8000;
 /**
  * From now on nothing of the disk begins, and what had begun has ended: the image is as its guest was
  * told, and stays so until `paused` is false again.
- * @throws Failure not-found; unsupported where blkback serves it; timeout: it is paused, and not at rest
+ * @throws Failure not-found; unsupported where blkback serves it; timeout: it is paused, and not at rest;
+ * gone: it is to go on, and was not paused any more
  */
 export async function pause(
   daemon: Daemon,
@@ -29,6 +30,11 @@ export async function pause(
     throw new Failure('unsupported', `${what} is not served by vbd-tap on its ring — ${advice}`);
   }
   const name = diskName(key);
+  // Who ends a pause has made a copy meanwhile, and believes that it is whole.
+  if (!paused && tap.statistics(name)?.held !== true) {
+    const advice = 'what was copied meanwhile may not be whole';
+    throw new Failure('gone', `${what} is not paused by vbd pause — ${advice}`);
+  }
   await tap.hold(name, paused);
   ring.paused = (await tap.find(name))?.paused ?? null;
   await daemon.disks.call(key);

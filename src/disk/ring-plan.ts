@@ -192,7 +192,7 @@ export function describeRingStep(step: RingStep): string {
     case 'close':
       return 'have the tap close its image';
     case 'stop waiting':
-      return 'have the tap tell the guest that there is no room';
+      return 'have the tap let its requests go on, or fail for want of room';
     case 'move':
       return `write state=${step.state}`;
     case 'refuse':

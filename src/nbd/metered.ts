@@ -23,6 +23,7 @@ export function noteBegun(connection: Connection, request: number): void {
   const movesBytes = type === Command.read || type === Command.write;
   meter.limiter.spend(movesBytes ? (requests.lengthBytes[request] ?? 0) : 0);
   requests.begunMs[request] = performance.now();
+  meter.statistics.noteUnderWay(1);
 }
 
 /** A request is over, with an errno or 0: it is counted. */
@@ -33,6 +34,7 @@ export function noteEnded(connection: Connection, request: number, errno: number
   const kind = kindOf(requests.type[request] ?? 0);
   if (kind < 0) return;
   const tookMs = performance.now() - (requests.begunMs[request] ?? 0);
+  meter.statistics.noteUnderWay(-1);
   meter.statistics.count(kind, requests.lengthBytes[request] ?? 0, errno === 0, tookMs);
 }
 

@@ -47,7 +47,7 @@ export interface DiskStatistics {
   readonly limits: Limits;
   /** An admin has paused the disk. */
   readonly held: boolean;
-  /** Requests of its guest's rings that were taken and are not answered. */
+  /** Requests that were taken and have not ended: of its guest's rings, and of its NBD clients. */
   readonly underWay: number;
   readonly kinds: Readonly<Record<RequestKind, KindStatistics>>;
 }

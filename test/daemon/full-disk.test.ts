@@ -9,6 +9,7 @@ import type { Guest } from '../../src/host/embedded-host.ts';
 import type { GuestDisk } from '../../src/host/guest-disk.ts';
 import type { WhenFull } from '../../src/ring/request-work.ts';
 import { createEvents } from '../../src/daemon/events.ts';
+import { pause } from '../../src/daemon/pause.ts';
 import { viewOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
 import { makeImage, spec, startTapKit, type TapKit } from './tap-kit.ts';
@@ -146,6 +147,27 @@ test('a guest that waits for room is told when the policy becomes another', opti
   await written;
   await until('it goes on', () => small.state() === 'attached');
 });
+
+test(
+  'what an admin had paused, and is to stay after all, waits for room as before',
+  options,
+  async () => {
+    await using small = await startSmall('pause');
+    const { kit, folder, disk } = small;
+    const held = (): boolean => kit.vbdd.world.tap?.statistics('vbd3-1-51712')?.held === true;
+    const online = '/local/domain/0/backend/vbd3/1/51712/online';
+    await pause(kit.vbdd, 'web', 'xvda', true);
+    await kit.host.store.write(online, '0');
+    await kit.vbdd.scan();
+    await until('it is let go', () => !held());
+    await kit.host.store.write(online, '1');
+    await kit.vbdd.scan();
+    const written = disk.write(0, data);
+    await Promise.race([written, until('it is paused', () => small.state() === 'paused')]);
+    execFileSync('mount', ['-o', 'remount,size=32M', folder]);
+    await written;
+  },
+);
 
 test('where the policy says so, a guest is told that there is no room', options, async () => {
   await using small = await startSmall('report');

@@ -5,7 +5,9 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pause } from '../../src/daemon/pause.ts';
 import { viewOf } from '../../src/daemon/views.ts';
+import { openClient } from '../nbd/client.ts';
 import { needsLoop } from '../peers.ts';
+import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
 
 const options = needsLoop();
@@ -78,6 +80,45 @@ for (const how of ['detach', 'destroy'] as const) {
     assert.deepEqual(await kit.opened(), []);
   });
 }
+
+test('who ends a pause that has ended by itself is told', options, async () => {
+  await using kit = await startTapKit();
+  const image = kit.image('a.img', 'raw');
+  const config = { name: 'web', disks: [spec('raw', image)] };
+  const first = await kit.host.createGuest(config);
+  await first.disk('xvda');
+  await pause(kit.vbdd, 'web', 'xvda', true);
+  await first.destroy();
+  await kit.vbdd.disks.settled();
+  const second = await kit.host.createGuest(config);
+  await second.disk('xvda');
+  await assert.rejects(pause(kit.vbdd, 'web', 'xvda', false), {
+    kind: 'gone',
+    message:
+      'xvda of domain 2 is not paused by vbd pause — what was copied meanwhile may not be whole',
+  });
+});
+
+test('a pause waits for what NBD clients have begun', needsSlowDevice(), async () => {
+  using device = slowDevice();
+  await using kit = await startTapKit();
+  const thaw = { [Symbol.dispose]: () => device.thaw() };
+  using _thawed = thaw;
+  const guest = await kit.host.createGuest({ name: 'web', disks: [spec('raw', device.path)] });
+  await guest.disk('xvda');
+  const { tap } = kit.vbdd.world;
+  using client = await openClient({ path: (await tap?.export('vbd3-1-51712')) ?? '' });
+  await client.ask({ type: 1, at: 0, data: Buffer.alloc(4096, 7) });
+  device.freeze();
+  client.send({ type: 3 });
+  await until('the flush is with the device', () => device.underWay() > 0);
+  const paused = pause(kit.vbdd, 'web', 'xvda', true);
+  assert.equal(await isOver(paused), false);
+  device.thaw();
+  await paused;
+  await client.next();
+  assert.equal(tap?.statistics('vbd3-1-51712')?.underWay, 0);
+});
 
 test('a disk that blkback serves is not paused', options, async () => {
   await using kit = await startTapKit();

@@ -7,6 +7,7 @@ import { cliFaults } from './cli-faults.ts';
 import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
+import { pauseFaults } from './pause-faults.ts';
 import { qcow2Faults } from './qcow2-faults.ts';
 import { nbdFaults } from './nbd-faults.ts';
 import { ringFaults } from './ring-faults.ts';
@@ -390,6 +391,7 @@ export const faults: readonly Fault[] = [
   ...vhdFaults,
   ...engineFaults,
   ...nbdFaults,
+  ...pauseFaults,
   ...ringFaults,
   ...verbFaults,
   ...cliFaults,

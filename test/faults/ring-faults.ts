@@ -5,8 +5,6 @@ const requests = { file: 'src/ring/request.ts', caughtBy: 'test/ring/request.tes
 const ring = { file: 'src/ring/shared-ring.ts', caughtBy: 'test/ring/shared-ring.test.ts' };
 const loop = { caughtBy: 'test/tap/ring-loop.test.ts', only: 'x86_64-abi, with plain calls' };
 
-const pause = { caughtBy: 'test/daemon/pause.test.ts', needsLoop: true };
-
 export const ringFaults: readonly Fault[] = [
   {
     ...requests,
@@ -157,15 +155,6 @@ export const ringFaults: readonly Fault[] = [
     plant: 'new Set(names)',
     caughtBy: 'test/tap/vbd-tap.test.ts',
     only: 'that there are no more',
-  },
-  {
-    ...pause,
-    name: 'pause-forgotten-by-a-successor',
-    breaks: 'a disk that an admin has paused waits, whoever is restarted',
-    file: 'src/tap/disks.ts',
-    find: 'limiter.hold(page.held());',
-    plant: '',
-    only: 'stays as it is',
   },
   {
     name: 'under-way-for-ever',

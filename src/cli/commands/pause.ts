@@ -18,7 +18,8 @@ export const pauseCommand: Command<CliContext> = buildCommand({
     fullDescription: [
       'Done when nothing is under way: until vbd resume the image stays as it is then, as after a',
       'loss of power, for a copy or a snapshot of it. The guest runs on, and waits for what it asks.',
-      'For disks that vbd-tap serves on their rings; it holds when vbd-tap or vbdd is restarted.',
+      'For disks that vbd-tap serves on their rings; it holds when vbd-tap or vbdd is restarted, and',
+      'ends when the guest does, reboots or migrates, and when the disk is detached.',
     ].join('\n'),
   },
   parameters,
@@ -28,7 +29,10 @@ export const pauseCommand: Command<CliContext> = buildCommand({
 });
 
 export const resumeCommand: Command<CliContext> = buildCommand({
-  docs: { brief: "Let a guest's disk go on" },
+  docs: {
+    brief: "Let a guest's disk go on",
+    fullDescription: 'Fails when it is not paused: what was copied meanwhile may not be whole.',
+  },
   parameters,
   func(this: CliContext, flags: Flags, guest: string, vdev: string) {
     return set(this, flags, { guest, vdev }, false);
