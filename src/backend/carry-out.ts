@@ -134,6 +134,7 @@ async function release(world: DiskWorld, record: DiskRecord): Promise<void> {
   if (held?.nbd !== undefined) await closeImage(world, record);
   world.holdings.remove(record.path);
   record.held = undefined;
+  record.lowRoom = undefined;
   record.published = false;
   record.outcome = undefined;
   record.closingSeen = false;

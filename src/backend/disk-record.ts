@@ -88,6 +88,8 @@ export interface NbdHold {
   readonly device: NbdDevice;
   readonly image: ImagePlace;
   link: 'up' | 'down' | 'severed';
+  /** Of how many images the tap makes it; undefined until it has said so. */
+  depth: number | undefined;
 }
 
 /** What the toolstack was told of a disk; each telling is another object. */

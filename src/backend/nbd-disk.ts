@@ -52,7 +52,7 @@ export async function holdImage(
     const device = await nbd.connect(served, use);
     const own = onDevice(member, device);
     holdOpened(world, record, own, opened.members, vms);
-    return heldBy(device, own, place, 'up');
+    return heldBy(device, own, place, { link: 'up', depth: opened.depth });
   } catch (thrown) {
     await tap.close(use.name).catch(() => {});
     world.holdings.remove(record.path);
@@ -77,7 +77,7 @@ export async function adoptImage(
   try {
     const { nbd } = servers(world);
     const device = await nbd.adopt(number, useOf(record, nodes.mode));
-    return heldBy(device, member, place, 'down');
+    return heldBy(device, member, place, { link: 'down', depth: undefined });
   } catch (thrown) {
     world.holdings.remove(record.path);
     throw thrown;
@@ -102,6 +102,7 @@ export async function reconnectImage(
     await hold.device.reconnect(served);
   }
   hold.link = 'up';
+  hold.depth = opened.depth;
   record.reported = undefined;
   world.log('info', `${hold.device.devicePath} is served`, logFields(record));
 }
@@ -155,11 +156,16 @@ function onDevice(member: Member, { device }: Pick<NbdDevice, 'device'>): Member
   return { ...member, stack: [...member.stack, deviceIdentity(device)] };
 }
 
-function heldBy(device: NbdDevice, member: Member, image: ImagePlace, link: NbdHold['link']): Held {
+function heldBy(
+  device: NbdDevice,
+  member: Member,
+  image: ImagePlace,
+  now: Pick<NbdHold, 'link' | 'depth'>,
+): Held {
   const { devicePath } = device;
   const of = { kind: 'nbd', device: device.device, devicePath, diskSequence: undefined } as const;
   const close = (): void => device[Symbol.dispose]();
-  return { facts: { ...of, member }, nbd: { device, image, link }, [Symbol.dispose]: close };
+  return { facts: { ...of, member }, nbd: { device, image, ...now }, [Symbol.dispose]: close };
 }
 
 /** The path may be gone by now, or not to be opened: then the device alone is held. */

@@ -32,7 +32,8 @@ export async function openRingImage(
     const image = await openedImage(world, record, vms, found?.place, known);
     if (found !== undefined) holdOpened(world, record, found.member, image.members, vms);
     await follow(world, record, image, known);
-    if (known === undefined) record.holdMs = performance.now() - beganMs;
+    // What an earlier tap had open already is no attach.
+    if (known === undefined && !wasOffered(record)) record.holdMs = performance.now() - beganMs;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
     if (wasOffered(record)) {

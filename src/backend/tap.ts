@@ -14,6 +14,8 @@ export interface OpenedImage {
   readonly clusterBytes: number;
   /** The disk's own sectors. */
   readonly sectorBytes: number;
+  /** How many images: itself and its parents; 0 of an empty drive. */
+  readonly depth: number;
   /** Every file of it, its own first, then those of its parents. */
   readonly members: readonly Member[];
 }

@@ -37,11 +37,13 @@ export function watchRoom(
     }
   };
   const lookAt = async (record: DiskRecord): Promise<void> => {
-    const before = record.lowRoom;
+    const { held, lowRoom: before } = record;
     const now = await warningOf(record, percent);
-    if ((now === undefined) === (before === undefined)) return;
+    // A disk that was given back meanwhile is no more warned of.
+    if (record.held !== held) return;
     record.lowRoom = now;
-    const sentence = now ?? `there is room again for ${record.held?.facts.member.path}`;
+    if ((now === undefined) === (before === undefined)) return;
+    const sentence = now ?? `there is room again for ${held?.facts.member.path}`;
     world.log(now === undefined ? 'notice' : 'warning', sentence, logFields(record));
     void disks.call(record.key);
   };

@@ -5,6 +5,7 @@
 import { stat } from 'node:fs';
 import { promisify } from 'node:util';
 import type { DiskRecord } from '../backend/disk-record.ts';
+import { Failure } from '../base/failure.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { diskName } from '../disk/backend-nodes.ts';
 import { fileIdentity } from '../disk/identity.ts';
@@ -32,6 +33,8 @@ export interface MetricsOptions {
   readonly tally: Tally;
   readonly version: string;
   readonly sysfs: string;
+  /** Names of guests as they were at the last look. */
+  readonly names: Map<number, string>;
   /** So many disks have metrics of their own. */
   readonly mostDisks: number;
 }
@@ -46,10 +49,8 @@ const LATENCY_SECONDS = LATENCY_POWERS.map((power) => 2 ** power / 1e6);
 export async function metricsText(options: MetricsOptions): Promise<string> {
   const { daemon, mostDisks } = options;
   const records = [...daemon.disks.records.values()];
-  const names = await guestNames(
-    daemon.world.store,
-    records.map(({ key }) => key.domid),
-  );
+  await lookForNames(options, records);
+  const { names } = options;
   const views = records.map((record) => viewOf(daemon.world, record, names.get(record.key.domid)));
   const shown = new Map<string, { record: DiskRecord; view: DiskView }>();
   for (const [index, view] of views.entries()) {
@@ -65,6 +66,21 @@ export async function metricsText(options: MetricsOptions): Promise<string> {
     ...ownFamilies(options, views, views.length - disks.length),
     ...diskFamilies(disks),
   ]);
+}
+
+/** Without xenstored guests have the names that they had: that it is away is to be told, too. */
+async function lookForNames(
+  { daemon, names }: MetricsOptions,
+  records: readonly DiskRecord[],
+): Promise<void> {
+  const domids = records.map(({ key }) => key.domid);
+  try {
+    const found = await guestNames(daemon.world.store, domids);
+    names.clear();
+    for (const [domid, name] of found) names.set(domid, name);
+  } catch (thrown) {
+    if (!(thrown instanceof Failure)) throw thrown;
+  }
 }
 
 function ownFamilies(
@@ -141,6 +157,7 @@ interface Look {
   readonly underWay: number | undefined;
   readonly sizeBytes: number | undefined;
   readonly allocatedBytes: number | undefined;
+  readonly chainDepth: number | undefined;
 }
 
 async function lookAt(
@@ -163,7 +180,14 @@ async function lookAt(
         : inFlight(sysfs, held.facts.device),
     sizeBytes: inside ?? file?.sizeBytes,
     allocatedBytes: file?.allocatedBytes,
+    chainDepth: chainDepthOf(record),
   };
+}
+
+function chainDepthOf({ held, ring }: DiskRecord): number | undefined {
+  if (ring !== undefined) return ring.image.depth;
+  if (held?.nbd !== undefined) return held.nbd.depth;
+  return held === undefined ? undefined : 1;
 }
 
 function guestLabel({ guest, domid }: DiskView): string {
@@ -225,7 +249,7 @@ function diskFamilies(disks: readonly Look[]): Family[] {
     },
     gauge(
       'vbdkit_disk_requests_in_flight',
-      'Requests under way: on the guest’s ring, or on the device, whoever shares it.',
+      'Requests under way: on the guest’s ring and by NBD, or on the device, whoever shares it.',
       each(({ underWay }) => underWay),
     ),
     gauge(
@@ -240,8 +264,8 @@ function diskFamilies(disks: readonly Look[]): Family[] {
     ),
     gauge(
       'vbdkit_disk_chain_depth',
-      'How many files it is made of: 1 has no parent.',
-      each(({ view }) => (view.files.length === 0 ? undefined : view.files.length)),
+      'How many images it is made of: 1 has no parent.',
+      each(({ chainDepth }) => chainDepth),
     ),
   ];
 }

@@ -30,7 +30,8 @@ export async function serveApi(options: ApiOptions): Promise<AsyncDisposable> {
   const events = stack.use(createEvents(daemon));
   const tally = stack.use(createTally(daemon));
   const { sysfs, metrics_disks: mostDisks, metrics_listen: address } = config;
-  const metrics = oneLookAtATime({ daemon, tap, tally, version, sysfs, mostDisks });
+  const names = new Map<number, string>();
+  const metrics = oneLookAtATime({ daemon, tap, tally, version, sysfs, names, mostDisks });
   if (address !== '') {
     try {
       stack.use(await serveMetrics(address, metrics));

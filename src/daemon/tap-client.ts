@@ -25,9 +25,11 @@ const LOOK_MS = 1000;
 const SOON_MS = 50;
 const SOON_LOOKS = 200;
 
-type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes'> & {
+type OpenedView = Omit<OpenedImage, 'clusterBytes' | 'sectorBytes' | 'depth'> & {
   readonly cluster_bytes: number;
   readonly sector_bytes: number;
+  /** An older tap does not say it. */
+  readonly depth?: number;
 };
 
 type FoundView = OpenedView & {
@@ -197,5 +199,5 @@ function limitsView({ iops, bytesPerSecond, burstSeconds }: Limits): object {
 
 function imageOf(view: OpenedView): OpenedImage {
   const { cluster_bytes: clusterBytes, sector_bytes: sectorBytes, ...same } = view;
-  return { ...same, clusterBytes, sectorBytes };
+  return { depth: same.members.length, ...same, clusterBytes, sectorBytes };
 }

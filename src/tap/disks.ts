@@ -324,8 +324,13 @@ function describe(files: FileTable, image: Image | undefined): OpenedDisk {
     writable: image?.writable ?? false,
     clusterBytes: image?.clusterBytes ?? RING_SECTOR_BYTES,
     sectorBytes: image?.sectorBytes ?? RING_SECTOR_BYTES,
+    depth: depthOf(image),
     members: membersOf(files, image),
   };
+}
+
+function depthOf(image: Image | undefined): number {
+  return image === undefined ? 0 : 1 + depthOf(image.parent);
 }
 
 function membersOf(files: FileTable, image: Image | undefined): Member[] {

@@ -38,6 +38,8 @@ export interface OpenedDisk {
   /** `discard-granularity`: space is given back in units of this. */
   readonly clusterBytes: number;
   readonly sectorBytes: number;
+  /** How many images: itself and its parents. */
+  readonly depth: number;
   /** Every file of it, then every one of its parents. */
   readonly members: readonly Member[];
 }

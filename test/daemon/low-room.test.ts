@@ -11,7 +11,7 @@ import { watchRoom } from '../../src/daemon/low-room.ts';
 import { viewOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
 import { makeImage } from './tap-kit.ts';
-import { startVbdkit, xvdaOn } from './test-daemon.ts';
+import { backendOf, startVbdkit, xvdaOn } from './test-daemon.ts';
 
 const options = needsLoop();
 const MOST_MS = 20_000;
@@ -32,13 +32,14 @@ test(
     stack.use(createEvents(vbdd)).follow(({ event, disk }) => {
       if (event === 'changed') said.add(`${disk.path} ${disk.warning === null}`);
     });
-    const until = async (news: string): Promise<void> => {
+    const seen = async (is: () => boolean, what: string): Promise<void> => {
       const deadline = performance.now() + MOST_MS;
-      while (!said.has(news)) {
-        assert.ok(performance.now() < deadline, `nobody was told ${news}`);
+      while (!is()) {
+        assert.ok(performance.now() < deadline, `not seen: ${what}`);
         await sleep(10);
       }
     };
+    const until = (news: string): Promise<void> => seen(() => said.has(news), news);
     const guest = await host.createGuest({ name: 'web' });
     const sparse = join(folder, 'sparse.img');
     writeFileSync(sparse, '');
@@ -64,10 +65,25 @@ test(
     );
     assert.deepEqual(others, [null, null], 'a file that is whole, and one that is only read');
     assert.match(vbdd.lines.join('\n'), /^warning: .* has 6 MiB left, and .*sparse\.img/m);
+    writeFileSync(join(folder, 'more'), Buffer.alloc(2 * MiB, 1));
+    await seen(() => / has 4 MiB left, /.test(warnings()[0] ?? ''), 'what is left by now');
     execFileSync('mount', ['-o', 'remount,size=64M', folder]);
     await until(`${sparse} true`);
     assert.deepEqual(warnings(), [null, null, null]);
     assert.match(vbdd.lines.join('\n'), /^notice: there is room again for .*sparse\.img$/m);
+
+    execFileSync('mount', ['-o', 'remount,size=32M', folder]);
+    said.clear();
+    await until(`${sparse} false`);
+    const [record] = vbdd.disks.records.values();
+    assert.ok(record);
+    // What stands in its place is another disk, that has no device yet.
+    await host.store.remove(`${backendOf(guest.domid)}/physical-device`);
+    await vbdd.scan();
+    await seen(() => record.held === undefined, 'it is given back');
+    assert.equal(record.lowRoom, undefined);
+    await sleep(100);
+    assert.doesNotMatch(vbdd.lines.join('\n'), /undefined/);
     await guest.destroy();
   },
 );

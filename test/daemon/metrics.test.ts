@@ -2,13 +2,16 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import { metricsPage } from '../../src/daemon/metrics-text.ts';
 import { serveMetrics } from '../../src/daemon/metrics-server.ts';
 import { metricsText } from '../../src/daemon/metrics.ts';
 import { createTally, type Tally } from '../../src/daemon/tally.ts';
+import { createFileTable } from '../../src/image/file-table.ts';
+import { createImage } from '../../src/image/open.ts';
+import { freePort } from '../free-port.ts';
 import { needs, needsLoop, peersDir } from '../peers.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
 
@@ -41,8 +44,10 @@ after(async () => {
   await kit?.[Symbol.asyncDispose]();
 });
 
+const names = new Map<number, string>();
+
 function text(mostDisks = 10): Promise<string> {
-  const own = { daemon: kit.vbdd, tap: { isThere: true }, tally, version: '1.2.3' };
+  const own = { daemon: kit.vbdd, tap: { isThere: true }, tally, names, version: '1.2.3' };
   return metricsText({ ...own, sysfs: '/sys', mostDisks });
 }
 
@@ -117,8 +122,55 @@ test('there is a bound to the disks that have metrics of their own', options, as
   assert.deepEqual([...page.matchAll(/^vbdkit_disk_info/gm)].length, 1);
 });
 
+test('a chain is as deep as it has images, however many files they are', options, async () => {
+  const path = join(kit.host.dir, 'split.vmdk');
+  const extents = ['a', 'b', 'c'].map((name) => join(kit.host.dir, `${name}.flat`));
+  for (const extent of extents) writeFileSync(extent, Buffer.alloc(1 << 20));
+  const lines = extents.map((extent) => `RW 2048 FLAT "${basename(extent)}" 0`);
+  const head = ['# Disk DescriptorFile', 'version=1', 'CID=12345678', 'parentCID=ffffffff'];
+  writeFileSync(path, [...head, 'createType="twoGbMaxExtentFlat"', ...lines, ''].join('\n'));
+  using files = createFileTable();
+  const child = join(kit.host.dir, 'child.qcow2');
+  createImage(child, { format: 'qcow2', backing: { path, format: 'vmdk' }, options: {}, files });
+  await web.attach(spec('vmdk', path, ',access=ro').replace('xvda', 'xvdc'));
+  await web.attach(`vdev=xvdd,script=block-vbd,target=qcow2:${child}`);
+  const page = await text();
+  const depthOf = (vdev: string): number =>
+    valueOf(page, `vbdkit_disk_chain_depth{guest="we\\"b",vdev="${vdev}"}`);
+  assert.deepEqual(['xvdb', 'xvdc', 'xvdd'].map(depthOf), [1, 1, 2]);
+});
+
+test('what a killed tap had open and its successor opens is no attach', loop, async () => {
+  await using own = await startTapKit();
+  const guest = await own.host.createGuest({ name: 'web' });
+  await guest.attach(spec('raw', own.image('a.img', 'raw')));
+  await own.restart(() => own.tap.killAndRestart());
+  using counted = createTally(own.vbdd);
+  const disk = await guest.disk('xvda');
+  await disk.write(0, new Uint8Array(512));
+  assert.equal(counted.attached, 0);
+});
+
+test('without xenstored the metrics say so, and guests have their names', loop, async () => {
+  await using own = await startTapKit();
+  using counted = createTally(own.vbdd);
+  const guest = await own.host.createGuest({ name: 'web' });
+  await guest.attach(spec('raw', own.image('a.img', 'raw')));
+  const fixed = { tap: { isThere: true }, tally: counted, version: '1', sysfs: '/sys' };
+  const daemon = own.vbdd;
+  const look = (): Promise<string> =>
+    metricsText({ ...fixed, daemon, names: known, mostDisks: 10 });
+  const known = new Map<number, string>();
+  assert.equal(valueOf(await look(), 'vbdkit_xenstore_up'), 1);
+  own.host.server.goAway();
+  const page = await look();
+  own.host.server.comeBack();
+  assert.equal(valueOf(page, 'vbdkit_xenstore_up'), 0);
+  assert.equal(valueOf(page, 'vbdkit_disk_attached{guest="web",vdev="xvda"}'), 1);
+});
+
 test('by TCP there are the metrics, and nothing else', async () => {
-  const port = 20_000 + (process.pid % 20_000);
+  const port = await freePort();
   await using _server = await serveMetrics(`127.0.0.1:${port}`, async () => 'vbdkit_disks 0\n');
   const ask = async (path: string): Promise<[number, string]> => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`);

@@ -12,6 +12,7 @@ import { parseSpec } from '../../src/disk/spec-parse.ts';
 import { writeDomain } from '../../src/host/domain-life.ts';
 import { startStoreServer, type StoreServer } from '../../src/xenstore/embedded/server.ts';
 import type { Store } from '../../src/xenstore/store.ts';
+import { freePort } from '../free-port.ts';
 import { needsLoop } from '../peers.ts';
 import { boundLoops } from '../sys/losetup.ts';
 import { needsSystemd, startSystemd, type Systemd } from './systemd.ts';
@@ -21,7 +22,7 @@ const needed = needsSystemd();
 const options = needed.skip === false ? needsLoop() : needed;
 const WAIT_MS = 60_000;
 
-const metricsPort = 20_000 + (process.pid % 20_000);
+let metricsPort: number;
 let dir: string;
 let server: StoreServer;
 let listener: AsyncDisposable;
@@ -37,6 +38,7 @@ before(async () => {
   mkdirSync(join(dir, 'sys', 'bus', 'xen-backend', 'devices'), { recursive: true });
   store = server.connect(0);
   const config = join(dir, 'vbdkit.conf');
+  metricsPort = await freePort();
   writeFileSync(config, `metrics_listen = "127.0.0.1:${metricsPort}"\n`);
   const page = readFileSync(join(import.meta.dirname, '../../docs/monitoring.md'), 'utf8');
   const [leave] = /^ {4}\[Service\]\n(?: {4}.*\n)+/m.exec(page) ?? [];

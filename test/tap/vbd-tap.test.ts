@@ -58,7 +58,7 @@ async function attach(
   const identity = `file:${dev >> 8}:${dev & 0xff}/${ino}`;
   const members = [{ identity, stack: [identity], mode: 'w', path }];
   const sizes = { sectors: SECTORS, cluster_bytes: 512, sector_bytes: 512 };
-  assert.deepEqual(opened, { ...sizes, writable: true, members });
+  assert.deepEqual(opened, { ...sizes, writable: true, depth: 1, members });
   const { ringReferences: references, port } = frontend;
   const ring = { domid, queues: [{ references, port }], take_up: takeUp };
   await tap.client.call('PUT', `/v1/disks/${name}/ring`, ring);
