@@ -1,7 +1,18 @@
 /** bin/vbd and bin/vbdd as processes, from the command line and over the control socket. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { linkSync, openSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
@@ -264,4 +275,22 @@ test('without vbdd a verb says so, and what to do', async () => {
     stderr,
     /^vbd: vbdd does not answer at \/nonexistent — start it, or name its socket/,
   );
+});
+
+test('list says nothing of warnings where vbdd is too old to know any', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vbdkit-older-'));
+  const socket = join(folder, 'vbdd.sock');
+  const names = { guest: 'web', vdev: 'xvda', kind: 'vbd', path: '/a.img', device: '/dev/loop1' };
+  const disk = { ...names, domid: 1, devid: 51712, state: 'attached', mode: 'w', sharers: 1 };
+  const answer = JSON.stringify({ disks: [{ ...disk, error: null, hold_ms: 1, files: [] }] });
+  const server = createServer((_, response) => {
+    response.setHeader('content-type', 'application/json').end(answer);
+  }).listen(socket);
+  await once(server, 'listening');
+  const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
+  const { stdout, stderr } = await run(vbd, ['list'], { VBDKIT_SOCKET: socket });
+  server.close();
+  rmSync(folder, { recursive: true });
+  assert.match(stdout, /^web +1 +xvda +attached/m);
+  assert.equal(stderr, '');
 });

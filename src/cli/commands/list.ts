@@ -82,7 +82,9 @@ export const listCommand: Command<CliContext> = buildCommand({
     this.process.stdout.write(text);
     if (flags.columns !== undefined) return;
     for (const { guest, domid, vdev, warning } of wanted) {
-      if (warning !== null) this.process.stderr.write(`${guest ?? domid} ${vdev}: ${warning}\n`);
+      // An older vbdd says nothing of warnings.
+      if ((warning ?? null) !== null)
+        this.process.stderr.write(`${guest ?? domid} ${vdev}: ${warning}\n`);
     }
   },
 });
