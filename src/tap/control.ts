@@ -10,7 +10,7 @@ import type { WhenFull as WhenFullWord } from '../ring/request-work.ts';
 import { LimitsRequest, limitsOf } from './limits.ts';
 import type { DiskState, Medium, OpenedDisk } from './orders.ts';
 import { removeLeftovers } from './records.ts';
-import { unlockMedium } from './unlock.ts';
+import { createUnlock, type Unlock } from './unlock.ts';
 import type { Workers } from './workers.ts';
 
 /** Writes that there is no room for wait until there is, or the guest is told of an error. */
@@ -43,7 +43,7 @@ const OpenRequest = z.strictObject({
 });
 
 async function mediumOf(
-  workers: Workers,
+  unlock: Unlock,
   request: z.infer<typeof MediumRequest>,
   waits: AbortSignal,
 ): Promise<Medium | undefined> {
@@ -51,7 +51,7 @@ async function mediumOf(
   if (path === undefined) return undefined;
   const medium = { path, format, allowPaths, direct };
   if (passphrase === undefined) return medium;
-  return unlockMedium(workers, medium, Buffer.from(passphrase, 'base64'), waits);
+  return unlock(medium, Buffer.from(passphrase, 'base64'), waits);
 }
 
 const word = z.int().min(0).max(0xffff_ffff);
@@ -77,6 +77,7 @@ const ResizeRequest = z.strictObject({ size: z.int().positive() });
 /** The API as a fetch handler; the server gives it requests from checked peers only. */
 export function tapApi(workers: Workers, version: string, runFolder: string): Hono {
   const app = new Hono();
+  const unlock = createUnlock(workers);
   streamRoutes(app, workers);
   app.get('/v1/status', async (context) =>
     context.json({ version, pid: process.pid, disks: (await workers.list()).map(stateView) }),
@@ -91,7 +92,7 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
     const body = await bodyOf(context, OpenRequest);
     const { writable, beside, when_full: whenFull, limits, ...request } = body;
     const name = context.req.param('name');
-    const medium = await mediumOf(workers, request, context.req.raw.signal);
+    const medium = await mediumOf(unlock, request, context.req.raw.signal);
     const how = { writable, beside, whenFull, limits: limitsOf(limits) };
     return context.json(viewOf(await workers.open({ name, medium, ...how })));
   });
@@ -102,7 +103,7 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
     const { opened, connected, nbdClients, paused } = disk;
     return context.json({ ...viewOf(opened), connected, nbd_clients: nbdClients, paused });
   });
-  changeRoutes(app, workers);
+  changeRoutes(app, workers, unlock);
   app.delete('/v1/disks/:name', async (context) => {
     await workers.order('close', { name: context.req.param('name') });
     return context.body(null, 204);
@@ -128,10 +129,10 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
 }
 
 /** What changes of a disk that is open. */
-function changeRoutes(app: Hono, workers: Workers): void {
+function changeRoutes(app: Hono, workers: Workers, unlock: Unlock): void {
   app.put('/v1/disks/:name/medium', async (context) => {
     const request = await bodyOf(context, MediumRequest);
-    const medium = await mediumOf(workers, request, context.req.raw.signal);
+    const medium = await mediumOf(unlock, request, context.req.raw.signal);
     const name = context.req.param('name');
     return context.json(viewOf(await workers.order('change', { name, medium })));
   });

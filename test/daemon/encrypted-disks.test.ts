@@ -1,7 +1,15 @@
 /** Guests' disks from encrypted images: qemu makes them, and judges what guests have left in them. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -175,20 +183,44 @@ test('others are served while a passphrase is tried', options, async () => {
   const tried = db.finally(() => {
     trying.isOver = true;
   });
-  const waitsMs: number[] = [];
+  // One stall of a busy machine is no matter: in how many moments was something read?
+  const momentMs = 20;
+  const moments = new Set<number>();
   const beganAt = performance.now();
   while (!trying.isOver) {
-    const before = performance.now();
     await disk.read(0, 1);
-    waitsMs.push(performance.now() - before);
+    moments.add(Math.floor((performance.now() - beganAt) / momentMs));
   }
-  const wholeMs = performance.now() - beganAt;
+  const all = (performance.now() - beganAt) / momentMs;
   await tried;
-  assert.ok(
-    Math.max(...waitsMs) < wholeMs / 2,
-    `one waited ${Math.max(...waitsMs)} of ${wholeMs} ms`,
-  );
+  assert.ok(moments.size > all / 4, `something was read in ${moments.size} of ${all} moments`);
 });
+
+test(
+  'disks whose passphrases take longer than an order may are opened all the same',
+  options,
+  async () => {
+    await using kit = await startKit();
+    const paths = ['a', 'b', 'c', 'd'].map((name) => join(kit.host.dir, `${name}.qcow2`));
+    const [first = '', ...others] = paths;
+    makeEncrypted(first, 600);
+    for (const other of others) copyFileSync(first, other);
+    const disks = await Promise.all(
+      paths.map(async (path, index) => {
+        const [, door] = Object.entries(doors)[index % 2] ?? [];
+        const name = `web${index}`;
+        const guest = await kit.host.createGuest({ name, disks: [door?.(path) ?? ''] });
+        return guest.disk('xvda');
+      }),
+    );
+    const reads: Promise<Uint8Array>[] = [];
+    await kit.restart(async () => {
+      await kit.tap.killAndRestart();
+      reads.push(...disks.map((disk) => disk.read(0, 1)));
+    }, 400);
+    await Promise.all(reads);
+  },
+);
 
 test('who gave up while a passphrase was tried gets no open image', options, async () => {
   await using kit = await startKit();

@@ -44,7 +44,7 @@ const SLOTS = 8;
 const ACTIVE = 0x00ac71f3;
 const INACTIVE = 0x0000dead;
 const STRIPES = 4000;
-const HEADER_BYTES = LuksHeader.size + SLOTS * LuksSlot.size;
+export const LUKS_HEADER_BYTES: number = LuksHeader.size + SLOTS * LuksSlot.size;
 /** So that who opens a stranger's image is not kept for hours. */
 const MOST_ITERATIONS = 2 ** 26;
 const ALIGN_SECTORS = 8;
@@ -61,7 +61,7 @@ export interface Luks {
 export function readLuks(region: Uint8Array, path: string): Luks {
   const bad = (what: string): Failure =>
     new Failure('corrupt', `the LUKS header of ${path} is damaged: ${what}`);
-  if (region.length < HEADER_BYTES) throw bad('it is cut off');
+  if (region.length < LUKS_HEADER_BYTES) throw bad('it is cut off');
   const header = LuksHeader.get(region);
   if (!MAGIC.equals(header.magic)) throw bad('it does not begin with LUKS');
   if (header.version !== 1) {
@@ -132,21 +132,23 @@ const deriveApart = promisify(pbkdf2);
 
 /**
  * The same in threads of Node's own: nothing else waits for it.
- * @throws Failure corrupt | unsupported | denied
+ * @param isWanted asked before each part of it
+ * @returns a key as `MasterKeys` have them
+ * @throws Failure corrupt | unsupported | denied; gone when it is not wanted any more
  */
 export async function unlockApart(
-  locked: readonly LuksRegion[],
+  { region, path }: LuksRegion,
   passphrase: Uint8Array,
-): Promise<MasterKeys> {
-  const keys = new Map<string, Uint8Array>();
-  for (const { region, path } of locked) {
-    const luks = readLuks(region, path);
-    const work = unlocking(luks, region, passphrase);
-    let turn = work.next();
-    while (turn.done !== true) turn = work.next(await deriveApart(...turn.value));
-    keys.set(keyName(luks), turn.value ?? wrong(path));
+  isWanted: () => boolean,
+): Promise<readonly [name: string, key: Uint8Array]> {
+  const luks = readLuks(region, path);
+  const work = unlocking(luks, region, passphrase);
+  let turn = work.next();
+  while (turn.done !== true) {
+    if (!isWanted()) throw new Failure('gone', `nobody waits for ${path} any more`);
+    turn = work.next(await deriveApart(...turn.value));
   }
-  return keys;
+  return [keyName(luks), turn.value ?? wrong(path)];
 }
 
 /** Tries one slot after another; each derivation is whoever's drives it. @returns the key, if one is found */
