@@ -2,12 +2,12 @@
  * Event channels of the embedded host: two FIFOs for each, one a direction, in the guest's folder.
  * A byte in one is a pending event; more than one are still one event.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { type Fd, O, openFd } from '../sys/fd.ts';
-import { ErrnoError, mkfifo, raw } from '../sys/ffi.ts';
+import { ErrnoError, isErrno, mkfifo, raw } from '../sys/ffi.ts';
 import { lockRange } from '../sys/file.ts';
 import { mapPrivate } from '../sys/memory.ts';
 import { guestFolder, PAGE_BYTES } from './guest-memory.ts';
@@ -27,6 +27,7 @@ export function offerPort(folder: string, domid: number): number {
   const guest = guestFolder(folder, domid);
   const ports = readdirSync(guest).filter((name) => name.endsWith('.to-guest'));
   const port = ports.length + 1;
+  writeFileSync(lockOf(guest, port), '');
   for (const side of ['guest', 'backend'] as const) mkfifo(fifoOf(guest, port, side), 0o600);
   return port;
 }
@@ -41,14 +42,19 @@ export function openGuestPort(folder: string, domid: number, port: number): Even
  * @throws Failure in-use | gone
  */
 export function openBackendPort(folder: string, domid: number, port: number): EventChannel {
-  const guest = guestFolder(folder, domid);
-  const path = fifoOf(guest, port, 'backend');
-  if (!existsSync(path)) {
-    throw new Failure('gone', `domid ${domid} has no event channel ${port} — it may have closed`);
+  try {
+    return openLocked(guestFolder(folder, domid), domid, port);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'ENOENT')) throw thrown;
+    const sentence = `domid ${domid} has no event channel ${port} — it may have closed`;
+    throw new Failure('gone', sentence, { domid }, thrown);
   }
+}
+
+function openLocked(guest: string, domid: number, port: number): EventChannel {
   using stack = new DisposableStack();
   // FIFOs take no locks.
-  const lock = stack.use(openFd(join(guest, `port-${port}.lock`), O.RDWR | O.CREAT, 0o600));
+  const lock = stack.use(openFd(lockOf(guest, port), O.RDWR));
   if (!lockRange(lock.number, 'exclusive', 0, 1)) {
     const sentence = `event channel ${port} of domid ${domid} cannot be bound`;
     throw new Failure('in-use', `${sentence} — another backend may serve it`, { domid });
@@ -56,6 +62,10 @@ export function openBackendPort(folder: string, domid: number, port: number): Ev
   const channel = stack.use(openSide(guest, port, 'backend'));
   const owned = stack.move();
   return { ...channel, [Symbol.dispose]: () => owned[Symbol.dispose]() };
+}
+
+function lockOf(guest: string, port: number): string {
+  return join(guest, `port-${port}.lock`);
 }
 
 function fifoOf(guest: string, port: number, to: Side): string {

@@ -8,6 +8,7 @@ import { embeddedHypervisor } from '../../src/ring/embedded-hypervisor.ts';
 import { type EventChannel, offerPort, openGuestPort } from '../../src/ring/event-fifos.ts';
 import {
   createGuestMemory,
+  guestFolder,
   type GrantTable,
   openGuestMemory,
   removeGuestMemory,
@@ -88,6 +89,13 @@ test('copies go both ways, and each says for itself whether it was done', () => 
   copier.add('to guest', 1, 8, 16, 24);
   copier.run();
   assert.equal(copier.failed[0], 1);
+});
+
+test('a guest whose folder is just being removed is gone, whatever is left of it', () => {
+  using hypervisor = embeddedHypervisor(folder);
+  const remote = offerPort(folder, domid);
+  rmSync(join(guestFolder(folder, domid), `port-${remote}.to-guest`));
+  assert.throws(() => hypervisor.bind(domid, remote), { kind: 'gone' });
 });
 
 test('an event is told once until its port is unmasked, and none is lost meanwhile', () => {
