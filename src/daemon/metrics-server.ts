@@ -1,6 +1,6 @@
 /** Metrics by TCP, for a Prometheus of this host that cannot ask a unix socket. */
 import { Failure, sentenceOf } from '../base/failure.ts';
-import { createServer } from '../sys/node-http.ts';
+import { closeServer, createServer } from '../sys/node-http.ts';
 import { METRICS_TYPE } from './metrics-text.ts';
 
 /** Connections at a time: who may reach the port cannot use up vbdd's descriptors. */
@@ -38,12 +38,5 @@ export async function serveMetrics(
     const sentence = `cannot listen at ${address} (${why}) — check metrics_listen, and what the unit allows`;
     throw new Failure('unavailable', sentence, {}, thrown);
   }
-  return {
-    async [Symbol.asyncDispose]() {
-      const closed = Promise.withResolvers<void>();
-      server.close(() => closed.resolve());
-      server.closeAllConnections();
-      await closed.promise;
-    },
-  };
+  return { [Symbol.asyncDispose]: () => closeServer(server) };
 }

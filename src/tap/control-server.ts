@@ -7,7 +7,7 @@ import type { getRequestListener } from '@hono/node-server';
 import type { Context, Hono } from 'hono';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import type { Log } from '../base/log.ts';
-import { createServer } from '../sys/node-http.ts';
+import { closeServer, createServer } from '../sys/node-http.ts';
 import { type PeerCredentials, peerCredentials, peerGroups } from '../sys/peer.ts';
 
 /** What a peer may: change things, look at them, or nothing. */
@@ -60,14 +60,7 @@ export async function serveControl(
   await listen(server, path);
   // Others are let in to be told what they may.
   chmodSync(path, access.forOthers ? 0o666 : 0o600);
-  return {
-    async [Symbol.asyncDispose]() {
-      const closed = Promise.withResolvers<void>();
-      server.close(() => closed.resolve());
-      server.closeAllConnections();
-      await closed.promise;
-    },
-  };
+  return { [Symbol.asyncDispose]: () => closeServer(server) };
 }
 
 function listenerOf(
