@@ -1,6 +1,7 @@
 /** The passphrase of encrypted images, from a file or a descriptor: on a command line anyone could read it. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { Failure } from '../base/failure.ts';
+import { MOST_PASSPHRASE_BYTES, requirePassphrase } from '../base/passphrase.ts';
 
 export interface KeyFlags {
   readonly keyFile?: string;
@@ -30,25 +31,56 @@ export const keyFlags = {
   },
 } as const;
 
-const MOST_BYTES = 64 * 1024;
-
 /** @throws Failure invalid | not-found */
 export function passphraseOf({ keyFile, keyFd }: KeyFlags): Uint8Array | undefined {
   if (keyFile !== undefined && keyFd !== undefined) {
     throw new Failure('invalid', 'a passphrase comes from one place — --key-file or --key-fd');
   }
-  const from = keyFile ?? keyFd;
-  if (from === undefined) return undefined;
-  const where = keyFile ?? `descriptor ${keyFd}`;
-  const passphrase = readKey(from, where);
-  if (passphrase.length > 0 && passphrase.length <= MOST_BYTES) return passphrase;
-  throw new Failure('invalid', `${where} has ${passphrase.length} bytes, and is no passphrase`);
+  if (keyFd !== undefined) return readKey(keyFd, `descriptor ${keyFd}`);
+  return keyFile === undefined ? undefined : readKeyFile(keyFile);
 }
 
-function readKey(from: string | number, where: string): Uint8Array {
+/**
+ * Who gives a passphrase must not get an image that anyone reads.
+ * @param options of the new image, whose passphrase it is when it opens nothing else
+ * @throws Failure invalid
+ */
+export function requireEncrypted(options: Readonly<Record<string, string>>): void {
+  if (options['encrypt.format'] !== undefined) return;
+  const what = 'a passphrase was given, and the new image would not be encrypted';
+  throw new Failure('invalid', `${what} — give -o encrypt.format=luks, or leave it out`);
+}
+
+function readKeyFile(path: string): Uint8Array {
+  let fd: number;
   try {
-    return new Uint8Array(readFileSync(from));
+    fd = openSync(path, 'r');
   } catch (thrown) {
-    throw new Failure('not-found', `no passphrase can be read from ${where}`, {}, thrown);
+    throw unreadable(path, thrown);
   }
+  try {
+    return readKey(fd, path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readKey(fd: number, where: string): Uint8Array {
+  // One more: what is longer is told from what just fits, and not read to an end that may never come.
+  const bytes = new Uint8Array(MOST_PASSPHRASE_BYTES + 1);
+  let length = 0;
+  try {
+    for (let got = -1; got !== 0 && length < bytes.length; length += got)
+      got = readSync(fd, bytes, length, bytes.length - length, null);
+  } catch (thrown) {
+    throw unreadable(where, thrown);
+  }
+  requirePassphrase(length, where);
+  return bytes.slice(0, length);
+}
+
+function unreadable(where: string, thrown: unknown): Failure {
+  const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : 'unknown';
+  const sentence = `no passphrase can be read from ${where} (${code}) — see --key-file, --key-fd`;
+  return new Failure('not-found', sentence, {}, thrown);
 }

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Failure } from '../base/failure.ts';
+import { requirePassphrase } from '../base/passphrase.ts';
 
 export interface ImageKey {
   /** Where it was read, for sentences. */
@@ -13,7 +14,6 @@ export interface ImageKey {
 /** Finds the key of the image at a path; undefined where none is named. */
 export type ImageKeys = (path: string) => Promise<ImageKey | undefined>;
 
-const MOST_BYTES = 64 * 1024;
 const O_RDONLY_NONBLOCK = constants.O_RDONLY | constants.O_NONBLOCK;
 
 /**
@@ -46,9 +46,7 @@ async function readKey(path: string): Promise<Uint8Array> {
       const sentence = `others than root may read the key file ${path}`;
       throw new Failure('denied', `${sentence} — chown root and chmod 600 it`);
     }
-    if (size === 0 || size > MOST_BYTES) {
-      throw new Failure('invalid', `the key file ${path} has ${size} bytes, and is no passphrase`);
-    }
+    requirePassphrase(size, `the key file ${path}`);
     return new Uint8Array(await file.readFile());
   } catch (thrown) {
     if (thrown instanceof Failure) throw thrown;

@@ -88,7 +88,10 @@ export function packedOptions(
 ): Readonly<Record<string, string>> {
   const option = packedBy[format];
   if (option === undefined) {
-    throw new Failure('unsupported', `${format} images cannot be packed — leave -c out`);
+    throw new Failure(
+      'unsupported',
+      `new ${format} images are not packed, only those of vmdk — leave -c out`,
+    );
   }
   const [name, value] = option;
   if ((options[name] ?? value) !== value) {

@@ -11,10 +11,11 @@ import {
   parseOptions,
 } from '../../image/format-options.ts';
 import type { ImageFormat } from '../../image/formats.ts';
+import type { Image } from '../../image/image.ts';
 import { formatOf } from '../../image/registry.ts';
 import { snapshotView } from '../../image/snapshot-view.ts';
 import type { CliContext } from '../context.ts';
-import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
+import { type KeyFlags, keyFlags, passphraseOf, requireEncrypted } from '../key-flags.ts';
 import {
   backingOf,
   imageFlags,
@@ -186,6 +187,10 @@ export const convertCommand: Command<CliContext> = buildCommand({
     if (first === undefined) throw new Error('there is a first image');
     const source = concatenate(first, ...others);
     const target = targetOf(path, flags, passphrase);
+    const mayBeItsOwn = !flags.existing && target.backing === undefined;
+    if (passphrase !== undefined && mayBeItsOwn && ![first, ...others].some(mayHaveKey)) {
+      requireEncrypted(target.options);
+    }
     const copying = convertImage(source, target, files);
     using progress = createProgress(this.process, flags.progress && !flags.quiet && !flags.json);
     using interrupted = interruptible(this.process);
@@ -206,6 +211,12 @@ export const convertCommand: Command<CliContext> = buildCommand({
     if (flags.json) writeDescription(this, made, files);
   },
 });
+
+/** Whether an image, or a parent of it, may be what a passphrase was given for. */
+function mayHaveKey(image: Image): boolean {
+  const { encrypted, parentName } = image.info();
+  return encrypted === true || parentName !== undefined;
+}
 
 function targetOf(
   path: string,

@@ -9,7 +9,7 @@ import type { ImageFormat } from '../../image/formats.ts';
 import { createImage, type CreateOptions } from '../../image/open.ts';
 import { formatOf } from '../../image/registry.ts';
 import type { CliContext } from '../context.ts';
-import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
+import { type KeyFlags, keyFlags, passphraseOf, requireEncrypted } from '../key-flags.ts';
 import {
   backingOf,
   imageArgument,
@@ -90,6 +90,7 @@ export const createCommand: Command<CliContext> = buildCommand({
     using files = createFileTable();
     const request = { format: format.name, sizeBytes, options: options.own, backing };
     const passphrase = passphraseOf(flags);
+    if (passphrase !== undefined && backing === undefined) requireEncrypted(options.own);
     createImage(path, { ...request, files, allowPaths, passphrase, overwrite: true });
     if (backing !== undefined) warnOfFarParent(this, path, backing.path);
     const made = { path, format: format.name, parent: backing?.path, allowPaths };

@@ -23,10 +23,11 @@ import {
   optionsFlag,
   warnOfFarParent,
 } from '../image-flags.ts';
+import { type KeyFlags, keyFlags, passphraseOf } from '../key-flags.ts';
 import { parseText } from '../parse-text.ts';
 import { formatTable } from '../table.ts';
 
-interface SnapshotFlags extends ImageFlags {
+interface SnapshotFlags extends ImageFlags, KeyFlags {
   readonly list: boolean;
   readonly create?: string;
   readonly apply?: string;
@@ -69,6 +70,7 @@ export const snapshotCommand: Command<CliContext> = buildCommand({
       json: { ...off, brief: 'Print JSON' },
       forceShare: { ...imageFlags.forceShare, brief: 'With -l: also while someone writes to it' },
       allowPath: imageFlags.allowPath,
+      ...keyFlags,
     },
     aliases: {
       f: 'format',
@@ -136,6 +138,7 @@ function createChild(
     backing: { path: parentName, format: parentFormat },
     files,
     allowPaths: flags.allowPath,
+    passphrase: passphraseOf(flags),
   });
   warnOfFarParent(context, child, parentName);
   const made = { filename: child, format: format.name, 'backing-filename': parentName };

@@ -222,15 +222,19 @@ const NEW_MODE = 'xts-plain64';
 const NEW_HASH = 'sha256';
 const NEW_KEY_BYTES = 64;
 
+const NEW_SLOT_SECTORS =
+  Math.ceil(materialBytes(NEW_KEY_BYTES) / CRYPT_SECTOR_BYTES / ALIGN_SECTORS) * ALIGN_SECTORS;
+const NEW_PAYLOAD_OFFSET = ALIGN_SECTORS + SLOTS * NEW_SLOT_SECTORS;
+
+/** How long what `createLuks` makes is. */
+export const NEW_LUKS_BYTES = NEW_PAYLOAD_OFFSET * CRYPT_SECTOR_BYTES;
+
 /**
  * A new header with one passphrase, and its key material: AES-256-XTS.
  * @param iterMs how long trying a passphrase is to take on this machine
  */
 export function createLuks(passphrase: Uint8Array, iterMs: number): Uint8Array {
-  const slotSectors =
-    Math.ceil(materialBytes(NEW_KEY_BYTES) / CRYPT_SECTOR_BYTES / ALIGN_SECTORS) * ALIGN_SECTORS;
-  const payloadOffset = ALIGN_SECTORS + SLOTS * slotSectors;
-  const region = new Uint8Array(payloadOffset * CRYPT_SECTOR_BYTES);
+  const region = new Uint8Array(NEW_LUKS_BYTES);
   const key = randomBytes(NEW_KEY_BYTES);
   const iterations = roundsFor(iterMs);
   const digestSalt = randomBytes(32);
@@ -241,7 +245,7 @@ export function createLuks(passphrase: Uint8Array, iterMs: number): Uint8Array {
     cipherName: Buffer.from('aes'),
     cipherMode: Buffer.from(NEW_MODE),
     hashSpec: Buffer.from(NEW_HASH),
-    payloadOffset,
+    payloadOffset: NEW_PAYLOAD_OFFSET,
     keyBytes: NEW_KEY_BYTES,
     digest: pbkdf2Sync(key, digestSalt, digestIterations, 20, NEW_HASH),
     digestSalt,
@@ -250,7 +254,7 @@ export function createLuks(passphrase: Uint8Array, iterMs: number): Uint8Array {
   });
   const salt = randomBytes(32);
   for (let slot = 0; slot < SLOTS; slot++) {
-    const keyMaterialOffset = ALIGN_SECTORS + slot * slotSectors;
+    const keyMaterialOffset = ALIGN_SECTORS + slot * NEW_SLOT_SECTORS;
     const isFirst = slot === 0;
     const own = isFirst ? { active: ACTIVE, iterations, salt } : { active: INACTIVE };
     const values = { ...own, keyMaterialOffset, stripes: STRIPES };

@@ -75,6 +75,10 @@ export function shapeOf(options: CreateContext['options']): Shape {
   }
   const preallocation = chosen('preallocation', options, preallocations, 'off');
   const isEncrypted = options['encrypt.format'] === 'luks';
+  if (!isEncrypted && options['encrypt.iter-time'] !== undefined) {
+    const what = 'encrypt.iter-time is of an image that is encrypted';
+    throw new Failure('invalid', `${what} — give encrypt.format=luks with it`);
+  }
   const luksMs = Number(options['encrypt.iter-time'] ?? 2000);
   if (!(luksMs > 0)) throw new Failure('invalid', 'encrypt.iter-time is a number of milliseconds');
   if (isEncrypted && (isRaw || preallocation !== 'off')) {
