@@ -7,6 +7,7 @@ import { checkSchema } from '../base/schema.ts';
 
 const ids = z.array(z.int().min(0)).default([]);
 const whenFull = z.enum(['pause', 'report']);
+const absolutePath = z.string().startsWith('/', { error: 'is no absolute path' });
 
 const Config = z.strictObject({
   socket: z
@@ -48,10 +49,12 @@ const Config = z.strictObject({
       'Folders in which parents and extents of guests’ images may be, beside each image’s own: where an image that a guest writes is a child of one that many share.',
     ),
   image_keys: z
-    .record(z.string().startsWith('/'), z.string().startsWith('/'))
+    .record(absolutePath, absolutePath, {
+      error: ({ code }) => (code === 'invalid_key' ? 'is no absolute path' : undefined),
+    })
     .default({})
     .describe(
-      'Files with the passphrases of encrypted images, all bytes of each, by the path of the image or of a folder that it is in, the nearest counts: { "/srv/a.qcow2" = "/etc/xen/keys/a" }. Root alone may be able to read them. They are read anew whenever the data plane opens an image, also for its parents.',
+      'Files with the passphrases of encrypted images, all bytes of each, a newline too, by the path of the image or of a folder that it is in; the nearest counts: { "/srv/a.qcow2" = "/etc/xen/keys/a" }. Nobody but root may be able to read them (chmod 600). They are read anew whenever the data plane opens an image. What is named for an image opens its encrypted parents, too: they have no key of their own.',
     ),
   when_full: whenFull
     .default('pause')

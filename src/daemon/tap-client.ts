@@ -150,6 +150,11 @@ async function follow(
   }
 }
 
+function asFailure(thrown: unknown): Failure {
+  if (thrown instanceof Failure) return thrown;
+  throw thrown;
+}
+
 /** @throws Failure of the key, of the tap, or of opening the image */
 async function insert(
   order: Client['call'],
@@ -158,28 +163,39 @@ async function insert(
   place: ImagePlace | undefined,
   how: object,
 ): Promise<OpenedImage> {
-  const key = place && (await keys?.(place.path));
-  const passphrase = key && Buffer.from(key.passphrase).toString('base64');
+  const key = place && (await keys?.(place.path).catch(asFailure));
+  const passphrase =
+    key === undefined || key instanceof Failure
+      ? undefined
+      : Buffer.from(key.passphrase).toString('base64');
   try {
     const wanted = { ...place, ...how, allow_paths: folders, passphrase };
     return imageOf(await order<OpenedView>('PUT', path, wanted));
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
-    const sentence = sentenceForAdmin(thrown, key);
+    // An image that is not encrypted opens whatever becomes of its folder's key.
+    if (key instanceof Failure && thrown.facts['noKeyFor'] !== undefined) throw key;
+    const sentence = sentenceForAdmin(thrown, place?.path, key);
     throw new Failure(thrown.kind, sentence, thrown.facts, thrown);
   }
 }
 
 /** Who opens an image by hand has flags for folders and keys; a guest's disk has the configuration. */
-function sentenceForAdmin({ facts, message }: Failure, key: ImageKey | undefined): string {
+function sentenceForAdmin(
+  { facts, message }: Failure,
+  leaf: string | undefined,
+  key: ImageKey | Failure | undefined,
+): string {
   const { path, outsideOf, noKeyFor, wrongKeyFor } = facts;
   if (outsideOf !== undefined) {
     return `${path} is outside of ${outsideOf} — name its folder in image_folders of vbdkit.conf`;
   }
   if (noKeyFor !== undefined) {
-    return `${noKeyFor} is encrypted — name the file with its passphrase in image_keys of vbdkit.conf`;
+    // A parent has no key of its own: what opens the image opens all of its chain.
+    const key = `the file with its passphrase for ${leaf}`;
+    return `${noKeyFor} is encrypted — name ${key} in image_keys of vbdkit.conf`;
   }
-  if (wrongKeyFor === undefined || key === undefined) return message;
+  if (wrongKeyFor === undefined || key === undefined || key instanceof Failure) return message;
   return `the passphrase in ${key.keyFile} does not open ${wrongKeyFor}`;
 }
 

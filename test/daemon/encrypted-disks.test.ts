@@ -112,7 +112,7 @@ for (const [door, spec] of Object.entries(doors)) {
       const rows: readonly (readonly [Record<string, string>, RegExp])[] = [
         [
           {},
-          /a\.qcow2 is encrypted — name the file with its passphrase in image_keys of vbdkit\.conf/,
+          /a\.qcow2 is encrypted — name the file with its passphrase for .*\/a\.qcow2 in image_keys/,
         ],
         [{ '/': wrong }, /the passphrase in .*\/wrong does not open .*a\.qcow2/],
         [
@@ -168,6 +168,33 @@ for (const [door, spec] of Object.entries(doors)) {
     },
   );
 }
+
+test(
+  'a key that is away is missed by encrypted images alone, and a parent has the child’s',
+  options,
+  async () => {
+    let table: Record<string, string> = {};
+    await using kit = await startTapKit({ keys: (path) => imageKeys(table)(path) });
+    table = { [kit.host.dir]: join(folder, 'away') };
+    const plain = kit.image('plain.vhd', 'vhd');
+    const guest = await kit.host.createGuest({ name: 'web', disks: [ringSpec('vhd', plain)] });
+    await guest.shutdown();
+    const golden = join(kit.host.dir, 'golden.qcow2');
+    makeEncrypted(golden, 1);
+    const child = join(kit.host.dir, 'child.qcow2');
+    using files = createFileTable();
+    const backing = { path: 'golden.qcow2', format: 'qcow2' } as const;
+    const passphrase = readFileSync(keyFile);
+    createImage(child, { format: 'qcow2', backing, passphrase, files });
+    const create = () => kit.host.createGuest({ name: 'web', disks: [ringSpec('qcow2', child)] });
+    table = { [golden]: keyFile };
+    const sentence =
+      /golden\.qcow2 is encrypted — name the file with its passphrase for .*\/child\.qcow2 in/;
+    await assert.rejects(create(), sentence);
+    table = { [child]: keyFile };
+    await (await create()).shutdown();
+  },
+);
 
 test('others are served while a passphrase is tried', options, async () => {
   await using kit = await startKit();
@@ -256,6 +283,8 @@ test('the nearest path that is named counts, and it is the configuration’s', a
   assert.equal(await found('/srv/b/c.qcow2'), 'c');
   assert.equal(await found('/srv/b/../a.qcow2'), 'a');
   assert.equal(await found('/srvb/a.qcow2'), undefined);
+  writeFileSync(config, 'image_keys = { "srv" = "/k" }\n');
+  assert.throws(() => loadConfig(config), /image_keys\.srv: is no absolute path/);
 });
 
 /** An image of our own, whose passphrase takes about so long to be tried. */
