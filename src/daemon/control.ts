@@ -1,5 +1,5 @@
 /** The control API: JSON over HTTP on a unix socket, as its table of operations says. Errors are failures, as JSON. */
-import { type Context, Hono, type Next } from 'hono';
+import { type Context, Hono } from 'hono';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
 import type { Peer } from '../tap/control-server.ts';
@@ -43,7 +43,10 @@ export type Handlers = {
 export function controlApi(options: ControlOptions): Hono {
   const { log } = options.daemon.world;
   const app = new Hono();
-  app.use((context, next) => whenAllowed(context, options.peerOf(context), next));
+  app.use((context, next) => {
+    requireRights(options.peerOf(context), context.req.method);
+    return next();
+  });
   app.get('/openapi.json', async (context) => {
     const { openApi } = await import('./api/openapi.ts');
     return context.json(openApi());
@@ -53,7 +56,7 @@ export function controlApi(options: ControlOptions): Hono {
   );
   const handlers = handlersOf(options);
   for (const operation of Object.keys(operations) as Operation[]) {
-    addRoute(app, operation, handlers[operation] as AnyHandler);
+    addRoute(app, operation, options.peerOf, handlers[operation] as AnyHandler);
   }
   app.notFound((context) => {
     const what = `${context.req.method} ${context.req.path}`;
@@ -69,12 +72,19 @@ export function controlApi(options: ControlOptions): Hono {
 
 type AnyHandler = (asked: object, context: Context) => unknown;
 
-function addRoute(app: Hono, operation: Operation, handle: AnyHandler): void {
-  const { query, body, status }: OperationShape = operations[operation];
+function addRoute(
+  app: Hono,
+  operation: Operation,
+  peerOf: ControlOptions['peerOf'],
+  handle: AnyHandler,
+): void {
+  const { query, body, status, admins }: OperationShape = operations[operation];
   const [method = '', path = ''] = operation.split(' ');
+  const looks = method === 'GET' && admins !== true;
   const route = path.replaceAll(/\{(\w+)\}/g, ':$1');
   app.on(method, route, async (context) => {
     const { req } = context;
+    if (!looks) requireAdmin(peerOf(context));
     const answer = await handle(
       {
         path: req.param(),
@@ -88,23 +98,23 @@ function addRoute(app: Hono, operation: Operation, handle: AnyHandler): void {
   });
 }
 
-const adminsOnly: ReadonlySet<string> = new Set(
-  Object.entries<OperationShape>(operations).flatMap(([operation, { admins }]) =>
-    admins === true ? [operation.replace('GET ', '')] : [],
-  ),
-);
+type Asker = Pick<Peer, 'uid' | 'rights'>;
 
 /** @throws Failure denied */
-function whenAllowed(
-  { req }: Context,
-  { uid, rights }: Pick<Peer, 'uid' | 'rights'>,
-  next: Next,
-): Promise<void> {
-  const looks = req.method === 'GET' && !adminsOnly.has(req.path);
-  if (rights === 'admin' || (rights === 'read' && looks)) return next();
-  const may =
-    rights === 'read' ? 'may look at disks, and not do that' : 'may not ask vbdd anything';
+function requireAdmin({ uid, rights }: Asker): void {
+  if (rights === 'admin') return;
+  refuse(uid, 'may look at disks, and not do that', 'admin_uids or admin_gids');
+}
+
+/** Who may do nothing is not told, either, what there is. @throws Failure denied */
+function requireRights({ uid, rights }: Asker, method: string): void {
+  if (rights !== 'none') return;
+  const looks = method === 'GET';
   const keys = looks ? 'read_uids or read_gids' : 'admin_uids or admin_gids';
+  refuse(uid, 'may not ask vbdd anything', keys);
+}
+
+function refuse(uid: number, may: string, keys: string): never {
   throw new Failure('denied', `uid ${uid} ${may} — see ${keys} in vbdkit.conf`, { uid });
 }
 

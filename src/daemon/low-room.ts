@@ -2,13 +2,12 @@
  * A watermark for disks that the kernel serves: when there is no room for what their guests write
  * these are told of errors, so that the admin is told before.
  */
-import { stat, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type DiskRecord, logFields } from '../backend/disk-record.ts';
 import { formatSize } from '../base/units.ts';
-import { fileIdentity } from '../disk/identity.ts';
-import { unpackDevice } from '../sys/device-number.ts';
 import type { Daemon } from './daemon.ts';
+import { heldSizes } from './held-sizes.ts';
 
 export interface LowRoomOptions {
   /** Of a file system's size: less than that is little. */
@@ -59,11 +58,10 @@ async function warningOf(
   const { path, mode, identity } = held.facts.member;
   if (mode === 'r') return undefined;
   try {
-    const file = await stat(path, { bigint: true });
-    // Under its path there is another file by now.
-    if (fileIdentity(unpackDevice(file.dev), file.ino) !== identity) return lowRoom;
-    const diskBytes = held.nbd?.device.sizeBytes ?? Number(file.size);
-    const wanted = diskBytes - Number(file.blocks) * 512;
+    const file = await heldSizes(path, identity);
+    if (file === undefined) return lowRoom;
+    const diskBytes = held.nbd?.device.sizeBytes ?? file.sizeBytes;
+    const wanted = diskBytes - file.allocatedBytes;
     const { bavail, blocks, bsize } = await statfs(path);
     const left = bavail * bsize;
     const margin = lowRoom === undefined ? 1 : MARGIN;

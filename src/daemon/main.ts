@@ -12,7 +12,7 @@ import { asSentence, Failure, sentenceOf } from '../base/failure.ts';
 import { parsedOptions, usageOf } from '../base/options.ts';
 import { readVersion } from '../sys/home.ts';
 import { takeHandedFds } from '../sys/service.ts';
-import { programLog } from '../tap/program-log.ts';
+import { programLog } from '../sys/program-log.ts';
 import { joinService } from '../tap/service.ts';
 import { driverView } from '../xenstore/driver-view.ts';
 import { openStore } from '../xenstore/open.ts';

@@ -2,18 +2,15 @@
  * What vbdd tells Prometheus: itself, and each disk of a guest by its guest and vdev. Nothing has a
  * label that grows with time: disks have no more than their number allows, and no more than `mostDisks`.
  */
-import { stat } from 'node:fs';
-import { promisify } from 'node:util';
 import type { DiskRecord } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { diskName } from '../disk/backend-nodes.ts';
-import { fileIdentity } from '../disk/identity.ts';
-import { unpackDevice } from '../sys/device-number.ts';
 import { textOf } from '../sys/sysfs.ts';
 import { DiskView, type KindView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
+import { heldSizes } from './held-sizes.ts';
 import {
   type Distribution,
   type Family,
@@ -38,8 +35,6 @@ export interface MetricsOptions {
   /** So many disks have metrics of their own. */
   readonly mostDisks: number;
 }
-
-const statOf = promisify(stat);
 
 /** Every fourth power of two of those by which vbd-tap counts latencies, as seconds. */
 const LATENCY_POWERS = [6, 8, 10, 12, 14, 16, 18, 20, 22];
@@ -167,7 +162,7 @@ async function lookAt(
 ): Promise<Look> {
   const { held, ring } = record;
   const member = held?.facts.member ?? ring?.image.members[0];
-  const file = member && (await sizesOf(member.path, member.identity));
+  const file = member && (await heldSizes(member.path, member.identity));
   const inside =
     ring === undefined ? held?.nbd?.device.sizeBytes : ring.image.sectors * SECTOR_BYTES;
   return {
@@ -192,17 +187,6 @@ function chainDepthOf({ held, ring }: DiskRecord): number | undefined {
 
 function guestLabel({ guest, domid }: DiskView): string {
   return guest ?? String(domid);
-}
-
-/** Of a file that still is the one that is held; a block device has no sizes here. */
-async function sizesOf(
-  path: string,
-  identity: string,
-): Promise<{ sizeBytes: number; allocatedBytes: number } | undefined> {
-  const found = await statOf(path, { bigint: true }).catch(() => undefined);
-  if (found === undefined || !found.isFile()) return undefined;
-  if (fileIdentity(unpackDevice(found.dev), found.ino) !== identity) return undefined;
-  return { sizeBytes: Number(found.size), allocatedBytes: Number(found.blocks) * SECTOR_BYTES };
 }
 
 /** Reads and writes that the kernel has under way on a device. */

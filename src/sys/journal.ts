@@ -8,7 +8,7 @@ const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
 const STDERR = 2;
 
-export const JOURNAL_SOCKET = '/run/systemd/journal/socket';
+const JOURNAL_SOCKET = '/run/systemd/journal/socket';
 
 export interface Journal {
   /** @returns false when it was not taken: nobody waits for a journal that is behind */

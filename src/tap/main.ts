@@ -14,7 +14,7 @@ import { serveControl } from './control-server.ts';
 import { startInBackground, takeFolder, takeOverIo, tellStarter } from './life.ts';
 import { tapOptions } from './options.ts';
 import type { PauseMessage } from './orders.ts';
-import { programLog } from './program-log.ts';
+import { programLog } from '../sys/program-log.ts';
 import { joinService } from './service.ts';
 import { startWorkers } from './workers.ts';
 

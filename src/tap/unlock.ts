@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto';
 import { LUKS_HEADER_BYTES, type LuksRegion, unlockApart } from '../image/crypt/luks.ts';
 import type { Medium } from './orders.ts';
-import { tryQueue } from './try-queue.ts';
+import { tryQueue } from '../base/try-queue.ts';
 import type { Workers } from './workers.ts';
 
 /** Of Node's four threads, the others are left to files; and guests that are served need processors, too. */

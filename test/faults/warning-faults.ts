@@ -15,7 +15,7 @@ export const warningFaults: readonly Fault[] = [
     name: 'full-file-warned-of',
     breaks: 'nobody is warned of a file that has all its room already',
     file: 'src/daemon/low-room.ts',
-    find: 'const wanted = diskBytes - Number(file.blocks) * 512;',
+    find: 'const wanted = diskBytes - file.allocatedBytes;',
     plant: 'const wanted = diskBytes;',
     caughtBy: 'test/daemon/low-room.test.ts',
     needsLoop: true,

@@ -1,6 +1,6 @@
 /**
- * Every request that the control API understands, by its method and path as OpenAPI writes them: what
- * it takes, what it answers, who may. The server, the client and the document are made from this table.
+ * What the control API understands in JSON, by method and path as OpenAPI writes them: what each
+ * takes, what it answers, who may. The server, the client and the document are made from this table.
  */
 import { z } from 'zod';
 import { LimitsRequest } from '../../tap/limits.ts';

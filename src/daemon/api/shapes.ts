@@ -17,7 +17,7 @@ type ReadonlyDeep<T> = T extends readonly (infer Item)[]
 const count = z.int().min(0);
 const sentences = z.array(z.string());
 
-export const FileView = z
+const FileView = z
   .object({ path: z.string(), mode: z.string().describe('r, w or w!') })
   .meta({ id: 'File', description: 'A file or block device that vbdkit holds.' });
 
@@ -76,7 +76,7 @@ export const WhyView = z
 export type WhyView = Shape<typeof WhyView>;
 
 /** 0: none. */
-export const LimitsView = z
+const LimitsView = z
   .object({ iops: count, bytes_per_second: count, burst_seconds: z.number() })
   .meta({ id: 'Limits', description: 'How fast a disk may be; 0: as fast as it is.' });
 

@@ -1,6 +1,6 @@
 /** The log of a program: entries with fields where its words go to the journal, else lines on standard error. */
 import { journalFields, type Level, lineLog, type Log, reaches } from '../base/log.ts';
-import { openJournal, saysToJournal } from '../sys/journal.ts';
+import { openJournal, saysToJournal } from './journal.ts';
 
 /** @param name the program's, by which the journal has it */
 export function programLog(

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { type TryQueue, tryQueue } from '../../src/tap/try-queue.ts';
+import { type TryQueue, tryQueue } from '../../src/base/try-queue.ts';
 
 /** A queue, and its tries, whose ends are in the test's hand. */
 interface Bench {

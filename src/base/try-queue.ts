@@ -1,5 +1,5 @@
 /** Work that takes long, and is asked for again by who could not wait for its end: a few at a time. */
-import { Failure } from '../base/failure.ts';
+import { Failure } from './failure.ts';
 
 /** Work that may throw once it is not wanted any more: then nobody has asked for it for long. */
 export type Try<T> = (isWanted: () => boolean) => Promise<T>;
