@@ -77,6 +77,28 @@ for (const [name, story] of Object.entries(stories)) {
   });
 }
 
+test('a discard of less than a block costs no barrier and leaves the batmap as it is', () => {
+  inFolder((folder) => {
+    const path = join(folder, 'a.vhd');
+    create(path, 4 * block, { block_size: '64K', force_size: 'on', batmap: 'on' });
+    change(path, (image, transfer) => transfer.write(image, Buffer.alloc(2 * block, 1), 0));
+    const files = afterKill(readFolder(folder));
+    const map = (): Buffer => {
+      using bytes = openIn(files)(path, { writable: false });
+      const head = Buffer.alloc(16 * 1024);
+      bytes.read(head, 0);
+      const at = head.indexOf(BATMAP_COOKIE);
+      // A sector of header, a sector of map.
+      return head.subarray(at, at + 1024);
+    };
+    const before = map();
+    open(files, path, (image, transfer) => transfer.discard(image, 4096, block));
+    assert.deepEqual(map(), before);
+    open(files, path, (image, transfer) => transfer.discard(image, 0, block));
+    assert.notDeepEqual(map(), before);
+  });
+});
+
 function judge(state: MemoryFiles, path: string): void {
   const written = Buffer.alloc(512, 3);
   open(state, path, (image, transfer) => {

@@ -138,5 +138,6 @@ export function clearBatmap(vhd: Dynamic, block: number, end: number, out: Steps
 
 /** Whether it calls any of these blocks full. */
 function saysFull({ map }: Batmap, block: number, end: number): boolean {
+  if (block >= end) return false;
   return isSet(map, 0, block, false) || runEnd(map, 0, block, end, false) < end;
 }

@@ -23,14 +23,15 @@ export function planZeroDynamic(
   unmap: boolean,
   out: Steps,
 ): number {
+  beginPlan(vhd, out);
   if (unmap && vhd.parent === undefined) {
-    beginPlan(vhd, out);
-    const block = Math.floor(at / vhd.blockBytes);
-    clearBatmap(vhd, block, Math.ceil((at + lengthBytes) / vhd.blockBytes), out);
+    // Whole blocks lose their places; the last one may be shorter.
+    const isToEnd = at + lengthBytes >= vhd.sizeBytes;
+    const end = isToEnd ? vhd.blocks : Math.floor((at + lengthBytes) / vhd.blockBytes);
+    clearBatmap(vhd, Math.ceil(at / vhd.blockBytes), end, out);
   }
   let done = 0;
   while (done < lengthBytes && out.count < MOST_STEPS) {
-    beginPlan(vhd, out);
     const part = partAt(vhd, at + done, lengthBytes - done);
     if (!zeroPart(vhd, part, unmap, out)) break;
     done += part.end - part.from;
