@@ -11,7 +11,7 @@ import { createImage, openImage } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { searching } from '../property.ts';
 import { fillSectors, setTags, type Tags } from './disk-model.ts';
-import { type ImageKind, programs, verbsOf, howToOpen } from './image-programs.ts';
+import { type Command, type ImageKind, programs, verbsOf, howToOpen } from './image-programs.ts';
 import { readFolder } from './memory-files.ts';
 import { playImage } from './play-image.ts';
 import { playFullDisk } from './play-full-disk.ts';
@@ -19,6 +19,8 @@ import { type Beginning, playPowerCuts } from './play-power-cut.ts';
 import { assertOutlivesKills } from './killed-writer.ts';
 
 export type { ImageKind } from './image-programs.ts';
+
+const resize = (sizeBytes: number): Command => ({ do: 'resize', sizeBytes });
 
 /** Adds the suite's tests for one layout. @param limitMs how long each search may take */
 export function imageSuite(kind: ImageKind, limitMs = 2000): void {
@@ -28,6 +30,19 @@ export function imageSuite(kind: ImageKind, limitMs = 2000): void {
     });
     fc.assert(property, searching(t, 10_000, limitMs));
   });
+
+  if (kind.children !== undefined && kind.resizes === 'any') {
+    test(`${kind.name}: a child that shrank below its parent grows`, () => {
+      const whole = kind.sizeBytes / SECTOR_BYTES;
+      const sizes = [2, Math.floor(whole / 2), whole + 1];
+      playImage(kind, [
+        { do: 'write', at: 0, lengthBytes: kind.sizeBytes },
+        { do: 'snapshot', more: 0 },
+        ...sizes.map((sectors) => resize(sectors * SECTOR_BYTES)),
+        { do: 'write', at: 0, lengthBytes: 512 },
+      ]);
+    });
+  }
 
   const lasting = verbsOf(kind).filter((verb) => verb !== 'read' && verb !== 'snapshot');
 

@@ -101,9 +101,9 @@ function run(play: Play, command: Command): void {
   compare(play, `after ${command.do}`);
 }
 
-/** Only a VHD hides what a larger parent has behind the end of a child that grows. */
+/** Only a VMDK cannot hide what a larger parent has behind the end of a child that grows. */
 function showsParent({ format, sizeBytes, parent }: Image, newBytes: number): boolean {
-  return format !== 'vhd' && newBytes > sizeBytes && (parent?.sizeBytes ?? 0) > sizeBytes;
+  return format === 'vmdk' && newBytes > sizeBytes && (parent?.sizeBytes ?? 0) > sizeBytes;
 }
 
 function write(play: Play, { at, lengthBytes }: { at: number; lengthBytes: number }): void {
