@@ -1,9 +1,7 @@
 /**
  * The places of Xen's block scripts and of qemu as libxl starts it: vbdkit's own are linked under
- * their names, and Debian's are moved aside with dpkg-divert, so that upgrades land beside and not
- * over them.
+ * their names, once Xen's are moved aside.
  */
-import { execFileSync } from 'node:child_process';
 import {
   existsSync,
   lstatSync,
@@ -15,6 +13,7 @@ import {
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { helperPath, standInPath } from '../daemon/scripts.ts';
+import { type Aside, asideByDpkg, asideByRecord, asideOf, type Change, hasDpkg } from './aside.ts';
 
 /** Xen's own scripts whose place the helper takes. */
 const diverted = ['block', 'block-tap'] as const;
@@ -30,17 +29,14 @@ export interface PlaceOptions {
   readonly standIn: string;
   /** Takes the device model's place as well. Giving back gives back both. */
   readonly withDeviceModel: boolean;
-  /** dpkg's database, where it is not the system's. */
-  readonly adminDir: string | undefined;
+  /** How Xen's own are moved aside. */
+  readonly aside: Aside;
 }
 
-export interface Change {
-  /** One sentence, as said before or after. */
-  readonly says: string;
-  readonly run: () => void;
-}
+/** On a host without dpkg: what was moved aside. */
+export const RECORD_PATH = '/var/lib/vbdkit/moved';
 
-/** The places on a host as Debian has it. */
+/** The places where Xen's toolstack looks, on a host as most are. */
 export function placesByDefault(): PlaceOptions {
   return {
     scriptDir: '/etc/xen/scripts',
@@ -48,7 +44,7 @@ export function placesByDefault(): PlaceOptions {
     deviceModel: '/usr/libexec/xen-qemu-system-i386',
     standIn: realpathSync(standInPath),
     withDeviceModel: false,
-    adminDir: undefined,
+    aside: hasDpkg() ? asideByDpkg() : asideByRecord(RECORD_PATH),
   };
 }
 
@@ -82,16 +78,15 @@ export function changesToSetUp(options: PlaceOptions): Change[] {
 
 /**
  * What is still to be done for Xen's own to be in their places again. What others have put there, or
- * diverted, is left as it is.
- * @throws Failure not-found | unsupported
+ * moved, is left as it is.
+ * @throws Failure not-found
  */
 export function changesToUndo(options: PlaceOptions): Change[] {
   checkHost(options);
   const places = diverted.map((name) => scriptPlace(options, name));
-  const taken = [...places, modelPlace(options)].filter((place) => kindOf(place) !== 'another');
-  const steps = taken.flatMap((place) => [
+  const steps = [...places, modelPlace(options)].flatMap((place) => [
     ...unlink(place),
-    ...(isMovedAside(options, place.path) ? [restore(options, place.path)] : []),
+    ...options.aside.putBack(place.path, kindOf(place) !== 'another'),
   ]);
   return [...steps, ...unlink(scriptPlace(options, own))];
 }
@@ -119,8 +114,8 @@ function kindOf({ path, target }: Place): 'nothing' | 'ours' | 'another' {
 
 /** Moves what is there aside, unless that is done, and links vbdkit's own. */
 function take(options: PlaceOptions, place: Place): Change[] {
-  if (kindOf(place) !== 'another' || isDiverted(options, place.path)) return link(place);
-  return [divert(options, place.path), linkTo(place)];
+  if (kindOf(place) !== 'another') return link(place);
+  return [...options.aside.moveAway(place.path), linkTo(place)];
 }
 
 function link(place: Place): Change[] {
@@ -139,57 +134,4 @@ function unlink(place: Place): Change[] {
   if (kindOf(place) !== 'ours') return [];
   const { path } = place;
   return [{ says: `remove the link ${path}`, run: () => unlinkSync(path) }];
-}
-
-function asideOf(path: string): string {
-  return `${path}.xen`;
-}
-
-function divert(options: PlaceOptions, path: string): Change {
-  const aside = asideOf(path);
-  return {
-    says: `move ${path} to ${aside}, by a diversion of dpkg`,
-    run: () => dpkgDivert(options, '--local', '--divert', aside, '--rename', '--add', path),
-  };
-}
-
-function restore(options: PlaceOptions, path: string): Change {
-  return {
-    says: `move ${asideOf(path)} back to ${path}, and end the diversion`,
-    run: () => dpkgDivert(options, ...ownerOf(options, path), '--rename', '--remove', path),
-  };
-}
-
-/** Whose the diversion is: this host's, or the package's that vbdkit was installed from. */
-function ownerOf(options: PlaceOptions, path: string): string[] {
-  const owner = dpkgDivert(options, '--listpackage', path).trim();
-  return owner === 'LOCAL' ? ['--local'] : ['--package', owner];
-}
-
-function isMovedAside(options: PlaceOptions, path: string): boolean {
-  return dpkgDivert(options, '--truename', path).trim() === asideOf(path);
-}
-
-/** @throws Failure exists when a package of others has diverted it */
-function isDiverted(options: PlaceOptions, path: string): boolean {
-  const place = dpkgDivert(options, '--truename', path).trim();
-  if (place === path) return false;
-  if (place === asideOf(path)) return true;
-  throw new Failure('exists', `${path} is diverted to ${place} already — end that diversion first`);
-}
-
-function dpkgDivert({ adminDir }: PlaceOptions, ...args: string[]): string {
-  const database = adminDir === undefined ? [] : ['--admindir', adminDir];
-  const stdio = ['ignore', 'pipe', 'pipe'] as const;
-  try {
-    return execFileSync('dpkg-divert', [...database, '--quiet', ...args], {
-      encoding: 'utf8',
-      stdio: [...stdio],
-    });
-  } catch (thrown) {
-    const said = thrown instanceof Error && 'stderr' in thrown ? String(thrown.stderr).trim() : '';
-    if (said !== '') throw new Failure('io', `dpkg-divert: ${said}`, {}, thrown);
-    const advice = 'set script=block-vbd in guests’ disks instead';
-    throw new Failure('unsupported', `this host has no dpkg-divert — ${advice}`, {}, thrown);
-  }
 }

@@ -9,6 +9,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,10 +24,11 @@ const divert = needsProgram('dpkg-divert');
 const options = divert.skip === false ? needs(process.getuid?.() === 0, 'needs root') : divert;
 
 interface Host {
+  readonly dir: string;
   readonly scripts: string;
   setup(...args: string[]): Promise<Ran>;
   /** Every name with its text, and the diversions. */
-  look(): Record<string, string>;
+  readonly look: () => Record<string, string>;
 }
 
 function hostOf(t: TestContext): Host {
@@ -40,6 +42,7 @@ function hostOf(t: TestContext): Host {
     writeFileSync(join(scripts, name), `#!/bin/sh\necho ${name}\n`, { mode: 0o755 });
   }
   return {
+    dir,
     scripts,
     setup: (...args) => run(vbd, ['setup', '--script-dir', scripts, '--dpkg-dir', dpkg, ...args]),
     look: () => {
@@ -154,3 +157,90 @@ test(
     }
   },
 );
+
+const isRoot = needs(process.getuid?.() === 0, 'needs root');
+
+/** A host without dpkg, where what was moved is in a file. */
+function hostWithout(t: TestContext) {
+  const { dir, scripts, look } = hostOf(t);
+  const record = join(dir, 'lib', 'moved');
+  return {
+    scripts,
+    record,
+    block: join(scripts, 'block'),
+    look,
+    setup: (...words: string[]) =>
+      run(vbd, ['setup', '--script-dir', scripts, '--record', record, ...words]),
+  };
+}
+
+test('without dpkg a rename and a record of it do the same', isRoot, async (t) => {
+  const host = hostWithout(t);
+  const before = host.look();
+  const done = await host.setup();
+  assert.match(done.stdout, /^move (\S+block) to \1\.xen\n/m);
+  assert.equal(realpathSync(host.block), realpathSync(helperPath));
+  assert.equal(host.look()['block.xen'], before['block']);
+  assert.equal(readFileSync(host.record, 'utf8'), `${host.block}\n${host.block}-tap\n`);
+  assert.equal((await host.setup()).stdout, 'nothing is to be done\n');
+  assert.equal((await host.setup('--undo')).code, 0);
+  assert.deepEqual(host.look(), before);
+  assert.equal(existsSync(host.record), false);
+});
+
+test(
+  'an upgrade that lands on the link is moved aside in its turn, or stays',
+  isRoot,
+  async (t) => {
+    const host = hostWithout(t);
+    const upgrade = (text: string): void => {
+      rmSync(host.block);
+      writeFileSync(host.block, text);
+    };
+    await host.setup();
+    upgrade('second');
+    assert.match(
+      (await host.setup()).stdout,
+      /^move (\S+block) to \1\.xen, over an older one\nlink \1 to /,
+    );
+    assert.equal(readFileSync(`${host.block}.xen`, 'utf8'), 'second');
+    upgrade('third');
+    const undone = await host.setup('--undo');
+    assert.match(undone.stdout, /^remove (\S+block)\.xen, which is older than \1\n/);
+    assert.equal(readFileSync(host.block, 'utf8'), 'third');
+    assert.deepEqual(readdirSync(host.scripts), ['block', 'block-tap', 'vif-bridge']);
+  },
+);
+
+test(
+  'what others have moved aside, and another vbdkit’s link, stay where they are',
+  isRoot,
+  async (t) => {
+    const host = hostWithout(t);
+    writeFileSync(`${host.block}.xen`, 'mine');
+    assert.match(
+      (await host.setup()).stderr,
+      /block\.xen is there, and vbdkit did not move it there — move it away first/,
+    );
+    assert.equal((await host.setup('--undo')).stdout, 'nothing is to be done\n');
+    assert.equal(readFileSync(`${host.block}.xen`, 'utf8'), 'mine');
+    rmSync(`${host.block}.xen`);
+    await host.setup();
+    rmSync(host.block);
+    symlinkSync('/elsewhere/block-vbd', host.block);
+    assert.match((await host.setup()).stderr, /block is not vbdkit’s link — move it away first/);
+    assert.match(readFileSync(`${host.block}.xen`, 'utf8'), /echo block$/m);
+  },
+);
+
+test('a setup that was killed after its note is completed, or forgotten', isRoot, async (t) => {
+  const host = hostWithout(t);
+  const before = host.look();
+  mkdirSync(join(host.record, '..'));
+  for (const words of [['--undo'], []]) {
+    writeFileSync(host.record, `${host.block}\n`);
+    assert.equal((await host.setup(...words)).code, 0);
+  }
+  await host.setup('--undo');
+  assert.deepEqual(host.look(), before);
+});

