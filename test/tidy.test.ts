@@ -37,7 +37,10 @@ function importsOf(path: string): string[] {
   return [...found].map((match) => match[1] ?? match[2] ?? '');
 }
 
-const sources = tracked(/^src\/.*\.ts$/);
+/** The browser's code, which no room imports: it speaks to vbdd by the API. */
+const isPage = (path: string): boolean => path.startsWith('src/page/');
+const allSources = tracked(/^src\/.*\.tsx?$/);
+const sources = allSources.filter((path) => !isPage(path));
 
 test('every source file lives in a known room', () => {
   const strays = sources.filter((path) => !rooms.includes(path.split('/')[1] ?? ''));
@@ -57,6 +60,20 @@ test('a room imports only from rooms before it', () => {
   assert.deepEqual(upward, []);
 });
 
+test('the page imports its own files, its two libraries, and types of the API', () => {
+  const others = allSources.filter(isPage).flatMap((path) => {
+    const text = readFileSync(join(root, path), 'utf8');
+    const types = new Set(
+      [...text.matchAll(/^import type [^;]*? from '([^']+)'/gm)].map((match) => match[1] ?? ''),
+    );
+    return importsOf(path)
+      .filter((name) => !/^(\.\/[\w-]+\.tsx?|preact(\/hooks)?|uplot)$/.test(name))
+      .filter((name) => !(types.has(name) && name.startsWith('../daemon/api/')))
+      .map((name) => `${path} imports ${name}`);
+  });
+  assert.deepEqual(others, []);
+});
+
 test('only sys/ffi.ts imports koffi', () => {
   const others = sources.filter((path) => importsOf(path).includes('koffi'));
   assert.deepEqual(others, ['src/sys/ffi.ts']);
@@ -74,7 +91,7 @@ test('the rooms that are pure do not import the world', () => {
 });
 
 test('every source file opens with one sentence that says what it is for', () => {
-  const silent = sources.filter((path) => {
+  const silent = allSources.filter((path) => {
     const text = readFileSync(join(root, path), 'utf8').replace(/^#!.*\n/, '');
     return !text.startsWith('/**');
   });
@@ -82,7 +99,7 @@ test('every source file opens with one sentence that says what it is for', () =>
 });
 
 test('every exported function has a sentence that says what it does', () => {
-  const silent = sources.flatMap((path) => {
+  const silent = allSources.flatMap((path) => {
     const lines = readFileSync(join(root, path), 'utf8').split('\n');
     return lines.flatMap((line, index) => {
       const name = /^export (?:async )?function\*? (\w+)/.exec(line)?.[1];
@@ -105,7 +122,7 @@ test('nothing is left unfinished, silenced or tied to one machine', () => {
     /(^|[^\w.])\/(work|farm)\//,
   ];
   const found: string[] = [];
-  for (const path of tracked(/\.(ts|md|sh|json|c|js|scd)$|^bin\/|^\.ci\//)) {
+  for (const path of tracked(/\.(tsx?|css|html|md|sh|json|c|js|scd)$|^bin\/|^\.ci\//)) {
     const lines = readFileSync(join(root, path), 'utf8').split('\n');
     for (const [index, line] of lines.entries()) {
       if (banned.some((rule) => rule.test(line)))

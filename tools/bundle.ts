@@ -1,7 +1,7 @@
 /** Bundles the programs as JavaScript: what is shipped starts faster than two hundred files of TypeScript. */
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 import { home } from '../src/sys/home.ts';
 
 /** A file for each program, and for each thread that a program starts. */
@@ -12,6 +12,7 @@ const entries = {
   'tap-worker': 'src/tap/worker.ts',
   'serve-worker': 'src/nbd/serve-worker.ts',
   'xenbus-worker': 'src/xenstore/xenbus-worker.ts',
+  'map-worker': 'src/daemon/map-worker.ts',
 } as const;
 
 const namesByFile = new Map(Object.entries(entries).map(([name, path]) => [basename(path), name]));
@@ -56,6 +57,11 @@ export async function writeBundle(folder: string): Promise<string[]> {
     logLevel: 'warning',
     plugins: [ownLoads],
   });
+  return packagesIn(metafile);
+}
+
+/** The packages that a bundle was made from, by the names of their folders in node_modules. */
+export function packagesIn(metafile: Metafile): string[] {
   const packages = Object.keys(metafile.inputs).flatMap((path) => {
     const [, name] = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path) ?? [];
     return name === undefined ? [] : [name];

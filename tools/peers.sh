@@ -20,6 +20,7 @@ packages=(
   systemd                # vbdd's unit is run by it, in namespaces of its own
   scdoc mandoc           # make the manual's pages, and find faults in them
   debhelper dpkg-dev     # build the package
+  chromium fonts-dejavu-core  # looks at the web page
   shellcheck             # finds faults in what is for shells
   zstd bzip2 unzip       # unpack the strangers' images
 )

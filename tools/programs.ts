@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { home, readVersion } from '../src/sys/home.ts';
 import { writeBundle } from './bundle.ts';
+import { writePage } from './page/build.ts';
 
 /** Of each program the source that its bundle is made from. */
 const sources = {
@@ -16,7 +17,8 @@ const sources = {
  * @returns the packages that are in the bundles
  */
 export async function writePrograms(folder: string): Promise<string[]> {
-  const packages = await writeBundle(join(folder, 'src/js'));
+  const bundled = await writeBundle(join(folder, 'src/js'));
+  const packages = [...bundled, ...(await writePage(join(folder, 'page')))];
   const manifest = { name: 'vbdkit', version: readVersion(), type: 'module' };
   write(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
   for (const [name, source] of Object.entries(sources)) {

@@ -7,6 +7,12 @@ import { checkSchema } from '../base/schema.ts';
 
 const ids = z.array(z.int().min(0)).default([]);
 const whenFull = z.enum(['pause', 'report']);
+const ownPort = z
+  .string()
+  .regex(/^$|^(127\.\d+\.\d+\.\d+|\[::1\]):\d+$/, {
+    error: 'is no port of this host itself — name one like 127.0.0.1:9547',
+  })
+  .default('');
 const absolutePath = z.string().startsWith('/', { error: 'is no absolute path' });
 
 const Config = z.strictObject({
@@ -94,20 +100,29 @@ const Config = z.strictObject({
     .max(3600)
     .default(1)
     .describe('How long an idle disk saves up for what its limits allow.'),
-  metrics_listen: z
-    .string()
-    .regex(/^$|^(127\.\d+\.\d+\.\d+|\[::1\]):\d+$/, {
-      error: 'is no port of this host itself — name one like 127.0.0.1:9547',
-    })
-    .default('')
-    .describe(
-      'Where Prometheus may ask for metrics by TCP, with no question who asks: 127.0.0.1:9547; empty: on the control socket only.',
-    ),
+  metrics_listen: ownPort.describe(
+    'Where Prometheus may ask for metrics by TCP, with no question who asks: 127.0.0.1:9547; empty: on the control socket only.',
+  ),
   metrics_disks: z
     .int()
     .min(0)
     .default(1000)
     .describe('So many disks have metrics of their own, at most.'),
+  page_listen: ownPort.describe(
+    'Where browsers of this host have the web page, which shows guests’ disks to whoever asks: 127.0.0.1:9548; empty: there is no page.',
+  ),
+  page_hosts: z
+    .array(z.string().regex(/^[\w.-]+$/, { error: 'is no name of a host — leave the port out' }))
+    .default([])
+    .describe(
+      'Other names than localhost by which browsers may ask for the page: those of a reverse proxy before it.',
+    ),
+  page_token: z
+    .union([z.literal(''), absolutePath])
+    .default('')
+    .describe(
+      'The file with the admin token: who gives it to the page may limit, pause and detach disks and change what is in drives. Nobody but root may be able to read it (chmod 600); it is read anew each time. Empty: the page changes nothing.',
+    ),
   script_dir: z.string().default('/etc/xen/scripts').describe('Where libxl looks for scripts.'),
   sysfs: z.string().default('/sys').describe('Where the kernel shows its devices.'),
   admin_uids: ids.describe('Users who may do everything by the control socket, beside root.'),

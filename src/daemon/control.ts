@@ -2,7 +2,7 @@
 import { type Context, Hono } from 'hono';
 import { Failure, sentenceOf } from '../base/failure.ts';
 import { checkSchema } from '../base/schema.ts';
-import type { Peer } from '../tap/control-server.ts';
+import type { Rights } from '../tap/control-server.ts';
 import {
   type Answer,
   type Asked,
@@ -17,6 +17,14 @@ import type { Leases } from './leases.ts';
 import { METRICS_TYPE } from './metrics-text.ts';
 import type { VerbOptions } from './verbs.ts';
 
+/** Who asks. */
+export interface Asker {
+  /** As the kernel told it; undefined of one who asks by TCP. */
+  readonly pid: number | undefined;
+  readonly uid: number | undefined;
+  readonly rights: Rights;
+}
+
 export interface ControlOptions {
   readonly daemon: Daemon;
   readonly leases: Leases;
@@ -25,8 +33,10 @@ export interface ControlOptions {
   readonly version: string;
   /** What Prometheus is told. */
   readonly metrics: () => Promise<string>;
-  /** Who is at the other end of a request's connection, as the kernel told it. */
-  readonly peerOf: (context: Context) => Pick<Peer, 'pid' | 'uid' | 'rights'>;
+  /** Where the kernel shows its devices. */
+  readonly sysfs: string;
+  /** Who is at the other end of a request's connection. */
+  readonly peerOf: (context: Context) => Asker;
 }
 
 type Answered<O extends Operation> = Answer<O> | Response;
@@ -78,13 +88,14 @@ function addRoute(
   peerOf: ControlOptions['peerOf'],
   handle: AnyHandler,
 ): void {
-  const { query, body, status, admins }: OperationShape = operations[operation];
+  const { query, body, status, admins, page }: OperationShape = operations[operation];
   const [method = '', path = ''] = operation.split(' ');
   const looks = method === 'GET' && admins !== true;
   const route = path.replaceAll(/\{(\w+)\}/g, ':$1');
   app.on(method, route, async (context) => {
     const { req } = context;
     if (!looks) requireAdmin(peerOf(context));
+    if (method !== 'GET' && page !== true) requireSocket(peerOf(context));
     const answer = await handle(
       {
         path: req.param(),
@@ -98,12 +109,16 @@ function addRoute(
   });
 }
 
-type Asker = Pick<Peer, 'uid' | 'rights'>;
-
 /** @throws Failure denied */
 function requireAdmin({ uid, rights }: Asker): void {
   if (rights === 'admin') return;
   refuse(uid, 'may look at disks, and not do that', 'admin_uids or admin_gids');
+}
+
+/** @throws Failure denied */
+function requireSocket({ uid }: Asker): void {
+  if (uid !== undefined) return;
+  throw new Failure('denied', 'that is not done by the page — use vbd, or the control socket');
 }
 
 /** Who may do nothing is not told, either, what there is. @throws Failure denied */
@@ -114,7 +129,10 @@ function requireRights({ uid, rights }: Asker, method: string): void {
   refuse(uid, 'may not ask vbdd anything', keys);
 }
 
-function refuse(uid: number, may: string, keys: string): never {
+function refuse(uid: number | undefined, may: string, keys: string): never {
+  if (uid === undefined) {
+    throw new Failure('denied', `who has no token ${may} — see page_token in vbdkit.conf`);
+  }
   throw new Failure('denied', `uid ${uid} ${may} — see ${keys} in vbdkit.conf`, { uid });
 }
 

@@ -5,11 +5,13 @@ import { limitsOf } from '../tap/limits.ts';
 import type { Answer, Asked } from './api/operations.ts';
 import type { ControlOptions, Handlers } from './control.ts';
 import type { Events } from './events.ts';
+import { diskMaps } from './disk-map.ts';
 import { guestNames } from './guests.ts';
+import { loadOf } from './load.ts';
 import { changeMedium } from './media.ts';
 import { pause } from './pause.ts';
 import { limit, statistics, traffic } from './traffic.ts';
-import { usersOf } from './users.ts';
+import { usersOf, usersOfDisk } from './users.ts';
 import { attach, detach, dryRun, findDisk, resize } from './verbs.ts';
 import { viewOf, whyOf } from './views.ts';
 
@@ -17,10 +19,11 @@ import { viewOf, whyOf } from './views.ts';
 export function handlersOf(options: ControlOptions): Handlers {
   const { daemon, verbs, leases, events } = options;
   const { world, disks } = daemon;
+  const mapOf = diskMaps(daemon);
   const nameOf = async (domid: number): Promise<string | undefined> =>
     (await guestNames(world.store, [domid])).get(domid);
   return {
-    'GET /v1/status': () => statusOf(options),
+    'GET /v1/status': (_, context) => statusOf(options, context),
     async 'GET /v1/disks'() {
       const records = [...disks.records.values()];
       const names = await guestNames(
@@ -56,6 +59,12 @@ export function handlersOf(options: ControlOptions): Handlers {
       limit(daemon, guest, vdev, limitsOf(body)),
     'PUT /v1/disks/{guest}/{vdev}/paused': ({ path: { guest, vdev }, body }) =>
       pause(daemon, guest, vdev, body.paused),
+    async 'GET /v1/disks/{guest}/{vdev}/users'({ path: { guest, vdev } }) {
+      return { users: await usersOfDisk(daemon, await findDisk(daemon, guest, vdev)) };
+    },
+    'GET /v1/disks/{guest}/{vdev}/map': ({ path: { guest, vdev }, query }) =>
+      mapOf(guest, vdev, query.cells),
+    'GET /v1/load': () => ({ disks: loadOf(daemon, options.sysfs) }),
     'GET /v1/traffic': async () => ({ disks: await traffic(daemon) }),
     'GET /v1/users': async ({ query }) => ({ users: await usersOf(daemon, query.path) }),
     'GET /v1/events': (_, context) => streamEvents(context, events),
@@ -72,6 +81,7 @@ function takeLease(
 ): Answer<'POST /v1/loops'> | Response {
   const { path, fd, read_only: readOnly, offset: offsetBytes, direct_io: directIo } = request;
   const { pid } = peerOf(context);
+  if (pid === undefined) throw new Error('a loop device is asked for by TCP');
   const lease = leases.take({ path, fd, readOnly, offsetBytes, directIo }, pid);
   if (request.hold === 'lease') return lease.view;
   context.status(201);
@@ -106,12 +116,16 @@ export function streamEvents(context: Context, events: Pick<Events, 'follow'>): 
   });
 }
 
-function statusOf({ daemon, version }: ControlOptions): Answer<'GET /v1/status'> {
+function statusOf(
+  { daemon, version, peerOf }: ControlOptions,
+  context: Context,
+): Answer<'GET /v1/status'> {
   const { loops, devices, store } = daemon.world;
   const { requests, roundTrips } = store.counts;
   return {
     version,
     pid: process.pid,
+    rights: peerOf(context).rights === 'admin' ? 'admin' : 'read',
     disks: daemon.disks.records.size,
     loop_devices: loops.bound,
     spare_loop_devices: loops.spare,

@@ -5,12 +5,11 @@
 import type { DiskRecord } from '../backend/disk-record.ts';
 import { Failure } from '../base/failure.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { diskName } from '../disk/backend-nodes.ts';
-import { textOf } from '../sys/sysfs.ts';
 import { DiskView, type KindView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { guestNames } from './guests.ts';
 import { heldSizes } from './held-sizes.ts';
+import { underWay } from './load.ts';
 import {
   type Distribution,
   type Family,
@@ -169,10 +168,7 @@ async function lookAt(
     labels: { guest: guestLabel(view), vdev: view.vdev },
     view,
     requests: countsOf(daemon, record)?.requests ?? [],
-    underWay:
-      held === undefined
-        ? daemon.world.tap?.statistics(diskName(record.key))?.underWay
-        : inFlight(sysfs, held.facts.device),
+    underWay: underWay(daemon, record, sysfs),
     sizeBytes: inside ?? file?.sizeBytes,
     allocatedBytes: file?.allocatedBytes,
     chainDepth: chainDepthOf(record),
@@ -187,15 +183,6 @@ function chainDepthOf({ held, ring }: DiskRecord): number | undefined {
 
 function guestLabel({ guest, domid }: DiskView): string {
   return guest ?? String(domid);
-}
-
-/** Reads and writes that the kernel has under way on a device. */
-function inFlight(
-  sysfs: string,
-  { major, minor }: { major: number; minor: number },
-): number | undefined {
-  const text = textOf(`${sysfs}/dev/block/${major}:${minor}/inflight`);
-  return text?.split(/\s+/).reduce((sum, word) => sum + Number(word), 0);
 }
 
 function diskFamilies(disks: readonly Look[]): Family[] {

@@ -8,6 +8,7 @@ import { createEvents } from './events.ts';
 import { createLeases } from './leases.ts';
 import type { MetricsOptions } from './metrics.ts';
 import { serveMetrics } from './metrics-server.ts';
+import { type LoadApi, servePage } from './page-door.ts';
 import type { WatchedTap } from './tap-client.ts';
 import { createTally } from './tally.ts';
 
@@ -41,8 +42,17 @@ export async function serveApi(options: ApiOptions): Promise<AsyncDisposable> {
     }
   }
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
-  const parts = { daemon, leases, events, verbs, version, metrics, peerOf };
+  const parts = { daemon, leases, events, verbs, version, metrics, sysfs, peerOf };
   const load = async () => (await import('./control.ts')).controlApi(parts);
+  if (config.page_listen !== '') {
+    try {
+      const loadFor: LoadApi = async (peerOf) =>
+        (await import('./control.ts')).controlApi({ ...parts, peerOf });
+      stack.use(await servePage(config, loadFor, log));
+    } catch (thrown) {
+      log('error', sentenceOf(thrown));
+    }
+  }
   stack.use(await serveControl('vbdd', load, config.socket, log, accessOf(config)));
   return stack.move();
 }

@@ -2,6 +2,7 @@
 import { mappingHolders } from '../backend/host-uses.ts';
 import { openFailure, memberOf } from '../backend/target.ts';
 import { Failure } from '../base/failure.ts';
+import type { DiskRecord } from '../backend/disk-record.ts';
 import type { Member } from '../disk/identity.ts';
 import { type Holder, overlap, userOf } from '../disk/sharing.ts';
 import { O, openFd } from '../sys/fd.ts';
@@ -20,6 +21,27 @@ export async function usersOf({ world }: Daemon, path: string): Promise<UserView
   const { member, mappings } = look(path);
   world.refreshHostUses();
   const holders = [...world.holdings.overlapping(member), ...mappings];
+  return viewsOf(world, holders, [member]);
+}
+
+/** The same of all files and devices that a disk has. */
+export async function usersOfDisk(
+  { world }: Daemon,
+  { path, held, ring }: DiskRecord,
+): Promise<UserView[]> {
+  const own = held === undefined ? (ring?.image.members ?? []) : [held.facts.member];
+  const members = world.holdings.get(path)?.members ?? own;
+  world.refreshHostUses();
+  const holders = new Set(members.flatMap((member) => world.holdings.overlapping(member)));
+  return viewsOf(world, [...holders], members);
+}
+
+/** Who of the holders has bytes in common with any of these. */
+async function viewsOf(
+  world: Daemon['world'],
+  holders: readonly Holder[],
+  wanted: readonly Member[],
+): Promise<UserView[]> {
   const domids = holders.flatMap(({ who }) => (who.type === 'guest' ? [who.domid] : []));
   const names = await guestNames(world.store, domids);
   return holders.flatMap(({ who, members }) => {
@@ -27,7 +49,7 @@ export async function usersOf({ world }: Daemon, path: string): Promise<UserView
     const vdev = who.type === 'guest' ? who.vdev : null;
     const guest = domid === null ? undefined : names.get(domid);
     return members
-      .filter((held) => overlap(held, member))
+      .filter((held) => wanted.some((member) => overlap(held, member)))
       .map(({ mode, path: as }) => {
         const user = userOf(who, guest);
         return { type: who.type, user, domid, vdev, mode, path: as };

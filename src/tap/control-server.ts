@@ -63,7 +63,8 @@ export async function serveControl(
   return { [Symbol.asyncDispose]: () => closeServer(server) };
 }
 
-function listenerOf(
+/** Answers by an API that is loaded with the first request. @param name of the program, for sentences */
+export function listenerOf(
   name: string,
   load: () => Hono | Promise<Hono>,
 ): (request: IncomingMessage, response: ServerResponse) => Promise<void> {

@@ -36,6 +36,7 @@ before(async () => {
     verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
     version: '1',
     metrics: async () => 'vbdkit_disks 0\n',
+    sysfs: '/sys',
     peerOf,
   });
   stack.use(

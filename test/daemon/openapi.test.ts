@@ -36,6 +36,7 @@ before(async () => {
     verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
     version: '1.2.3',
     metrics: async () => 'vbdkit_disks 0\n',
+    sysfs: '/sys',
     peerOf: () => ({ pid: process.pid, uid: 0, rights: 'admin' }),
   });
   raw = join(kit.host.dir, 'raw.img');
@@ -92,6 +93,10 @@ test('every operation answers what the document says of it', options, async () =
     [`GET ${disk}/stat`, xvda],
     [`GET ${disk}/stat`, xvdb],
     ['GET /v1/traffic'],
+    ['GET /v1/load'],
+    [`GET ${disk}/users`, xvda],
+    [`GET ${disk}/map`, xvda],
+    [`GET ${disk}/map`, xvdb],
     [`PUT ${disk}/limits`, `${xvda}/limits`, { iops: 1000 }],
     [`PUT ${disk}/paused`, `${xvda}/paused`, { paused: true }],
     [`PUT ${disk}/paused`, `${xvda}/paused`, { paused: false }],
@@ -108,7 +113,7 @@ test('every operation answers what the document says of it', options, async () =
   ];
   const answers: Answer[] = [];
   for (const [operation, at = '', body] of asks) {
-    const suffix = /\/(?:why|stat)$/.exec(operation)?.[0] ?? '';
+    const suffix = /(?<=\})\/(?:why|stat|users|map)$/.exec(operation)?.[0] ?? '';
     answers.push(await ask(operation, at === '' ? '' : `${at}${suffix}`, body));
   }
   const asked = new Set(answers.map(({ method, path }) => `${method.toUpperCase()} ${path}`));

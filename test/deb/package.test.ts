@@ -61,6 +61,10 @@ test(
       'usr/libexec/vbdkit/block-vbd',
       'usr/libexec/vbdkit/xen-qemu',
       'usr/lib/tmpfiles.d/vbdkit.conf',
+      ...['index.html', 'page.js', 'page.css', 'icon.svg'].map(
+        (each) => `usr/lib/vbdkit/page/${each}`,
+      ),
+      'usr/lib/vbdkit/src/js/map-worker.js',
       'usr/share/bash-completion/completions/vbd',
       ...pageNames().map((page) => `usr/share/man/man${page.split('.').at(-1)}/${page}.gz`),
     ];

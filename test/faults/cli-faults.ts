@@ -11,8 +11,8 @@ export const cliFaults: readonly Fault[] = [
     name: 'users-by-name',
     breaks: 'users of a file are found by what it is, not by its name',
     file: 'src/daemon/users.ts',
-    find: '.filter((held) => overlap(held, member))',
-    plant: '.filter((held) => held.path === path)',
+    find: 'wanted.some((member) => overlap(held, member))',
+    plant: 'wanted.some((member) => held.path === member.path)',
     only: 'who finds users',
   },
   {

@@ -3,6 +3,7 @@
  * fail then. `VBDKIT_FAULT=name` with `--import ./test/faults/plant.ts` is the switch.
  */
 
+import { accessFaults } from './access-faults.ts';
 import { cliFaults } from './cli-faults.ts';
 import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
@@ -48,15 +49,6 @@ const stash = {
 const restart = { caughtBy: 'test/daemon/restart.test.ts', needsLoop: true };
 
 export const faults: readonly Fault[] = [
-  {
-    name: 'reader-may-change',
-    breaks: 'who may only look at disks changes nothing',
-    file: 'src/daemon/control.ts',
-    find: '    if (!looks) requireAdmin(peerOf(context));\n',
-    plant: '',
-    caughtBy: 'test/daemon/access.test.ts',
-    needsLoop: true,
-  },
   {
     ...stash,
     name: 'loop-not-stashed',
@@ -391,6 +383,7 @@ export const faults: readonly Fault[] = [
   ...vhdFaults,
   ...engineFaults,
   ...nbdFaults,
+  ...accessFaults,
   ...pauseFaults,
   ...ringFaults,
   ...verbFaults,

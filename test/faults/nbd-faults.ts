@@ -37,7 +37,7 @@ export const nbdFaults: readonly Fault[] = [
     ...encrypted,
     name: 'key-file-of-everybody',
     breaks: 'a key file that others than root may read is refused',
-    file: 'src/daemon/image-keys.ts',
+    file: 'src/daemon/secret-file.ts',
     find: '(mode & 0o077) !== 0',
     plant: '(mode & 0o007) !== 0',
     only: 'asked of the tap',

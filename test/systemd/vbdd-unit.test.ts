@@ -23,6 +23,7 @@ const options = needed.skip === false ? needsLoop() : needed;
 const WAIT_MS = 60_000;
 
 let metricsPort: number;
+let pagePort: number;
 let dir: string;
 let server: StoreServer;
 let listener: AsyncDisposable;
@@ -39,13 +40,15 @@ before(async () => {
   store = server.connect(0);
   const config = join(dir, 'vbdkit.conf');
   metricsPort = await freePort();
-  writeFileSync(config, `metrics_listen = "127.0.0.1:${metricsPort}"\n`);
-  const page = readFileSync(join(import.meta.dirname, '../../docs/monitoring.md'), 'utf8');
-  const [leave] = /^ {4}\[Service\]\n(?: {4}.*\n)+/m.exec(page) ?? [];
-  assert.ok(leave, 'the page says what leave the unit needs');
+  pagePort = await freePort();
+  const ports = [
+    `metrics_listen = "127.0.0.1:${metricsPort}"`,
+    `page_listen = "127.0.0.1:${pagePort}"`,
+  ];
+  writeFileSync(config, `${ports.join('\n')}\n`);
   const unit = unitHere('vbdd', dir, ['--config', config, ...places()], 'journal');
   systemd = await startSystemd(dir, {
-    'vbdd.service': `${unit}\n${leave.replaceAll(/^ +/gm, '')}`,
+    'vbdd.service': unit,
     'journald.service': journalUnit,
   });
   await systemd.systemctl('start', 'journald');
@@ -213,11 +216,11 @@ test('the journal has an entry for each event, with what it is about', options, 
   server.release(other);
 });
 
-test(
-  'with the leave that docs/monitoring.md gives the unit, metrics are had by TCP',
-  options,
-  async () => {
-    const answer = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
-    assert.match(await answer.text(), /^vbdkit_xenstore_up 1$/m);
-  },
-);
+test('the unit as it is lets metrics and the page be had by TCP', options, async () => {
+  const metrics = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
+  assert.match(await metrics.text(), /^vbdkit_xenstore_up 1$/m);
+  const page = await fetch(`http://127.0.0.1:${pagePort}/`);
+  assert.match(await page.text(), /<title>vbdkit/);
+  const disks = await fetch(`http://127.0.0.1:${pagePort}/v1/disks`);
+  assert.deepEqual(Object.keys((await disks.json()) as object), ['disks']);
+});

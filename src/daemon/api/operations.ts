@@ -10,8 +10,10 @@ import {
   DiskView,
   DryRun,
   LeaseView,
+  LoadView,
   Listening,
   LoopRequest,
+  MapView,
   MediumRequest,
   PauseRequest,
   ResizeRequest,
@@ -24,13 +26,15 @@ import {
 } from './shapes.ts';
 
 /** Of the API, not of vbdkit: the first number is in its paths, the second grows with what is new. */
-export const API_VERSION = '1.0';
+export const API_VERSION = '1.1';
 
 /** What is said of an operation. */
 export interface OperationShape {
   readonly summary: string;
   /** True of a GET that is not for those who may only look. */
   readonly admins?: boolean;
+  /** True of a change that the page's port takes, too, from who has the admin token. */
+  readonly page?: boolean;
   readonly query?: z.ZodObject;
   readonly body?: z.ZodType;
   readonly status: 200 | 201 | 204;
@@ -72,6 +76,7 @@ export const operations = {
         .default('0')
         .describe('1: goes on when the guest does not let go of it.'),
     }),
+    page: true,
     status: 204,
   },
   'GET /v1/disks/{guest}/{vdev}/why': {
@@ -93,18 +98,39 @@ export const operations = {
   'PUT /v1/disks/{guest}/{vdev}/medium': {
     summary: 'Put an image into a CD-ROM drive, or take out what is there',
     body: MediumRequest,
+    page: true,
     status: 204,
   },
   'PUT /v1/disks/{guest}/{vdev}/paused': {
     summary:
       'Pause a disk that vbd-tap serves on its ring, once nothing is under way, or let it go on',
     body: PauseRequest,
+    page: true,
     status: 204,
   },
   'PUT /v1/disks/{guest}/{vdev}/limits': {
     summary: 'Limit how fast a disk is, from now on until it is detached',
     body: LimitsRequest,
+    page: true,
     status: 204,
+  },
+  'GET /v1/disks/{guest}/{vdev}/users': {
+    summary: 'Everyone who uses any of the files that a disk is made of',
+    status: 200,
+    answer: z.object({ users: z.array(UserView) }),
+  },
+  'GET /v1/disks/{guest}/{vdev}/map': {
+    summary: 'Where the bytes of a disk are, cell by cell',
+    query: z.object({
+      cells: z.coerce.number().int().min(1).max(4096).default(1024).describe('At most so many.'),
+    }),
+    status: 200,
+    answer: MapView,
+  },
+  'GET /v1/load': {
+    summary: 'What all disks have done, in few figures: for who asks every second',
+    status: 200,
+    answer: z.object({ disks: z.array(LoadView) }),
   },
   'GET /v1/traffic': {
     summary: 'What all disks have done, those of which nothing is counted left out',

@@ -115,6 +115,40 @@ export const TrafficView = StatisticsView.extend({ disk: DiskView }).meta({
 });
 export type TrafficView = Shape<typeof TrafficView>;
 
+const figure = z.int().min(0).nullable();
+
+export const LoadView = z
+  .object({
+    domid: count,
+    devid: count,
+    reads: count,
+    writes: count,
+    read_bytes: count,
+    write_bytes: count,
+    read_us: figure.describe('Of all reads together; null where blkback counts.'),
+    write_us: figure.describe('Of all writes together, likewise.'),
+    under_way: figure.describe('Requests at this moment; null where nobody counts them.'),
+  })
+  .meta({ id: 'Load', description: 'What a disk has done, in few figures.' });
+export type LoadView = Shape<typeof LoadView>;
+
+const cells = z.array(count);
+
+export const MapView = z
+  .object({
+    size: count.describe('Of the disk, in bytes.'),
+    own_bytes: count.describe('What the image itself stores.'),
+    below_bytes: count.describe('What the disk has from its parents; the rest reads as zeros.'),
+    chain: z
+      .array(z.object({ path: z.string(), format: z.string() }))
+      .describe('The image itself, its parent, and so on.'),
+    cell_bytes: count,
+    own: cells.describe('Of each cell of `cell_bytes`, how much the image itself stores.'),
+    below: cells.describe('The same of its parents.'),
+  })
+  .meta({ id: 'Map', description: 'Where the bytes of a disk are.' });
+export type MapView = Shape<typeof MapView>;
+
 export const UserView = z
   .object({
     type: z.enum(['guest', 'host', 'loop lease']),
@@ -161,6 +195,7 @@ export const Status = z
   .object({
     version: z.string().describe('Of vbdkit.'),
     pid: count,
+    rights: z.enum(['admin', 'read']).describe('What who asks may do.'),
     disks: count,
     loop_devices: count.describe('With a file.'),
     spare_loop_devices: count,

@@ -1,0 +1,260 @@
+/** The web page in a real Chromium, before a vbdd of the embedded host. */
+import assert from 'node:assert/strict';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Browser, Page } from 'playwright-core';
+import { createFileTable } from '../../src/image/file-table.ts';
+import { createImage } from '../../src/image/open.ts';
+import type { Guest } from '../../src/host/embedded-host.ts';
+import { spec } from '../daemon/tap-kit.ts';
+import { needsChromium, openBrowser, type PageKit, startPageKit, TOKEN } from './page-kit.ts';
+
+const options = needsChromium();
+const WAIT_MS = 20_000;
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** Whoever makes a guest chooses its name. */
+const EVIL = '<b onclick=alert(1)>evil';
+
+let own: PageKit;
+let stack: AsyncDisposableStack;
+let browser: Browser;
+let page: Page;
+let web: Guest;
+let child: string;
+/** All that any page has asked for, and what its console said. */
+const asked: string[] = [];
+const complaints: string[] = [];
+
+before(async () => {
+  if (options.skip !== false) return;
+  await using opening = new AsyncDisposableStack();
+  own = opening.use(await startPageKit());
+  const { host } = own.kit;
+  web = await host.createGuest({ name: 'web' });
+  const base = own.kit.image('base.qcow2', 'qcow2');
+  const seed = await host.createGuest({ name: 'seed' });
+  await seed.attach(spec('qcow2', base));
+  await (await seed.disk('xvda')).write(4096, new Uint8Array(1 << 20).fill(1));
+  await seed.shutdown();
+  await own.kit.vbdd.disks.settled();
+  child = join(host.dir, 'child.qcow2');
+  using files = createFileTable();
+  const backing = { path: base, format: 'qcow2' } as const;
+  createImage(child, { format: 'qcow2', backing, options: {}, files });
+  await web.attach(spec('qcow2', child));
+  await (await web.disk('xvda')).write(0, new Uint8Array(1 << 20).fill(2));
+  const evil = await host.createGuest({ name: EVIL });
+  await evil.attach(`vdev=xvda,script=block-vbd,target=${raw('evil.img')}`);
+  browser = opening.use(await openBrowser());
+  page = await newPage();
+  stack = opening.move();
+});
+after(() => stack?.disposeAsync());
+
+function raw(name: string): string {
+  const path = join(own.kit.host.dir, name);
+  writeFileSync(path, '');
+  truncateSync(path, 1 << 20);
+  return path;
+}
+
+async function newPage(how: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
+  const opened = await browser.newPage(how);
+  opened.setDefaultTimeout(WAIT_MS);
+  opened.on('request', (request) => asked.push(request.url()));
+  opened.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) complaints.push(message.text());
+  });
+  opened.on('pageerror', (error) => complaints.push(String(error)));
+  await opened.goto(own.address);
+  await opened.getByRole('link', { name: 'xvda' }).first().waitFor();
+  return opened;
+}
+
+const placeOf = (domid: number, devid: number): string => `#/disk/${domid}/${devid}`;
+const XVDA = 51_712;
+
+async function openPlace(place: string, opened = page): Promise<void> {
+  await opened.evaluate(`location.hash = ${JSON.stringify(place)}`);
+}
+
+async function shows(text: string | RegExp, opened = page): Promise<void> {
+  await opened.getByText(text).first().waitFor();
+}
+
+test('guests and their disks are shown, and what they do at the moment', options, async () => {
+  const disk = await web.disk('xvda');
+  const row = page.getByRole('row', { name: child });
+  await row.getByText('attached').waitFor();
+  await shows('2 disks, 2 guests');
+  const enough = new AbortController();
+  const work = (async () => {
+    while (!enough.signal.aborted) await disk.write(0, new Uint8Array(1 << 18));
+  })();
+  try {
+    await row.getByText(/[\d.]+ [KM]iB\/s/).waitFor();
+    await row.getByText(/[\d.]+ (µs|ms)/).waitFor();
+    await page
+      .locator('figcaption')
+      .getByText(/write [\d.]+ [KM]iB\/s/)
+      .waitFor();
+    assert.equal(await page.locator('.plot canvas').count(), 3);
+  } finally {
+    enough.abort();
+    await work;
+  }
+});
+
+test('a name that a stranger chose is text, and nothing else', options, async () => {
+  await page.getByText(EVIL, { exact: true }).waitFor();
+  assert.equal(await page.locator('[onclick]').count(), 0);
+});
+
+test(
+  'what happens is shown when it does, without the page being loaded anew',
+  options,
+  async () => {
+    await page.evaluate('window.isTheSame = true');
+    await web.attach(`vdev=xvdb,script=block-vbd,target=${raw('late.img')}`);
+    await page.getByRole('row', { name: /late\.img/ }).waitFor();
+    await openPlace('#/events');
+    await page.getByRole('listitem').filter({ hasText: 'late.img' }).first().waitFor();
+    await web.detach('xvdb');
+    await page
+      .getByRole('listitem')
+      .filter({ hasText: /gone xvdb of web/ })
+      .waitFor();
+    await openPlace('#/');
+    await shows('2 disks, 2 guests');
+    assert.equal(await page.evaluate('window.isTheSame'), true);
+  },
+);
+
+test('an image is below its parent, with the disk that has it', options, async () => {
+  await openPlace('#/chains');
+  const parent = page.getByRole('listitem').filter({ hasText: 'base.qcow2' }).first();
+  const below = parent.getByRole('listitem').filter({ hasText: 'child.qcow2' });
+  await below.getByRole('link', { name: 'xvda of web (w)' }).click();
+  await page.getByRole('heading', { name: 'xvda of web' }).waitFor();
+});
+
+test('a disk tells why it is so, who shares it, and where its bytes are', options, async () => {
+  await openPlace(placeOf(web.domid, XVDA));
+  await shows('because it is connected');
+  await shows(`guest web (domid ${web.domid}) as xvda`);
+  await shows(/Of 8\.00 MiB: 1\.00 MiB in the image itself, 1\.00 MiB from its parents/);
+  const map = page.getByRole('img', { name: /in the image itself/ });
+  // 8 KiB are a square: 128 of its own, 128 of its parent, side by side in two places.
+  const squares = (shade: string): Promise<number> =>
+    map.locator(`path.${shade}`).evaluate((path) => path.getAttribute('d')?.split('M').length ?? 0);
+  assert.deepEqual([await squares('own-4'), await squares('below-4')], [129, 129]);
+});
+
+test('who has no token may not change anything; who gives it may', options, async () => {
+  const change = page.getByRole('heading', { name: 'Change it' });
+  assert.equal(await change.count(), 0);
+  await page.getByRole('button', { name: 'Read-only' }).click();
+  await page.getByLabel('Token', { exact: true }).fill(`${TOKEN}x`);
+  await page.getByRole('button', { name: 'Use it' }).click();
+  await shows('that is not the admin token — see page_token in vbdkit.conf');
+  assert.equal(await change.count(), 0);
+  await page.getByLabel('Token', { exact: true }).fill(TOKEN);
+  await page.keyboard.press('Enter');
+  await change.waitFor();
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await shows('pause: done');
+  await shows(/an admin has paused it/);
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Pause' }).waitFor();
+  await page.getByLabel('Requests a second').fill('1000');
+  await page.getByRole('button', { name: 'Limit' }).click();
+  await shows('limit: done');
+  const { vbdd } = own.kit;
+  const limits = vbdd.world.tap?.statistics(`vbd3-${web.domid}-${XVDA}`)?.limits;
+  assert.equal(limits?.iops, 1000);
+  await page.getByRole('button', { name: 'sign out' }).click();
+  await page.getByRole('button', { name: 'Read-only' }).waitFor();
+  assert.equal(await change.count(), 0);
+});
+
+const places = (): string[] => ['#/', '#/chains', '#/events', placeOf(web.domid, XVDA)];
+
+interface Found {
+  readonly violations: readonly { id: string; impact: string; nodes: { html: string }[] }[];
+}
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  test(
+    `${colorScheme}: axe finds nothing serious, at a desk or on a telephone`,
+    options,
+    async () => {
+      const opened = await newPage({ colorScheme, viewport: { width: 360, height: 640 } });
+      const [red = ''] = await opened.evaluate<string[]>(
+        'getComputedStyle(document.body).backgroundColor.match(/\\d+/g)',
+      );
+      assert.equal(Number(red) < 128, colorScheme === 'dark');
+      await opened.evaluate(axe);
+      for (const place of places()) {
+        await openPlace(place, opened);
+        await opened.getByRole('heading', { level: 1 }).waitFor();
+        if (place.includes('disk')) await shows(/Of 8\.00 MiB/, opened);
+        const width = await opened.evaluate<number>('document.documentElement.scrollWidth');
+        assert.ok(width <= 360, `${place} is ${width} wide`);
+        const { violations } = await opened.evaluate<Found>('axe.run()');
+        const serious = violations
+          .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+          .map(({ id, nodes }) => `${place} ${id}: ${nodes.map(({ html }) => html).join(', ')}`);
+        assert.deepEqual(serious, []);
+      }
+      await opened.close();
+    },
+  );
+}
+
+test('all of it is reached with the keyboard', options, async () => {
+  const opened = await newPage();
+  const reached: string[] = [];
+  for (let tabs = 0; tabs < 8; tabs++) {
+    await opened.keyboard.press('Tab');
+    const at = 'document.activeElement';
+    reached.push(await opened.evaluate(`${at}.textContent || ${at}.type`));
+  }
+  assert.deepEqual(reached.slice(0, 7), [
+    'vbdkit',
+    'Guests',
+    'Chains',
+    'Events',
+    'Read-only',
+    'search',
+    'xvda',
+  ]);
+  await opened.keyboard.press('Shift+Tab');
+  await opened.keyboard.press('Enter');
+  await opened.getByRole('heading', { name: 'xvda of' }).waitFor();
+  assert.equal(await opened.evaluate('document.activeElement.tagName'), 'MAIN');
+  await opened.close();
+});
+
+test(
+  'nothing is asked of anyone else, and all of it is no more than 200 KiB',
+  options,
+  async () => {
+    const opened = await browser.newPage();
+    let bytes = 0;
+    opened.on('response', async (response) => {
+      if (!response.url().includes('/v1/')) bytes += (await response.body()).length;
+    });
+    await opened.goto(own.address, { waitUntil: 'load' });
+    await opened.getByRole('link', { name: 'xvda' }).first().waitFor();
+    assert.ok(bytes > 50_000 && bytes <= 200 * 1024, `${bytes} bytes`);
+    const others = asked.filter((url) => !url.startsWith(`${own.address}/`));
+    assert.deepEqual(others, []);
+    assert.deepEqual(
+      complaints.filter((text) => !text.includes('403')),
+      [],
+    );
+  },
+);
