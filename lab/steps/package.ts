@@ -6,18 +6,20 @@ import { join } from 'node:path';
 import { buildPackage } from '../../tools/deb/build.ts';
 import type { Guest } from '../guest.ts';
 import { outside } from '../outside.ts';
+import {
+  alone,
+  deviceOf,
+  expectPackage,
+  purge,
+  slow,
+  units,
+  untilWritten,
+  withoutQemu,
+} from '../package.ts';
 import { say } from '../say.ts';
 import { step, type Lab } from '../step.ts';
 
 const MiB = 1024 * 1024;
-
-/** Nothing but the package's own programs: dom0's other copy of vbdkit is out of the way. */
-const alone = 'export PATH=/usr/sbin:/usr/bin NODE_COMPILE_CACHE=/var/cache/vbdkit';
-
-/** What takes Node a second takes it many under emulation, the more so what it has not compiled yet. */
-const slow = { timeoutMs: 600_000 };
-
-const units = ['vbdd', 'vbd-tap'] as const;
 
 const vmdk = 'format=raw,script=block-vbd,vdev=xvda,access=rw,target=vmdk:/d/a.vmdk';
 const qcow2 = 'format=raw,script=block-vbd,vdev=xvdb,access=rw,target=qcow2:/d/b.qcow2';
@@ -39,36 +41,12 @@ async function bringPackages({ dom0 }: Lab): Promise<void> {
   }
 }
 
-/** As an admin does who agrees to its question; only that units have ten times as long for everything. */
-async function install({ dom0 }: Lab): Promise<void> {
-  for (const unit of units) {
-    const patience = '[Service]\nWatchdogSec=10min\nTimeoutStartSec=20min\n';
-    await dom0.put(`/run/systemd/system/${unit}.service.d/lab.conf`, patience);
-  }
-  await dom0.run('echo vbdkit vbdkit/take-place boolean true | debconf-set-selections');
+/** As an admin does who agrees to its question. */
+async function install(lab: Lab): Promise<void> {
+  const { dom0 } = lab;
+  await expectPackage(lab);
   await dom0.run(`${alone}; apt-get install -qq /d/one.deb`, slow);
   assert.equal(await dom0.run('systemctl is-active vbdd vbd-tap'), 'active\nactive');
-}
-
-/** Beneath guests whose disks the tap serves it would not go. */
-async function purge({ dom0 }: Lab): Promise<void> {
-  await dom0.run(`${alone}; dpkg --purge vbdkit`, slow);
-  assert.equal(await dom0.run('dpkg-divert --list "*/block*"'), '');
-}
-
-/** Runs `work` on a host without any qemu: neither one that runs nor one that could be started. */
-async function withoutQemu({ dom0 }: Lab, work: () => Promise<void>): Promise<void> {
-  const move = (from: string, to: string): string =>
-    `for f in /usr/libexec/xen-qemu* /usr/lib/xen-*/bin/qemu* /usr/bin/qemu-system-*; do
-      f=\${f%.away}; [ ! -e $f${from} ] || mv $f${from} $f${to}
-    done`;
-  await dom0.run(`${move('', '.away')}; kill $(< /run/qemu-dom0.pid)
-    while pgrep -f '^[^ ]*qemu-system' > /dev/null; do sleep 0.1; done`);
-  try {
-    await work();
-  } finally {
-    await dom0.run(move('.away', ''));
-  }
 }
 
 /** A guest with a disk of each door, filled from outside of it. */
@@ -95,19 +73,6 @@ async function underLoad(guest: Guest, vdev: string, work: () => Promise<void>):
   };
   const worked = work().finally(() => over.abort());
   await Promise.all([load(), worked]);
-}
-
-/** Until the guest's writes come through again. */
-const untilWritten = (device: string): string =>
-  `read -r _ _ _ _ before _ < /sys/block/${device}/stat
-  while read -r _ _ _ _ now _ < /sys/block/${device}/stat && [ $now = $before ]; do sleep 0.05; done`;
-
-async function deviceOf({ dom0 }: Lab, guest: Guest, vdev: string): Promise<string> {
-  const list = `vbd list --no-headings -o guest,vdev,device`;
-  const lines = await dom0.run(`${alone}; ${list}`, slow);
-  const [, device] = new RegExp(`^${guest.name} +${vdev} +/dev/(\\w+)`, 'm').exec(lines) ?? [];
-  assert.ok(device, `${vdev} has a device in:\n${lines}`);
-  return device;
 }
 
 /** Each unit is restarted and killed, and the package upgraded and downgraded, under a guest's load. */
@@ -168,9 +133,9 @@ export const steps = [
       try {
         await withoutQemu(lab, async () => {
           const guest = await createGuest(lab);
-          const device = await deviceOf(lab, guest, 'xvda');
+          const device = await deviceOf(lab, guest.name, 'xvda');
           await replaceUnits(lab, guest, device);
-          assert.equal(await deviceOf(lab, guest, 'xvda'), device);
+          assert.equal(await deviceOf(lab, guest.name, 'xvda'), device);
           const pausesMs = await killTap(lab, guest, device);
           say(`the tap killed twenty times: pauses of ${pausesMs.join(' ')} ms`);
           for (const vdev of ['xvdb', 'xvdc']) await guest.verify(vdev, 3, { length: MiB });

@@ -59,7 +59,10 @@ export function createDriverDir(sysfsDir: string, unbind: (name: string) => void
   const fd = openFd(path, O.RDWR | O.NONBLOCK);
   const names = new Socket({ fd: fd.number, readable: true, writable: false });
   names.unref();
-  names.on('data', (name: Buffer) => unbind(name.toString('utf8')));
+  names.on('data', (data: Buffer) => {
+    // Written one by one, and here perhaps read together.
+    for (const [name] of data.toString('utf8').matchAll(/vbd-\d+-\d+/g)) unbind(name);
+  });
   return {
     [Symbol.dispose]() {
       names.destroy();
