@@ -75,9 +75,12 @@ export function adopt(clients: Clients, client: Fd, beginning: Beginning): void 
   touch(clients, connection);
 }
 
-/** When those that are slowed down want to be settled next; Infinity when there are none. */
-export function dueMs({ slow }: Clients): number {
-  let untilMs = Infinity;
+/**
+ * When to settle again though nothing comes: at once for what was done to connections beside the
+ * poller, later for those that are slowed down; Infinity when there are none.
+ */
+export function dueMs({ slow, touched }: Clients): number {
+  let untilMs = touched.length > 0 ? 0 : Infinity;
   for (const { slowUntilMs } of slow) untilMs = Math.min(untilMs, slowUntilMs);
   return untilMs;
 }

@@ -132,4 +132,13 @@ export const nbdFaults: readonly Fault[] = [
     plant: "do: gone ? 'reconnect' : 'sever'",
     caughtBy: 'test/disk/plan.test.ts',
   },
+  {
+    name: 'tap-ends-when-something-comes',
+    breaks: 'a tap that is told to end does, though its clients ask for nothing',
+    file: 'src/nbd/clients.ts',
+    find: 'touched.length > 0 ? 0 : Infinity;',
+    plant: 'Infinity;',
+    caughtBy: 'test/tap/disk-sockets.test.ts',
+    only: 'ask for nothing',
+  },
 ];

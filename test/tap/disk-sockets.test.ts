@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { within } from '../../src/base/deadline.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
 import { createImage } from '../../src/image/open.ts';
@@ -13,12 +14,16 @@ import { startTapProcess, type TapProcess } from './tap-process.ts';
 
 const SIZE_BYTES = 4 << 20;
 
-async function serve(tap: TapProcess, format: ImageFormat): Promise<{ path: string; at: string }> {
-  const path = join(tap.folder, `a.${format}`);
+async function serve(
+  tap: TapProcess,
+  format: ImageFormat,
+  name = 'vbd-1-51712',
+): Promise<{ path: string; at: string }> {
+  const path = join(tap.folder, `${name}.${format}`);
   using files = createFileTable();
   createImage(path, { format, sizeBytes: SIZE_BYTES, options: {}, files });
-  await tap.client.call('PUT', '/v1/disks/vbd-1-51712', { path, format, writable: true });
-  const { socket } = await tap.client.call<{ socket: string }>('PUT', '/v1/disks/vbd-1-51712/nbd');
+  await tap.client.call('PUT', `/v1/disks/${name}`, { path, format, writable: true });
+  const { socket } = await tap.client.call<{ socket: string }>('PUT', `/v1/disks/${name}/nbd`);
   return { path, at: socket };
 }
 
@@ -67,6 +72,21 @@ test('a disk grows while a client uses it, and the client is counted', async () 
 function disksOf(status: object): object[] {
   return (status as { disks: object[] }).disks;
 }
+
+test('clients that ask for nothing keep no tap that is to end', async () => {
+  await using tap = await startTapProcess();
+  using stack = new DisposableStack();
+  const names = ['vbd-1-51712', 'vbd-1-51728', 'vbd-1-51744'];
+  for (const name of names) {
+    const { at } = await serve(tap, 'raw', name);
+    stack.use(await openClient({ path: at }));
+  }
+  // Nothing else happens in the tap meanwhile.
+  await within(10_000, "the tap's end", () => tap.end()).catch(async (thrown: unknown) => {
+    await tap.kill();
+    throw thrown;
+  });
+});
 
 const root = needs(process.getuid?.() === 0, 'only root can be somebody else');
 

@@ -18,6 +18,8 @@ export interface TapProcess extends AsyncDisposable {
   readonly pid: number;
   /** What the one that runs, or is to, has said. */
   readonly said: readonly string[];
+  /** Ends it in order. */
+  end(): Promise<void>;
   /** Ends it at once, as a crash does. */
   kill(): Promise<void>;
   /** Ends it at once, as a crash does, and starts a successor. */
@@ -54,6 +56,7 @@ export async function startTapProcess(): Promise<TapProcess> {
     get said() {
       return said;
     },
+    end: () => end('SIGTERM'),
     kill: () => end('SIGKILL'),
     async killAndRestart() {
       await end('SIGKILL');
