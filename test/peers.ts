@@ -40,6 +40,12 @@ export function needsLoop(): SkipOption {
   return needs(there, 'needs root and /dev/loop-control');
 }
 
+/** Options for a test that needs root and FUSE, which no package gives a kernel that lacks it. */
+export function needsFuse(): SkipOption {
+  const there = process.getuid?.() === 0 && existsSync('/dev/fuse');
+  return { skip: there ? false : 'needs root and /dev/fuse' };
+}
+
 /** Options for a test that needs a thing which CI must have. */
 export function needs(there: boolean, otherwise: string): SkipOption {
   if (!there && required) throw new Error(`CI must have it: ${otherwise}`);

@@ -1,7 +1,8 @@
 /** Runs the test suite: every `*.test.ts` below test/, or those named as arguments. */
 import { spawn } from 'node:child_process';
-import { globSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { environmentFor, folderForTests, takeAway } from './left-behind.ts';
 
 const root = join(import.meta.dirname, '..');
 const named = process.argv.slice(2);
@@ -12,10 +13,15 @@ const FILE_MS = Number(process.env['VBDKIT_TEST_FILE_MS'] ?? 1_500_000);
 
 // One file at a time: they share this machine's loop devices and mounts.
 const args = ['--test', '--test-reporter=spec', '--test-concurrency=1', ...files];
-const run = spawn(process.execPath, args, { cwd: root, stdio: 'inherit' });
+const folder = folderForTests();
+const env = environmentFor(folder);
+const run = spawn(process.execPath, args, { cwd: root, stdio: 'inherit', env });
 const watch = setInterval(endOverdue, Math.min(FILE_MS, 5000));
 run.on('exit', (status) => {
   clearInterval(watch);
+  const left = takeAway(folder);
+  if (left.length > 0) process.stderr.write(`the tests have left:\n${left.join('\n')}\n`);
+  rmSync(folder, { recursive: true, force: true });
   process.exitCode = status ?? 1;
 });
 
@@ -30,6 +36,7 @@ function endOverdue(): void {
     if (performance.now() - first < FILE_MS) continue;
     process.stderr.write(`a file of tests takes over ${FILE_MS / 1000} s and is killed\n`);
     killWithChildren(pid);
+    takeAway(folder, run.pid);
   }
 }
 

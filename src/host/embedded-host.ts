@@ -32,6 +32,8 @@ export interface HostOptions {
   readonly scriptDir?: string | undefined;
   /** Where connections come from; the server unless said. */
   readonly connect?: ((who: 'toolstack' | 'kernel', domid: number) => Store) | undefined;
+  /** How long toolstack and guests wait for a disk's other end; 10 s unless said. */
+  readonly patienceMs?: number | undefined;
 }
 
 export interface GuestConfig {
@@ -89,7 +91,7 @@ export interface Guest {
 
 /** Domain 0 is the host; Xen counts on and does not give a number twice. */
 const FIRST_DOMID = 1;
-const DISK_TIMEOUT_MS = 10_000;
+const PATIENCE_MS = 10_000;
 const kinds = { phy: 'vbd', qdisk: 'qdisk', tap: 'vbd3', standalone: 'vbd' } as const;
 
 interface Host {
@@ -186,7 +188,7 @@ function guestOf(host: Host, config: GuestConfig, domid: number, uuid: string): 
     domid,
     name: config.name,
     uuid,
-    disk: async (vdev, timeoutMs = DISK_TIMEOUT_MS) =>
+    disk: async (vdev, timeoutMs = host.options.patienceMs ?? PATIENCE_MS) =>
       machine.kernel(domid).blkfront.disk(parseVdev(vdev).number, timeoutMs),
     attach: (disk, options) => attach(host, domid, parseSpec([disk]), options),
     async detach(vdev, options) {
@@ -225,7 +227,8 @@ async function attach(
     scriptDir: host.options.scriptDir ?? '/etc/xen/scripts',
     protocol: 'x86_64-abi',
   };
-  await attachDisk(host.store, spec, place, options);
+  const { patienceMs } = host.options;
+  await attachDisk(host.store, spec, place, { backendTimeoutMs: patienceMs, ...options });
 }
 
 async function placeOf(store: Store, domid: number, vdev: string): Promise<DiskPlace> {

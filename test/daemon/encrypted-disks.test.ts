@@ -252,11 +252,11 @@ test(
 test('who gave up while a passphrase was tried gets no open image', options, async () => {
   await using kit = await startKit();
   const path = join(kit.host.dir, 'slow.qcow2');
-  makeEncrypted(path, 300);
+  makeEncrypted(path, 600);
   const passphrase = Buffer.from(PASSPHRASE).toString('base64');
   const body = { path, format: 'qcow2', writable: true, passphrase };
   const { client } = kit.tap;
-  const gaveUp = client.call('PUT', '/v1/disks/gone', body, AbortSignal.timeout(100));
+  const gaveUp = client.call('PUT', '/v1/disks/gone', body, AbortSignal.timeout(250));
   await assert.rejects(gaveUp);
   await client.call('PUT', '/v1/disks/asked', body);
   assert.deepEqual(

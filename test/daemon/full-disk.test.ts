@@ -13,6 +13,7 @@ import { pause } from '../../src/daemon/pause.ts';
 import { viewOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
 import { makeImage, spec, startTapKit, type TapKit } from './tap-kit.ts';
+import { patienceMs } from '../patience.ts';
 
 const options = needsLoop();
 
@@ -70,7 +71,7 @@ function underWay({ vbdd }: TapKit): number {
 }
 
 async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + patienceMs(20_000);
   while (!seen()) {
     assert.ok(performance.now() < deadline, `not seen: ${what}`);
     await sleep(10);

@@ -12,9 +12,10 @@ import { viewOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
 import { makeImage } from './tap-kit.ts';
 import { backendOf, startVbdkit, xvdaOn } from './test-daemon.ts';
+import { patienceMs } from '../patience.ts';
 
 const options = needsLoop();
-const MOST_MS = 20_000;
+const MOST_MS = patienceMs(20_000);
 const MiB = 2 ** 20;
 
 test(

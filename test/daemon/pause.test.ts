@@ -9,6 +9,7 @@ import { openClient } from '../nbd/client.ts';
 import { needsLoop } from '../peers.ts';
 import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
+import { patienceMs } from '../patience.ts';
 
 const options = needsLoop();
 
@@ -19,7 +20,7 @@ function viewed(kit: TapKit): { state: string | undefined; error: string | null 
 }
 
 async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + patienceMs(20_000);
   while (!seen()) {
     assert.ok(performance.now() < deadline, `not seen: ${what}`);
     await sleep(10);

@@ -17,6 +17,7 @@ import {
   XVDA,
   xvdaOn,
 } from './test-daemon.ts';
+import { patienceMs } from '../patience.ts';
 
 const options = needsLoop();
 
@@ -37,7 +38,7 @@ function loopOf(host: TestHost): { path: string; times: number } {
 
 /** Waits until the store has nothing of its xvda any more. */
 async function nodesGone(host: TestHost, { domid }: Guest): Promise<void> {
-  const deadline = performance.now() + 5000;
+  const deadline = performance.now() + patienceMs(5000);
   while ((await host.store.read(`${backendOf(domid)}/state`)) !== undefined) {
     assert.ok(performance.now() < deadline, 'its nodes are left');
     await sleep(5);

@@ -30,6 +30,7 @@ export interface Fault {
   /** Only the tests whose name matches, where the file has many. */
   readonly only?: string;
   readonly needsLoop?: boolean;
+  readonly needsFuse?: boolean;
   /** Programs without which that test is skipped. */
   readonly programs?: readonly string[];
 }

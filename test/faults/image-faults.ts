@@ -15,6 +15,7 @@ export const imageFaults: readonly Fault[] = [
     file: transfer.file,
     find: 'case StepKind.barrier:\n        files.get(file).flush();',
     plant: 'case StepKind.barrier:',
+    only: '^vhd, dynamic: what was answered',
   },
   {
     ...cut,
@@ -31,6 +32,7 @@ export const imageFaults: readonly Fault[] = [
     file: transfer.file,
     find: 'for (const file of image.files) files.get(file).flush();',
     plant: '',
+    only: '^vhd, dynamic: what was answered',
   },
   {
     ...transfer,
@@ -63,6 +65,7 @@ export const imageFaults: readonly Fault[] = [
     breaks: 'a table that is kept knows what is put',
     find: 'for (const table of kept) patch(table.view, table.at, fromView, at);',
     plant: '',
+    only: 'what is put',
   },
   {
     ...table,
@@ -70,6 +73,7 @@ export const imageFaults: readonly Fault[] = [
     breaks: 'a cached page knows what is put',
     find: 'patchPages(cache, file, fromView, at);',
     plant: '',
+    only: 'what is put',
   },
   {
     ...table,
@@ -77,6 +81,7 @@ export const imageFaults: readonly Fault[] = [
     breaks: 'a number that is used again finds nothing of the file that had it',
     find: 'dropRange(cache, file, 0, Infinity);',
     plant: '',
+    only: 'a number that is used again',
   },
   {
     ...cache,

@@ -6,10 +6,11 @@ const wanted = process.argv.slice(2);
 let missed = 0;
 for (const fault of faults) {
   if (wanted.length > 0 && !wanted.includes(fault.name)) continue;
-  const { failed, output } = runWithFault(fault);
-  const caught = failed > 0 ? 'caught' : 'MISSED';
-  if (failed === 0) missed += 1;
-  process.stdout.write(`${caught}  ${fault.name}: ${fault.breaks} (${fault.caughtBy})\n`);
+  const { caught, output } = await runWithFault(fault);
+  if (!caught) missed += 1;
+  process.stdout.write(
+    `${caught ? 'caught' : 'MISSED'}  ${fault.name}: ${fault.breaks} (${fault.caughtBy})\n`,
+  );
   if (wanted.length > 0) process.stdout.write(output);
 }
 process.exitCode = missed > 0 ? 1 : 0;

@@ -40,5 +40,7 @@ export const pauseFaults: readonly Fault[] = [
     find: '  meter.statistics.noteUnderWay(1);\n',
     plant: '',
     only: 'NBD clients',
+    needsFuse: true,
+    programs: ['nbdfuse', 'nbdkit'],
   },
 ];

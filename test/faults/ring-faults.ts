@@ -12,6 +12,7 @@ export const ringFaults: readonly Fault[] = [
     breaks: 'no request reaches past the end of the disk',
     find: 'if (sector + sectors > disk.sectors) return Status.error;',
     plant: 'if (sector + sectors > disk.sectors + 1) return Status.error;',
+    only: 'a page past the end',
   },
   {
     ...requests,
@@ -33,6 +34,7 @@ export const ringFaults: readonly Fault[] = [
     breaks: 'the response to an indirect request carries the inner operation',
     find: '  request.operation = inner;\n',
     plant: '',
+    only: 'indirect segments are checked',
   },
   {
     ...ring,
@@ -126,7 +128,8 @@ export const ringFaults: readonly Fault[] = [
     plant: 'createEngine(files)',
     caughtBy: 'test/tap/predecessor.test.ts',
     needsLoop: true,
-    programs: ['mkfs.ext4', 'fsfreeze'],
+    needsFuse: true,
+    programs: ['nbdfuse', 'nbdkit'],
   },
   {
     name: 'full-disk-told-to-its-guest',
@@ -191,6 +194,7 @@ export const ringFaults: readonly Fault[] = [
     find: 'limiter.set(page.limits(), performance.now());',
     plant: '',
     caughtBy: 'test/tap/limits.test.ts',
+    only: 'keeps its limits',
   },
   {
     name: 'limits-not-asked',
@@ -199,6 +203,7 @@ export const ringFaults: readonly Fault[] = [
     find: "      if (disk.limiter.waitMs(nowMs) > 0) return 'slow';\n",
     plant: '',
     caughtBy: 'test/tap/limits.test.ts',
+    only: 'keeps its limits',
   },
   {
     name: 'statistics-begun-anew',
@@ -207,6 +212,7 @@ export const ringFaults: readonly Fault[] = [
     find: 'if (values[At.layout] !== LAYOUT) {',
     plant: 'if (values.length > 0) {',
     caughtBy: 'test/tap/limits.test.ts',
+    only: 'keeps its limits',
   },
   {
     name: 'half-a-large-sector-served',
@@ -215,6 +221,7 @@ export const ringFaults: readonly Fault[] = [
     find: 'return ((sector | sectors) & partOf(disk)) === 0 ? Status.ok : Status.error;',
     plant: 'return Status.ok;',
     caughtBy: 'test/ring/request.test.ts',
+    only: 'a large sector from amidst',
   },
   {
     name: 'served-image-not-held',
@@ -231,7 +238,7 @@ export const ringFaults: readonly Fault[] = [
     breaks: 'a tap that does not answer holds up nobody',
     file: 'src/daemon/tap-client.ts',
     find: 'within(answerMs,',
-    plant: 'within(answerMs * 40,',
+    plant: 'within(answerMs * 5,',
     caughtBy: 'test/daemon/ring-faults.test.ts',
     only: 'holds up neither',
     needsLoop: true,

@@ -40,7 +40,7 @@ export const verbFaults: readonly Fault[] = [
     file: 'src/image/commit.ts',
     find: 'transfer.flush(base);\n      const empties',
     plant: 'const empties',
-    only: '^(qcow2|vhd|vmdk): a commit',
+    only: '^qcow2: a commit',
   },
   {
     ...cuts,
@@ -113,7 +113,7 @@ export const verbFaults: readonly Fault[] = [
     find: 'image.snapshots = entries.length;\n  addBarrier(out, image.file);',
     plant: 'image.snapshots = entries.length;',
     caughtBy: 'test/image/snapshot-cuts.test.ts',
-    only: 'is made when',
+    only: '^qcow2: a snapshot',
   },
   {
     name: 'dry-run-mends',

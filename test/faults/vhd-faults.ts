@@ -4,9 +4,9 @@ import type { Fault } from './faults.ts';
 const places = { file: 'src/image/places.ts', caughtBy: 'test/image/vhd.test.ts' };
 const vhdPlaces = { file: 'src/image/vhd/places.ts', caughtBy: 'test/image/vhd.test.ts' };
 const vhdx = { file: 'src/image/vhdx/open.ts', caughtBy: 'test/image/vhdx-peers.test.ts' };
-const child = 'so does what a child holds';
+const child = '^vhd, dynamic: so does';
 const programs = 'any program reads what it wrote';
-const cuts = 'what was answered outlives a kill';
+const cuts = '^vhd, dynamic: what was answered';
 
 export const vhdFaults: readonly Fault[] = [
   {
@@ -80,6 +80,7 @@ export const vhdFaults: readonly Fault[] = [
     breaks: 'a dirty VHDX is read as its log says',
     find: 'bytes: replayed(given, replay), copies,',
     plant: 'bytes: given, copies,',
+    only: 'read by a replay',
   },
   {
     ...vhdx,
@@ -88,5 +89,6 @@ export const vhdFaults: readonly Fault[] = [
     file: 'src/image/vhdx/log.ts',
     find: 'planHeader(vhdx, { fileWriteGuid, dataWriteGuid }, out);',
     plant: 'planHeader(vhdx, { fileWriteGuid }, out);',
+    only: 'gives a disk new GUIDs',
   },
 ];

@@ -27,6 +27,7 @@ import {
 } from '../../src/sys/loop.ts';
 import type { Store } from '../../src/xenstore/store.ts';
 import { startStoreServer, type StoreServer } from '../../src/xenstore/embedded/server.ts';
+import { patienceMs } from '../patience.ts';
 import { type Actor, recordingStore, type Write } from './store-writes.ts';
 
 export interface TestHost extends EmbeddedHost {
@@ -55,6 +56,7 @@ export async function startTestHost(
     ...more,
     server,
     sysfsDir,
+    patienceMs: patienceMs(10_000),
     connect: (who, domid) => recordingStore(server.connect(domid), actorOf(who, domid), writes),
   });
   writes.length = 0;

@@ -10,6 +10,7 @@ import type { Image } from '../../src/image/image.ts';
 import { createImage, openImage } from '../../src/image/open.ts';
 import { createTransfer, type Transfer } from '../../src/image/transfer.ts';
 import { needsProgram } from '../peers.ts';
+import { searching } from '../property.ts';
 import type { Command, ImageKind } from '../suites/image-programs.ts';
 import { readFolder } from '../suites/memory-files.ts';
 import { type Beginning, playPowerCuts } from '../suites/play-power-cut.ts';
@@ -126,15 +127,10 @@ for (const [name, options, larger, largest] of cuts) {
       const path = join(folder, 'disk');
       create(path, kind);
       const beginning: Beginning = { path, files: readFolder(folder), tags: new Map() };
-      const end = Date.now() + 2500;
-      for (let tries = 0; tries === 0 || Date.now() < end; tries++) {
-        const seed = Math.floor(Math.random() * 2 ** 31);
-        try {
-          states += playPowerCuts(kind, beginning, program, seed);
-        } catch (thrown) {
-          t.diagnostic(`seed ${seed}`);
-          throw thrown;
-        }
+      const { seed, interruptAfterTimeLimit } = searching(t, 1, 2500);
+      const end = performance.now() + interruptAfterTimeLimit;
+      for (let tries = 0; tries === 0 || performance.now() < end; tries++) {
+        states += playPowerCuts(kind, beginning, program, seed + tries);
       }
     });
     t.diagnostic(`${states} states were tried`);

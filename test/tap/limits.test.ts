@@ -11,6 +11,7 @@ import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { readStatistics } from '../../src/ring/statistics.ts';
 import { openClient } from '../nbd/client.ts';
 import { startTapProcess } from './tap-process.ts';
+import { patienceMs } from '../patience.ts';
 
 test('limits slow a disk’s NBD clients down, are counted, and end for who waits', async () => {
   await using tap = await startTapProcess();
@@ -33,7 +34,7 @@ test('limits slow a disk’s NBD clients down, are counted, and end for who wait
   client.send(...[0, 1, 2].map((i) => ({ type: 1, at: i * 4096, data })));
   await client.next();
   await tap.client.call('PUT', '/v1/disks/d/limits', {});
-  for (let i = 0; i < 2; i++) await within(5000, 'an answer', () => client.next());
+  for (let i = 0; i < 2; i++) await within(patienceMs(5000), 'an answer', () => client.next());
   await client.ask({ type: 3 });
   const page = readFileSync(join(tap.folder, 'statistics', 'd'));
   const kinds = readStatistics(new Uint8Array(page).buffer)?.kinds;
@@ -54,7 +55,7 @@ test('a discard counts as one request, however long it is', async () => {
   using client = await openClient({ path: socket });
   await client.ask({ type: 4, at: 0, length: 1 << 30 });
   client.send({ type: 0, at: 0, length: 4096 });
-  await within(10_000, 'the read after a discard', () => client.next(4096));
+  await within(patienceMs(10_000), 'the read after a discard', () => client.next(4096));
   createGuestMemory(tap.guests, 1, 9);
   const [abi] = abis;
   assert.ok(abi);
@@ -66,7 +67,7 @@ test('a discard counts as one request, however long it is', async () => {
   frontend.begin({ operation: 'discard', sector: 0, sectors: (1 << 30) / 512 }, done);
   frontend.begin({ operation: 'read', sector: 0, data: new Uint8Array(4096) }, done);
   frontend.push();
-  await within(10_000, 'the read after a discard', async (signal) => {
+  await within(patienceMs(10_000), 'the read after a discard', async (signal) => {
     while (frontend.inFlight > 0 && !signal.aborted) if (!frontend.poll()) await sleep(1);
   });
 });

@@ -8,9 +8,10 @@ import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { needsSlowDevice, slowDevice } from './slow-device.ts';
 import { startTapProcess, type TapProcess } from './tap-process.ts';
+import { patienceMs } from '../patience.ts';
 
 const options = needsSlowDevice();
-const WAIT_MS = 30_000;
+const WAIT_MS = patienceMs(30_000);
 
 async function until(what: string, seen: () => boolean): Promise<void> {
   const deadline = performance.now() + WAIT_MS;

@@ -26,6 +26,7 @@ import {
   type RingOptions,
   type ServedRing,
 } from '../../src/tap/ring-loop.ts';
+import { patienceMs } from '../patience.ts';
 
 const DATA_PAGES = 600;
 
@@ -156,7 +157,7 @@ export function startRingRig(options: RigOptions = {}): RingRig {
   };
 }
 
-const SETTLE_MS = 5000;
+const SETTLE_MS = patienceMs(5000);
 
 /** Passes until everything that guests have begun is answered. */
 export function settle(rig: RingRig, guests: readonly RingGuest[]): void {

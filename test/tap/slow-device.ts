@@ -1,16 +1,25 @@
-/** A block device that can be stopped: it takes requests, and answers none until it is let go on. */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+/**
+ * A block device that can be stopped: it takes requests, and answers none until it is let go on. It
+ * is this process's alone: however that ends, the kernel takes device, mount and server away.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { needsLoop, needsProgram, type SkipOption } from '../peers.ts';
+import { type Fd, openFd, O } from '../../src/sys/fd.ts';
+import { isErrno } from '../../src/sys/ffi.ts';
+import { configureLoop, freeLoopNumber, loopPath, openLoopControl } from '../../src/sys/loop.ts';
+import { needsFuse, needsLoop, needsProgram, type SkipOption } from '../peers.ts';
+
+const SIZE_BYTES = 4 << 20;
+const WAIT_MS = 20_000;
 
 export function needsSlowDevice(): SkipOption {
-  const needed = needsLoop();
-  return needed.skip === false ? needsProgram('mkfs.ext4', 'fsfreeze', 'losetup') : needed;
+  const needed = [needsLoop(), needsFuse(), needsProgram('nbdfuse', 'nbdkit')];
+  return needed.find(({ skip }) => skip !== false) ?? { skip: false };
 }
 
-/** A loop device on a file of a file system that can be frozen: then it answers nothing. */
+/** A loop device on a file of FUSE whose server can be stopped: then it answers nothing. */
 export interface SlowDevice extends Disposable {
   readonly path: string;
   /** Writes that it was given and has not ended. */
@@ -22,27 +31,14 @@ export interface SlowDevice extends Disposable {
 /** A new one of 4 MiB. */
 export function slowDevice(): SlowDevice {
   using stack = new DisposableStack();
-  const run = (program: string, ...args: string[]): string =>
-    execFileSync(program, args, { encoding: 'utf8' }).trim();
   const dir = mkdtempSync(join(tmpdir(), 'vbdkit-slow-'));
   stack.defer(() => rmSync(dir, { recursive: true }));
-  const [image, mounted] = [join(dir, 'fs.img'), join(dir, 'mounted')];
-  mkdirSync(mounted);
-  writeFileSync(image, '');
-  truncateSync(image, 32 << 20);
-  run('mkfs.ext4', '-q', image);
-  run('mount', '-o', 'loop', image, mounted);
-  stack.defer(() => void run('umount', mounted));
-  const file = join(mounted, 'disk.img');
-  writeFileSync(file, new Uint8Array(4 << 20));
-  const path = run('losetup', '--find', '--show', file);
-  stack.defer(() => void run('losetup', '--detach', path));
-  let frozen = false;
-  const thaw = (): void => {
-    if (frozen) run('fsfreeze', '--unfreeze', mounted);
-    frozen = false;
-  };
-  stack.defer(thaw);
+  const file = join(dir, 'disk.img');
+  writeFileSync(file, '');
+  const server = serve(file);
+  stack.defer(() => void server.kill('SIGKILL'));
+  const { path, fd } = bind(awaitFile(`/proc/${server.pid}/root${file}`));
+  stack.use(fd);
   const owned = stack.move();
   return {
     path,
@@ -50,11 +46,50 @@ export function slowDevice(): SlowDevice {
       const inflight = readFileSync(`/sys/block/${basename(path)}/inflight`, 'utf8');
       return Number(inflight.trim().split(/\s+/)[1]);
     },
-    freeze() {
-      run('fsfreeze', '--freeze', mounted);
-      frozen = true;
-    },
-    thaw,
+    freeze: () => void server.kill('SIGSTOP'),
+    thaw: () => void server.kill('SIGCONT'),
     [Symbol.dispose]: () => owned.dispose(),
   };
+}
+
+/** Mounts over the file, where only the server itself sees it; it is killed when this thread ends. */
+function serve(file: string): ChildProcess {
+  const alone = ['--mount', 'setpriv', '--pdeathsig', 'KILL'];
+  const memory = ['nbdkit', '--single', 'memory', String(SIZE_BYTES)];
+  const args = [...alone, 'nbdfuse', file, '--command', ...memory];
+  return spawn('unshare', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+/** Waits without returning to Node, as those who need a device do. @returns the path */
+function awaitFile(path: string): string {
+  const deadline = performance.now() + WAIT_MS;
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  while (statSync(path, { throwIfNoEntry: false })?.size !== SIZE_BYTES) {
+    if (performance.now() > deadline) throw new Error(`nbdfuse does not serve ${path}`);
+    Atomics.wait(sleeper, 0, 0, 5);
+  }
+  return path;
+}
+
+/** A device that is free again with its last opener. */
+function bind(file: string): { path: string; fd: Fd } {
+  using control = openLoopControl();
+  using backing = openFd(file, O.RDWR);
+  const setup = { readOnly: false, offsetBytes: 0, sizeLimitBytes: 0, directIo: false };
+  for (;;) {
+    const path = loopPath(freeLoopNumber(control.number));
+    const fd = openFd(path, O.RDWR);
+    try {
+      configureLoop(fd.number, {
+        ...setup,
+        backingFd: backing.number,
+        blockSizeBytes: 512,
+        name: file,
+      });
+      return { path, fd };
+    } catch (thrown) {
+      fd.close();
+      if (!isErrno(thrown, 'EBUSY')) throw thrown;
+    }
+  }
 }

@@ -26,6 +26,7 @@ import { createTransfer } from '../../src/image/transfer.ts';
 import type { DiskStatistics } from '../../src/ring/statistics.ts';
 import type { OpenedDisk } from '../../src/tap/orders.ts';
 import { startTapProcess, tapProgram, type TapProcess } from './tap-process.ts';
+import { patienceMs } from '../patience.ts';
 
 const SECTORS = 4096;
 const [abi] = abis;
@@ -244,7 +245,7 @@ test('a tap in the background lives on in a session of its own, one to a folder'
     const client = openUnixClient(socket, { name: 'vbd-tap', advice: 'start it' });
     const { pid: answers } = await client.call<{ pid: number }>('GET', '/v1/status');
     assert.equal(answers, pid);
-    const second = promisify(execFile)(tapProgram, args, { timeout: 20_000 });
+    const second = promisify(execFile)(tapProgram, args, { timeout: patienceMs(20_000) });
     await assert.rejects(second, new RegExp(`another vbd-tap, process ${pid}, works in ${folder}`));
   } finally {
     process.kill(pid, 'SIGTERM');
