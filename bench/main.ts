@@ -20,6 +20,10 @@ const benches: Readonly<Record<string, { brief: string; load: () => Promise<Benc
     brief: "guests' rings beside the same loop in C, and many disks on one tap",
     load: async () => (await import('./ring.ts')).benchRing,
   },
+  web: {
+    brief: 'what a second of the web page costs the browser, with hundreds of disks',
+    load: async () => (await import('./web.ts')).benchWeb,
+  },
 };
 
 const usage = Object.entries(benches)

@@ -1,6 +1,6 @@
 /** All guests with their disks, and what these do at the moment. */
 import type { VNode } from 'preact';
-import { useContext, useEffect, useRef, useState } from 'preact/hooks';
+import { useContext, useEffect, useState } from 'preact/hooks';
 import type { DiskView } from '../daemon/api/shapes.ts';
 import { Charts } from './charts.tsx';
 import type { Tick } from './model.ts';
@@ -21,12 +21,7 @@ const figures: readonly ((rate: Rate) => string)[] = [
 export function Guests(): VNode {
   const model = useModel();
   const [filter, setFilter] = useState('');
-  const words = filter.toLowerCase();
-  const disks = [...model.disks.values()]
-    .filter(({ guest, domid, vdev, path, state }) =>
-      `${guest ?? ''} ${domid} ${vdev} ${path} ${state}`.toLowerCase().includes(words),
-    )
-    .sort((one, other) => one.domid - other.domid || one.devid - other.devid);
+  const disks = chosen([...model.disks.values()], filter.toLowerCase());
   return (
     <>
       <h1>Guests and their disks</h1>
@@ -46,6 +41,13 @@ export function Guests(): VNode {
   );
 }
 
+function chosen(disks: readonly DiskView[], words: string): readonly DiskView[] {
+  if (words === '') return disks;
+  return disks.filter(({ guest, domid, vdev, path, state }) =>
+    `${guest ?? ''} ${domid} ${vdev} ${path} ${state}`.toLowerCase().includes(words),
+  );
+}
+
 function sumOf(disks: readonly DiskView[], all: number): string {
   const guests = new Set(disks.map(({ domid }) => domid)).size;
   const refused = disks.filter(({ state }) => state === 'refused').length;
@@ -55,21 +57,13 @@ function sumOf(disks: readonly DiskView[], all: number): string {
 }
 
 function DiskTable({ disks }: { readonly disks: readonly DiskView[] }): VNode {
-  const table = useRef<HTMLTableElement>(null);
   const model = useContext(ModelContext);
-  // Rows are found anew after each drawing; between two, a second touches nothing but their texts.
-  const cells = useRef(new Map<string, Text[]>());
   useEffect(() => {
-    cells.current = liveCells(table.current);
-    const last = model.history.at(-1);
-    if (last !== undefined) write(cells.current, last);
-  }, [disks]);
-  useEffect(() => {
-    const listener = model.onTick((tick) => write(cells.current, tick));
+    const listener = model.onTick(writeSeen);
     return () => listener[Symbol.dispose]();
   }, [model]);
   return (
-    <table ref={table} class="disks">
+    <table class="disks">
       <thead>
         <tr>
           <th scope="col">Disk</th>
@@ -84,30 +78,40 @@ function DiskTable({ disks }: { readonly disks: readonly DiskView[] }): VNode {
           </th>
         </tr>
       </thead>
-      {[...Map.groupBy(disks, ({ domid }) => domid)].map(([domid, own]) => (
-        <tbody key={domid}>
-          <tr>
-            <th scope="rowgroup" colSpan={6} class="guest">
-              <bdi>{nameOf(own[0])}</bdi> <small>domain {domid}</small>
-            </th>
-          </tr>
-          {own.map(rowOf)}
-        </tbody>
-      ))}
+      {[...Map.groupBy(disks, ({ domid }) => domid)].map(([domid, own]) => guestOf(domid, own))}
     </table>
   );
 }
 
-/** A disk that is what it was has the row that it had: there is nothing to compare. */
-const rows = new WeakMap<DiskView, VNode>();
+/** A guest whose disks are what they were has the rows that it had: there is nothing to compare. */
+const known = new Map<number, { readonly disks: readonly DiskView[]; readonly rows: VNode }>();
 
-function rowOf(disk: DiskView): VNode {
-  const known = rows.get(disk);
-  if (known !== undefined) return known;
+function guestOf(domid: number, disks: readonly DiskView[]): VNode {
+  const before = known.get(domid);
+  const isSame =
+    before?.disks.length === disks.length && disks.every((disk, at) => disk === before.disks[at]);
+  if (before !== undefined && isSame) return before.rows;
+  const rows = (
+    <tbody key={domid}>
+      <tr>
+        <th scope="rowgroup" colSpan={6} class="guest">
+          <bdi>{nameOf(disks[0])}</bdi> <small>domain {domid}</small>
+        </th>
+      </tr>
+      {disks.map((disk) => (
+        <DiskRow key={keyOf(disk)} disk={disk} />
+      ))}
+    </tbody>
+  );
+  known.set(domid, { disks, rows });
+  return rows;
+}
+
+function DiskRow({ disk }: { readonly disk: DiskView }): VNode {
   const { vdev, path, state, mode, sharers } = disk;
   const shares = sharers > 1 ? `, shared by ${sharers} disks` : '';
-  const row = (
-    <tr key={keyOf(disk)} data-disk={keyOf(disk)}>
+  return (
+    <tr data-disk={keyOf(disk)} ref={watch}>
       <th scope="row">
         <a href={`#/disk/${keyOf(disk)}`}>{vdev}</a>
         <small class="path">
@@ -125,8 +129,6 @@ function rowOf(disk: DiskView): VNode {
       <td class="number wide"> </td>
     </tr>
   );
-  rows.set(disk, row);
-  return row;
 }
 
 /** A mark before the word, which is never by colour alone. */
@@ -143,21 +145,40 @@ function State({ of: { state, warning } }: { readonly of: DiskView }): VNode {
   );
 }
 
-function liveCells(table: HTMLTableElement | null): Map<string, Text[]> {
-  const found = new Map<string, Text[]>();
-  for (const row of table?.querySelectorAll<HTMLTableRowElement>('tr[data-disk]') ?? []) {
-    const texts = [...row.cells].slice(-figures.length).map(({ firstChild }) => firstChild as Text);
-    found.set(row.dataset['disk'] ?? '', texts);
-  }
-  return found;
+/** The rows that can be seen: of others nobody needs to know what they do. */
+const seen = new Set<HTMLTableRowElement>();
+let last: Tick | undefined;
+
+const watcher = new IntersectionObserver(
+  (changes) => {
+    for (const { target, isIntersecting } of changes) {
+      const row = target as HTMLTableRowElement;
+      if (!isIntersecting) seen.delete(row);
+      else seen.add(row);
+      if (isIntersecting && last !== undefined) write(row, last);
+    }
+  },
+  { rootMargin: '100px' },
+);
+
+function watch(row: HTMLTableRowElement | null): void {
+  if (row !== null) watcher.observe(row);
 }
 
-function write(cells: ReadonlyMap<string, readonly Text[]>, { rates }: Tick): void {
-  for (const [key, texts] of cells) {
-    const rate = rates.get(key);
-    for (const [index, text] of texts.entries()) {
-      const says = rate === undefined ? '–' : (figures[index]?.(rate) ?? '');
-      if (text.data !== says) text.data = says;
-    }
+function writeSeen(tick: Tick): void {
+  last = tick;
+  for (const row of seen) {
+    if (row.isConnected) write(row, tick);
+    else seen.delete(row);
+  }
+}
+
+/** Texts that preact does not look at again: it has drawn a space there. */
+function write({ cells, dataset }: HTMLTableRowElement, { rates }: Tick): void {
+  const rate = rates.get(dataset['disk'] ?? '');
+  for (const [index, figure] of figures.entries()) {
+    const text = cells[cells.length - figures.length + index]?.firstChild;
+    const says = rate === undefined ? '–' : figure(rate);
+    if (text instanceof Text && text.data !== says) text.data = says;
   }
 }

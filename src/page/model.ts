@@ -1,6 +1,6 @@
 /** What the page knows: disks and events as vbdd tells them, and what disks have done in the last minutes. */
 import type { DiskEvent, DiskView, LoadView } from '../daemon/api/shapes.ts';
-import { keyOf, type Rate, ratesBetween, totalOf } from './rates.ts';
+import { byKey, keyOf, type Rate, ratesBetween, totalOf } from './rates.ts';
 
 /** A second of all disks. */
 export interface Tick {
@@ -40,7 +40,7 @@ export function createModel(): Model {
   const disks = new Map<string, DiskView>();
   const changed = createCalls<undefined>();
   const ticked = createCalls<Tick>();
-  let before: { disks: readonly LoadView[]; ms: number } | undefined;
+  let before: { disks: ReadonlyMap<string, LoadView>; ms: number } | undefined;
   let isTold = true;
   const change = (): void => {
     if (!isTold) return;
@@ -75,15 +75,16 @@ export function createModel(): Model {
     },
     addEvent(event: DiskEvent) {
       if (event.event === 'gone') disks.delete(keyOf(event.disk));
-      else disks.set(keyOf(event.disk), event.disk);
+      else put(disks, event.disk);
       model.events = [event, ...model.events.slice(0, MOST_EVENTS - 1)];
       change();
     },
     addLoad(now: readonly LoadView[], nowMs: number) {
       const past = before;
-      before = { disks: now, ms: nowMs };
+      const counted = byKey(now);
+      before = { disks: counted, ms: nowMs };
       if (past === undefined || nowMs <= past.ms) return;
-      const rates = ratesBetween(past.disks, now, (nowMs - past.ms) / 1000);
+      const rates = ratesBetween(past.disks, counted, (nowMs - past.ms) / 1000);
       const tick = { time: Date.now() / 1000, rates, total: totalOf(rates.values()) };
       model.history.push(tick);
       if (model.history.length > MOST_TICKS) model.history.shift();
@@ -94,6 +95,18 @@ export function createModel(): Model {
     },
   };
   return model;
+}
+
+/** In their order: by guest, and then by disk. */
+function put(disks: Map<string, DiskView>, disk: DiskView): void {
+  const isNew = !disks.has(keyOf(disk));
+  disks.set(keyOf(disk), disk);
+  if (!isNew) return;
+  const sorted = [...disks].sort(
+    ([, one], [, other]) => one.domid - other.domid || one.devid - other.devid,
+  );
+  disks.clear();
+  for (const [key, each] of sorted) disks.set(key, each);
 }
 
 interface Calls<T> {

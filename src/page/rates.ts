@@ -16,17 +16,21 @@ export function keyOf({ domid, devid }: { domid: number; devid: number }): strin
   return `${domid}/${devid}`;
 }
 
+/** What disks have done, by their names. */
+export function byKey(disks: readonly LoadView[]): Map<string, LoadView> {
+  return new Map(disks.map((each) => [keyOf(each), each]));
+}
+
 /** Of every disk of `now` that was there before, by its name. */
 export function ratesBetween(
-  before: readonly LoadView[],
-  now: readonly LoadView[],
+  before: ReadonlyMap<string, LoadView>,
+  now: ReadonlyMap<string, LoadView>,
   seconds: number,
 ): Map<string, Rate> {
-  const earlier = new Map(before.map((each) => [keyOf(each), each]));
   const rates = new Map<string, Rate>();
-  for (const each of now) {
-    const past = earlier.get(keyOf(each));
-    if (past !== undefined) rates.set(keyOf(each), rateOf(past, each, seconds));
+  for (const [key, each] of now) {
+    const past = before.get(key);
+    if (past !== undefined) rates.set(key, rateOf(past, each, seconds));
   }
   return rates;
 }
