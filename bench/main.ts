@@ -12,6 +12,10 @@ const benches: Readonly<Record<string, { brief: string; load: () => Promise<Benc
     brief: "raw files to guests: vbdd, the kernel's floor, losetup, Xen's block script",
     load: async () => (await import('./attach.ts')).benchAttach,
   },
+  cli: {
+    brief: 'short verbs of vbd with a vbdd that answers, beside node -e 0',
+    load: async () => (await import('./cli.ts')).benchCli,
+  },
   nbd: {
     brief: 'images over NBD beside qemu-nbd, convert beside qemu-img, info beside node',
     load: async () => (await import('./nbd.ts')).benchNbd,

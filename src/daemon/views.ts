@@ -22,7 +22,8 @@ export function viewOf(world: DiskWorld, record: DiskRecord, guest: string | und
     kind: key.kind,
     state: stateOf(record),
     mode: nodes?.mode ?? member?.mode ?? 'r',
-    path: member?.path ?? nodes?.params ?? '',
+    // Of an empty drive the node has the format alone.
+    path: member?.path ?? nodes?.params?.replace(/^\w+:$/, '') ?? '',
     device: held?.facts.devicePath ?? (ring === undefined ? null : 'ring'),
     sharers,
     error: refusalOf(record)?.message ?? record.reported ?? pauseOf(record),

@@ -1,7 +1,6 @@
 /** docs/tutorial.md, copied block by block into a shell: the programs are real, Xen and systemd are stand-ins. */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -13,10 +12,9 @@ import { tutorialBlocks, writtenLines } from '../../lab/tutorial.ts';
 import { SECTOR_BYTES } from '../../src/base/units.ts';
 import { parseXlConfig } from '../../src/disk/xl-config.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
-import { startVbdd } from '../daemon/vbdd-process.ts';
-import { startTestHost, type TestHost } from '../host/test-host.ts';
+import { startTapHost } from '../daemon/tap-host.ts';
+import type { TestHost } from '../host/test-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
-import { startTapProcess } from '../tap/tap-process.ts';
 
 const bin = join(import.meta.dirname, '..', '..', 'bin');
 const dir = mkdtempSync(join(tmpdir(), 'vbdkit-tutorial-'));
@@ -74,42 +72,22 @@ interface Site {
 
 /** A host with vbdd and its tap, and what stands for xl, systemctl and apt-get on it. */
 async function startSite(stack: AsyncDisposableStack): Promise<Site> {
-  const tap = stack.use(await startTapProcess());
-  const host = stack.use(await startTestHost({ guestsFolder: tap.guests }));
-  stack.use(await host.server.listen(join(dir, 'xenstored')));
-  writeFileSync(join(dir, 'vbdkit.conf'), 'images = "ring"\n');
-  const words = {
-    store: join(dir, 'xenstored'),
-    sysfs: host.sysfsDir,
-    tap: tap.socket,
-    config: join(dir, 'vbdkit.conf'),
-    socket: join(dir, 'vbdd.sock'),
-  };
-  const args = Object.entries(words).flatMap(([name, value]) => [`--${name}`, value]);
-  let vbdd = await startVbdd(args);
-  stack.defer(async () => {
-    vbdd.kill();
-    await once(vbdd, 'exit');
-  });
+  const site = stack.use(await startTapHost());
   let guest: AsyncDisposable | undefined;
   const nothing = async (): Promise<void> => {};
   const failures = serveStandIns(stack, {
     'xl create web.cfg': async () => {
       const text = readFileSync(join(dir, 'tutorial/web.cfg'), 'utf8');
-      guest = await createGuest(host, text);
+      guest = await createGuest(site.host, text);
     },
     'xl shutdown -w web': async () => guest?.[Symbol.asyncDispose](),
-    'systemctl kill --signal=KILL vbd-tap vbdd': async () => {
-      vbdd.kill('SIGKILL');
-      await tap.killAndRestart();
-      vbdd = await startVbdd(args);
-    },
+    'systemctl kill --signal=KILL vbd-tap vbdd': () => site.killBoth(),
     'apt-get install -y ./vbdkit_*.deb': nothing,
     'apt-get install -y busybox-static': nothing,
     'apt-get purge -y vbdkit': nothing,
   });
   const path = `${join(dir, 'stand-ins')}:${bin}:${process.env['PATH']}`;
-  return { env: { ...process.env, PATH: path, VBDKIT_SOCKET: words.socket }, failures };
+  return { env: { ...process.env, PATH: path, VBDKIT_SOCKET: site.socket }, failures };
 }
 
 /**

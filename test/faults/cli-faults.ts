@@ -16,6 +16,15 @@ export const cliFaults: readonly Fault[] = [
     only: 'who finds users',
   },
   {
+    name: 'half-an-answer',
+    breaks: 'an answer that ends in its middle is none',
+    file: 'src/tap/unix-client.ts',
+    find: '!isChunked && body.length !== Number(length ?? 0)',
+    plant: 'false',
+    caughtBy: 'test/tap/unix-client.test.ts',
+    only: 'less than its length',
+  },
+  {
     name: 'aside-over-others',
     breaks: 'a file that vbdkit did not move aside is not overwritten',
     file: 'src/cli/aside.ts',
