@@ -28,7 +28,7 @@ export interface Asker {
 export interface ControlOptions {
   readonly daemon: Daemon;
   readonly leases: Leases;
-  readonly events: Events;
+  readonly events: Pick<Events, 'follow'>;
   readonly verbs: VerbOptions;
   readonly version: string;
   /** What Prometheus is told. */
@@ -53,8 +53,10 @@ export type Handlers = {
 export function controlApi(options: ControlOptions): Hono {
   const { log } = options.daemon.world;
   const app = new Hono();
-  app.use((context, next) => {
+  app.use(async (context, next) => {
     requireRights(options.peerOf(context), context.req.method);
+    // Hono would do the GET and drop its answer unread: one that listens to events would do so for ever.
+    if (context.req.method === 'HEAD') return context.body(null, 405, { allow: 'GET' });
     return next();
   });
   app.get('/openapi.json', async (context) => {
@@ -95,7 +97,7 @@ function addRoute(
   app.on(method, route, async (context) => {
     const { req } = context;
     if (!looks) requireAdmin(peerOf(context));
-    if (method !== 'GET' && page !== true) requireSocket(peerOf(context));
+    if (!looks && page !== true) requireSocket(peerOf(context));
     const answer = await handle(
       {
         path: req.param(),

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { chmodSync, statSync } from 'node:fs';
 import { once } from 'node:events';
-import { globalAgent } from 'node:http';
+import { Agent, globalAgent, type IncomingMessage, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { openClient } from '../../src/cli/client.ts';
 import { accessOf } from '../../src/daemon/access.ts';
 import { controlApi } from '../../src/daemon/control.ts';
-import { createEvents } from '../../src/daemon/events.ts';
+import { createEvents, type Events } from '../../src/daemon/events.ts';
 import { createLeases } from '../../src/daemon/leases.ts';
 import { peerOf, serveControl } from '../../src/tap/control-server.ts';
 import { needsLoop } from '../peers.ts';
@@ -21,6 +21,8 @@ const options = needsLoop();
 const [ADMIN, READER, STRANGER, READERS, NOBODYS] = [3001, 3002, 3003, 3004, 3005];
 let kit: AsyncDisposableStack;
 let socket: string;
+/** Who listens to events. */
+let followers = 0;
 
 before(async () => {
   if (options.skip !== false) return;
@@ -32,7 +34,7 @@ before(async () => {
   const app = controlApi({
     daemon: vbdd,
     leases: stack.use(createLeases(vbdd)),
-    events: stack.use(createEvents(vbdd)),
+    events: countFollowers(stack.use(createEvents(vbdd))),
     verbs: { xl: undefined, scriptDir: '/etc/xen/scripts', ownDomid: 0 },
     version: '1',
     metrics: async () => 'vbdkit_disks 0\n',
@@ -52,6 +54,18 @@ before(async () => {
 });
 
 after(() => kit?.disposeAsync());
+
+function countFollowers(events: Events): Pick<Events, 'follow'> {
+  return {
+    follow(listener) {
+      using stack = new DisposableStack();
+      followers += 1;
+      stack.defer(() => (followers -= 1));
+      stack.use(events.follow(listener));
+      return stack.move();
+    },
+  };
+}
 
 /** Does the work as that user, with these groups beside its own. */
 async function as<T>(uid: number, groups: readonly number[], work: () => Promise<T>): Promise<T> {
@@ -113,6 +127,27 @@ test('anyone else is told in one sentence that he may not', options, async () =>
     });
   });
 });
+
+test(
+  'who asks for the head of the events, and no more, does not listen to them',
+  options,
+  async () => {
+    const statuses = new Set<number | undefined>();
+    await as(READER, [], async () => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      for (let count = 0; count < 20; count++) {
+        const asking = request({ socketPath: socket, path: '/v1/events', method: 'HEAD', agent });
+        const [answer] = (await once(asking.end(), 'response')) as [IncomingMessage];
+        answer.resume();
+        await once(answer, 'end');
+        statuses.add(answer.statusCode);
+      }
+      agent.destroy();
+    });
+    assert.equal(followers, 0);
+    assert.deepEqual([...statuses], [405]);
+  },
+);
 
 test('others cannot use up the descriptors of vbdd', options, async () => {
   const opened: Socket[] = [];

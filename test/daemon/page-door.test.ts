@@ -2,20 +2,24 @@
 import assert from 'node:assert/strict';
 import { chmodSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { loadConfig } from '../../src/daemon/config.ts';
+import type { Guest } from '../../src/host/embedded-host.ts';
 import { needsLoop } from '../peers.ts';
 import { type PageKit, startPageKit, TOKEN } from '../page/page-kit.ts';
 import { spec } from './tap-kit.ts';
 
 const options = needsLoop();
 let own: PageKit;
+let web: Guest;
 before(async () => {
   if (options.skip !== false) return;
   own = await startPageKit();
-  const web = await own.kit.host.createGuest({ name: 'web' });
+  web = await own.kit.host.createGuest({ name: 'web' });
   await web.attach(spec('vhd', own.kit.image('web.vhd', 'vhd')));
 });
 after(() => own?.[Symbol.asyncDispose]());
@@ -72,16 +76,20 @@ test('who has no token may look and change nothing', options, async () => {
 test('who has the token may do what the page does, and no more', options, async () => {
   assert.match((await ask('GET', '/v1/status', token)).text, /"rights":"admin"/);
   assert.equal((await ask('PUT', limits, token, { iops: 9 })).status, 204);
-  assert.equal((await ask('GET', '/v1/users?path=/etc/passwd', token)).status, 200);
   const raw = join(own.kit.host.dir, 'raw.img');
   writeFileSync(raw, '');
   truncateSync(raw, 1 << 20);
-  for (const [path, body] of [
-    ['/v1/loops', { path: raw }],
-    ['/v1/disks', { guest: 'web', spec: [`${raw},raw,xvdb,rw`] }],
-    ['/v1/disks/web/xvda/resize', { size: 1 << 30 }],
+  await web.attach(`vdev=xvdb,script=block-vbd,target=${raw}`);
+  assert.equal((await ask('DELETE', '/v1/disks/web/xvdb', token)).status, 204);
+  const noDrive = await ask('PUT', '/v1/disks/web/xvda/medium', token, { target: raw });
+  assert.match(failureOf(noDrive).message, /^xvda of web is no drive/);
+  for (const [method, path, body] of [
+    ['POST', '/v1/loops', { path: raw }],
+    ['POST', '/v1/disks', { guest: 'web', spec: [`${raw},raw,xvdb,rw`] }],
+    ['POST', '/v1/disks/web/xvda/resize', { size: 1 << 30 }],
+    ['GET', '/v1/users?path=/etc/passwd', undefined],
   ] as const) {
-    const answer = await ask('POST', path, token, body);
+    const answer = await ask(method, path, token, body);
     assert.equal(answer.status, 403, path);
     assert.match(failureOf(answer).message, /^that is not done by the page/);
   }
@@ -165,6 +173,16 @@ test('a page that a browser has already is not sent again', options, async () =>
   assert.deepEqual([again.status, again.text], [304, '']);
   assert.equal((await ask('POST', '/')).status, 405);
   assert.equal((await ask('HEAD', '/')).text, '');
+});
+
+test('whoever reaches the port cannot use up the descriptors of vbdd', options, async () => {
+  const opened = Array.from({ length: 80 }, () => connect(Number(new URL(own.address).port)));
+  for (const each of opened) each.once('error', () => {});
+  const isOpen = ({ readyState }: Socket): boolean => readyState !== 'closed';
+  const deadline = performance.now() + 10_000;
+  while (opened.filter(isOpen).length > 64 && performance.now() < deadline) await sleep(10);
+  assert.ok(opened.filter(isOpen).length <= 64);
+  for (const each of opened) each.destroy();
 });
 
 test('the port is of this host itself', () => {

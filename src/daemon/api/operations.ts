@@ -33,7 +33,7 @@ export interface OperationShape {
   readonly summary: string;
   /** True of a GET that is not for those who may only look. */
   readonly admins?: boolean;
-  /** True of a change that the page's port takes, too, from who has the admin token. */
+  /** True of what is an admin's and the page's port takes, too, from who has the admin token. */
   readonly page?: boolean;
   readonly query?: z.ZodObject;
   readonly body?: z.ZodType;
