@@ -22,12 +22,16 @@ export function loadOf(daemon: Daemon, sysfs: string): LoadView[] {
         writes: write?.requests ?? 0,
         read_bytes: read?.bytes ?? 0,
         write_bytes: write?.bytes ?? 0,
-        read_us: read?.total_us ?? null,
-        write_us: write?.total_us ?? null,
+        read_us: wholeOf(read?.total_us),
+        write_us: wholeOf(write?.total_us),
         under_way: underWay(daemon, record, sysfs) ?? null,
       },
     ];
   });
+}
+
+function wholeOf(us: number | null | undefined): number | null {
+  return us === null || us === undefined ? null : Math.round(us);
 }
 
 /**

@@ -10,6 +10,7 @@ import { verbs } from '../../src/cli/verbs.ts';
 import { home, readVersion } from '../../src/sys/home.ts';
 import { buildPackage } from '../../tools/deb/build.ts';
 import { pageNames } from '../../tools/pages/pages.ts';
+import { freePort } from '../free-port.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { buildScripts, type CopiedHost, copyHost, needsCopiedHost } from './copied-host.ts';
 
@@ -218,6 +219,17 @@ test('the demonstration plays from the package', { ...installing, ...demoOptions
   const shown = host.run('vbd demo');
   assert.match(shown, /losetup --list shows no loop device on any of these files any more\n/);
   assert.match(shown, /guest-vmdk +disk\.vmdk +w +its ring/);
+});
+
+test('the page is had from the package', { ...installing, ...demoOptions() }, async () => {
+  const page = `127.0.0.1:${await freePort()}`;
+  const files = ['', 'page.js', 'page.css', 'icon.svg'].map((file) => `http://${page}/${file}`);
+  const shown = host.run(`vbd demo --page ${page} > /tmp/demo & pid=$!
+    for i in $(seq 300); do grep -q 'the page is at' /tmp/demo && break; sleep 0.1; done
+    curl --silent --fail ${files.join(' ')} > /tmp/page
+    curl --silent 'http://${page}/v1/disks/web/xvda/map?cells=1'
+    kill -INT $pid; wait $pid`);
+  assert.match(shown, /^\{"size":268435456,/);
 });
 
 function demoOptions(): { skip: string | false } {

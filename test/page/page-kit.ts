@@ -16,6 +16,8 @@ export interface PageKit extends AsyncDisposable {
   /** `http://127.0.0.1:PORT`. */
   readonly address: string;
   readonly tokenFile: string;
+  /** Has the API and the page end, and begin again after what happens meanwhile. */
+  restart(meanwhile: () => Promise<void>): Promise<void>;
 }
 
 /** A host with vbdd, vbd-tap and the page. */
@@ -38,12 +40,22 @@ export async function startPageKit(): Promise<PageKit> {
   );
   const config = loadConfig(file);
   const own = { xl: undefined, ownDomid: 0, tap: undefined, version: '1.2.3' };
-  stack.use(await serveApi({ daemon: kit.vbdd, config, ...own }));
+  const start = (): Promise<AsyncDisposable> => serveApi({ daemon: kit.vbdd, config, ...own });
+  let api = await start();
+  stack.defer(() => api[Symbol.asyncDispose]());
   const owned = stack.move();
   return {
     kit,
     address: `http://127.0.0.1:${port}`,
     tokenFile,
+    async restart(meanwhile) {
+      await api[Symbol.asyncDispose]();
+      try {
+        await meanwhile();
+      } finally {
+        api = await start();
+      }
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

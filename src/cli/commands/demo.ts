@@ -38,14 +38,33 @@ export interface Show {
 
 export const demoCommand: Command<CliContext> = buildCommand({
   docs: { brief: 'Show vbdkit at work on an embedded host; needs no Xen' },
-  parameters: {},
-  async func(this: CliContext) {
+  parameters: {
+    flags: {
+      page: {
+        kind: 'parsed',
+        parse: String,
+        brief: 'Show guests at work on the web page there, until interrupted: 127.0.0.1:9548',
+        placeholder: 'ADDRESS',
+        optional: true,
+      },
+    },
+  },
+  async func(this: CliContext, { page }: { readonly page?: string }) {
     const say = (text: string): void => this.process.stdout.write(`${text}\n`);
     const dir = mkdtempSync(join(tmpdir(), 'vbdkit-demo-'));
     using _dir = { [Symbol.dispose]: () => rmSync(dir, { recursive: true }) };
     say('vbdkit on an embedded host: xenstore, guests and blkback are stand-ins,');
     say('files, images, loop devices and every byte read or written are real.\n');
     const rows: Row[] = [];
+    if (page !== undefined) {
+      const { showPage } = await import('./demo-page.ts');
+      const enough = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+        this.process.once(signal, () => enough.abort());
+      }
+      await using host = await startDemoHost(dir);
+      return await showPage({ host, dir, address: page, say }, enough.signal);
+    }
     {
       await using host = await startDemoHost(dir);
       const show = { host, dir, rows, say };
