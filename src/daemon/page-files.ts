@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { Failure, sentenceOf } from '../base/failure.ts';
 import { home } from '../sys/home.ts';
 
 export interface PageFile {
@@ -25,9 +26,17 @@ const kinds: Readonly<Record<string, readonly [path: string, type: string]>> = {
   'icon.svg': ['/icon.svg', 'image/svg+xml'],
 };
 
-/** Reads them all. @throws Error of what is missing */
+/** Reads them all. @throws Failure unavailable */
 export async function readPageFiles(): Promise<PageFiles> {
-  const folder = await pageFolder();
+  try {
+    return await readFiles(await pageFolder());
+  } catch (thrown) {
+    const sentence = `the page cannot be had (${sentenceOf(thrown)}) — install vbdkit anew`;
+    throw new Failure('unavailable', sentence, {}, thrown);
+  }
+}
+
+async function readFiles(folder: string): Promise<PageFiles> {
   const files = Object.entries(kinds).map(async ([name, [path, type]]) => {
     const bytes = await readFile(join(folder, name));
     const tag = `"${createHash('sha256').update(bytes).digest('base64url').slice(0, 22)}"`;

@@ -8,7 +8,7 @@ import { createEvents } from './events.ts';
 import { createLeases } from './leases.ts';
 import type { MetricsOptions } from './metrics.ts';
 import { serveMetrics } from './metrics-server.ts';
-import { type LoadApi, servePage } from './page-door.ts';
+import type { LoadApi } from './page-door.ts';
 import type { WatchedTap } from './tap-client.ts';
 import { createTally } from './tally.ts';
 
@@ -48,6 +48,7 @@ export async function serveApi(options: ApiOptions): Promise<AsyncDisposable> {
     try {
       const loadFor: LoadApi = async (peerOf) =>
         (await import('./control.ts')).controlApi({ ...parts, peerOf });
+      const { servePage } = await import('./page-door.ts');
       stack.use(await servePage(config, loadFor, log));
     } catch (thrown) {
       log('error', sentenceOf(thrown));
