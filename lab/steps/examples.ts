@@ -32,7 +32,7 @@ async function prepare({ dom0 }: Lab, { file, text, before }: Example): Promise<
 /** libxl's own parser, as JSON, says what `vbd spec` does. */
 async function compare({ dom0 }: Lab, path: string): Promise<string[]> {
   const ours = JSON.parse(await dom0.run(`vbd spec --json --config ${path}`, slow)) as SpecJson[];
-  const { config } = JSON.parse(await dom0.run(`xl -N create ${path}`)) as XlJson;
+  const { config } = JSON.parse(await dom0.run(`xl -N create -q ${path}`)) as XlJson;
   const format = (text: string | undefined): string => text ?? 'unknown';
   assert.deepEqual(
     config.disks.map((disk) => [
