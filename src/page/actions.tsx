@@ -1,9 +1,10 @@
 /** What an admin does to a disk: limits, a pause, another medium, its end. */
 import type { VNode } from 'preact';
 import { useRef, useState } from 'preact/hooks';
-import type { DiskView } from '../daemon/api/shapes.ts';
+import type { DiskView, StatisticsView } from '../daemon/api/shapes.ts';
 import { ask } from './ask.ts';
 import { nameOf, pathOf } from './names.ts';
+import { useAsked } from './view.ts';
 import { shown } from './words.ts';
 
 type Carry = (what: string, work: () => Promise<unknown>) => Promise<void>;
@@ -23,6 +24,11 @@ export function Actions({ disk }: { readonly disk: DiskView }): VNode {
     }
     setBusy(false);
   };
+  const { value: counted } = useAsked(
+    () => ask('GET /v1/disks/{guest}/{vdev}/stat', { path: pathOf(disk) }),
+    [disk],
+  );
+  const limits = counted?.limits ?? undefined;
   const isPaused = disk.state === 'paused';
   const setPaused = (paused: boolean) => () =>
     ask('PUT /v1/disks/{guest}/{vdev}/paused', { path: pathOf(disk), body: { paused } });
@@ -42,7 +48,7 @@ export function Actions({ disk }: { readonly disk: DiskView }): VNode {
             {isPaused ? 'Its guest waits.' : 'Its guest will wait once nothing is under way.'}
           </p>
         )}
-        <Limits disk={disk} carry={carry} />
+        {limits && <Limits disk={disk} carry={carry} now={limits} />}
         {disk.mode === 'r' && <Medium disk={disk} carry={carry} />}
         <Detach disk={disk} carry={carry} />
       </fieldset>
@@ -58,12 +64,17 @@ interface ActionOptions {
 
 const MIB = 1 << 20;
 
-function Limits({ disk, carry }: ActionOptions): VNode {
-  const [iops, setIops] = useState('0');
-  const [mib, setMib] = useState('0');
+interface LimitsOptions extends ActionOptions {
+  readonly now: NonNullable<StatisticsView['limits']>;
+}
+
+function Limits({ disk, carry, now }: LimitsOptions): VNode {
+  const [iops, setIops] = useState(String(now.iops));
+  const [mib, setMib] = useState(String(now.bytes_per_second / MIB));
   const send = (event: Event): void => {
     event.preventDefault();
-    const body = { iops: Number(iops), bytes_per_second: Math.round(Number(mib) * MIB) };
+    const bytes = Math.round(Number(mib) * MIB);
+    const body = { ...now, iops: Number(iops), bytes_per_second: bytes };
     void carry('limit', () =>
       ask('PUT /v1/disks/{guest}/{vdev}/limits', { path: pathOf(disk), body }),
     );
