@@ -17,6 +17,8 @@ import {
 } from '../suites/memory-files.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { randomOf } from '../suites/disk-model.ts';
+import { needsJournalledGuest } from '../suites/journalled-guest.ts';
+import { playGuestCuts } from '../suites/play-guest-cuts.ts';
 import { makeImage } from './tap-kit.ts';
 
 const formats: readonly ImageFormat[] = ['raw', 'vhd', 'vmdk', 'qcow2', 'vhdx'];
@@ -92,8 +94,24 @@ function tornWrite(operation: 'write' | 'flush'): Outcome {
   return isOld ? 'either' : 'done';
 }
 
-export const powerFault = (['write', 'flush'] as const).map((operation) => {
+/** On one format, another each time; test/nbd/guest-cuts.test.ts tries all. */
+async function cutUnderGuest(): Promise<Outcome> {
+  const seed = Number(process.env['VBDKIT_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+  console.log(`VBDKIT_SEED=${seed}`);
+  await playGuestCuts(formats[seed % formats.length] ?? 'raw', seed, performance.now() + 1500);
+  return 'done';
+}
+
+const tornWrites = (['write', 'flush'] as const).map((operation) => {
   const play = (): Outcome => tornWrite(operation);
   const scenario = { options: { skip: false as const }, play };
   return [`a power cut that tears a write: ${operation}`, scenario] as const;
 });
+
+export const powerFault = [
+  ...tornWrites,
+  [
+    'a power cut under a guest’s file system with a journal: flush',
+    { options: needsJournalledGuest(), play: cutUnderGuest },
+  ] as const,
+];

@@ -32,7 +32,7 @@ export async function runWithFault(fault: Fault): Promise<Outcome> {
     VBDKIT_FAULT: fault.name,
     NODE_OPTIONS: `--import=${plant}`,
     // What is to be found by chance has longer for it; it ends when it is found.
-    VBDKIT_SEARCH: '4',
+    VBDKIT_SEARCH: '8',
     // What does not come is not waited for as long as on a busy machine.
     VBDKIT_PATIENCE: '0.25',
   };

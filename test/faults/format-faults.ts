@@ -17,6 +17,18 @@ export const formatFaults: readonly Fault[] = [
   },
   {
     ...vmdk,
+    name: 'vmdk-parent-hidden-from-a-guest-too-early',
+    breaks: 'no power cut takes from a guest’s file system what is in the parent of its image',
+    find: 'if (planBytes(image, stretch, newGrainsAt, requestAt, out)) addBarrier(out, grains.file);',
+    plant: 'planBytes(image, stretch, newGrainsAt, requestAt, out);',
+    caughtBy: 'test/nbd/guest-cuts.test.ts',
+    only: '^vmdk: what a guest',
+    needsLoop: true,
+    needsFuse: true,
+    programs: ['nbdfuse', 'mkfs.ext4', 'e2fsck'],
+  },
+  {
+    ...vmdk,
     name: 'vmdk-head-not-copied',
     breaks: 'what a grain does not have from a write it has from the parent',
     find: 'if (copies && from > grainAt) {',

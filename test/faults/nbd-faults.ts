@@ -4,7 +4,23 @@ import type { Fault } from './faults.ts';
 const encrypted = { caughtBy: 'test/daemon/encrypted-disks.test.ts', needsLoop: true };
 const disks = { caughtBy: 'test/daemon/nbd-disks.test.ts', needsLoop: true };
 
+const guest = {
+  caughtBy: 'test/nbd/guest-cuts.test.ts',
+  needsLoop: true,
+  needsFuse: true,
+  programs: ['nbdfuse', 'mkfs.ext4', 'e2fsck'],
+};
+
 export const nbdFaults: readonly Fault[] = [
+  {
+    ...guest,
+    name: 'nbd-flush-not-passed-on',
+    breaks: 'what a guest’s file system was told is safe outlives a power cut',
+    file: 'src/nbd/commands.ts',
+    find: 'return settle(connection, request, engine.flush(of.image, tag));',
+    plant: 'return settle(connection, request, 0);',
+    only: '^raw: what a guest',
+  },
   {
     ...disks,
     name: 'image-on-nbd-not-held-at-start',
