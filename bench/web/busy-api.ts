@@ -16,7 +16,9 @@ export function busyApi(count: number, eventsPerSecond: number): Hono {
     context.json({ version: '1.2.3', rights: 'read', pid: 1, disks: count }),
   );
   app.get('/v1/disks', (context) => context.json({ disks }));
-  app.get('/v1/load', (context) => context.json({ disks: loads.map(worked) }));
+  app.get('/v1/load', (context) =>
+    context.json({ time_ms: performance.now(), disks: loads.map(worked) }),
+  );
   app.get('/v1/events', (context) =>
     stream(context, async (body) => {
       await body.writeln('{"event":"listening"}');

@@ -7,7 +7,7 @@ import type { ControlOptions, Handlers } from './control.ts';
 import type { Events } from './events.ts';
 import { diskMaps } from './disk-map.ts';
 import { guestNames } from './guests.ts';
-import { loadOf } from './load.ts';
+import { createLoads, loadOf } from './load.ts';
 import { changeMedium } from './media.ts';
 import { pause } from './pause.ts';
 import { limit, statistics, traffic } from './traffic.ts';
@@ -20,6 +20,7 @@ export function handlersOf(options: ControlOptions): Handlers {
   const { daemon, verbs, leases, events } = options;
   const { world, disks } = daemon;
   const mapOf = diskMaps(daemon);
+  const loads = createLoads(() => loadOf(daemon, options.sysfs), world.now);
   const nameOf = async (domid: number): Promise<string | undefined> =>
     (await guestNames(world.store, [domid])).get(domid);
   return {
@@ -64,7 +65,7 @@ export function handlersOf(options: ControlOptions): Handlers {
     },
     'GET /v1/disks/{guest}/{vdev}/map': ({ path: { guest, vdev }, query }) =>
       mapOf(guest, vdev, query.cells),
-    'GET /v1/load': () => ({ disks: loadOf(daemon, options.sysfs) }),
+    'GET /v1/load': () => loads(),
     'GET /v1/traffic': async () => ({ disks: await traffic(daemon) }),
     'GET /v1/users': async ({ query }) => ({ users: await usersOf(daemon, query.path) }),
     'GET /v1/events': (_, context) => streamEvents(context, events),

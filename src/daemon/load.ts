@@ -6,6 +6,27 @@ import type { KindView, LoadView } from './api/shapes.ts';
 import type { Daemon } from './daemon.ts';
 import { countsOf } from './traffic.ts';
 
+/** However many pages ask, each disk is looked at so often at most. */
+const SAME_FOR_MS = 500;
+
+/** What was counted, and when. */
+export interface Load {
+  readonly time_ms: number;
+  readonly disks: readonly LoadView[];
+}
+
+/** Looks at most every `SAME_FOR_MS`; who asks before gets what the last one got. */
+export function createLoads(look: () => LoadView[], now: () => number): () => Load {
+  let last: Load | undefined;
+  return () => {
+    const time = now();
+    if (last === undefined || time - last.time_ms >= SAME_FOR_MS) {
+      last = { time_ms: time, disks: look() };
+    }
+    return last;
+  };
+}
+
 /** Of every disk of which anything is counted. */
 export function loadOf(daemon: Daemon, sysfs: string): LoadView[] {
   return [...daemon.disks.records.values()].flatMap((record) => {

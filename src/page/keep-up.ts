@@ -51,8 +51,7 @@ async function keepAsking(model: Model): Promise<never> {
     }
     const beganMs = performance.now();
     try {
-      const { disks } = await ask('GET /v1/load');
-      model.addLoad(disks, beganMs);
+      model.addLoad(await ask('GET /v1/load'));
     } catch {
       // Why it does not answer is told where events are listened to.
       model.forgetLoad();

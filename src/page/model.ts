@@ -27,7 +27,8 @@ export interface Model {
   setStatus(status: { readonly version: string; readonly rights: 'admin' | 'read' }): void;
   setProblem(problem: string | undefined): void;
   addEvent(event: DiskEvent): void;
-  addLoad(disks: readonly LoadView[], nowMs: number): void;
+  /** @param load with the time when it was counted */
+  addLoad(load: { readonly time_ms: number; readonly disks: readonly LoadView[] }): void;
   /** What was counted before is too long ago to tell what a second is like. */
   forgetLoad(): void;
 }
@@ -79,7 +80,7 @@ export function createModel(): Model {
       model.events = [event, ...model.events.slice(0, MOST_EVENTS - 1)];
       change();
     },
-    addLoad(now: readonly LoadView[], nowMs: number) {
+    addLoad({ time_ms: nowMs, disks: now }: Parameters<Model['addLoad']>[0]) {
       const past = before;
       const counted = byKey(now);
       before = { disks: counted, ms: nowMs };

@@ -130,7 +130,12 @@ export const operations = {
   'GET /v1/load': {
     summary: 'What all disks have done, in few figures: for who asks every second',
     status: 200,
-    answer: z.object({ disks: z.array(LoadView) }),
+    answer: z.object({
+      time_ms: z
+        .number()
+        .describe('When that was, by a clock of vbdd’s; within half a second it is the same.'),
+      disks: z.array(LoadView),
+    }),
   },
   'GET /v1/traffic': {
     summary: 'What all disks have done, those of which nothing is counted left out',
