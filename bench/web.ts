@@ -14,8 +14,9 @@ import { formatTime, median, rounded } from './figures.ts';
 import { busyApi } from './web/busy-api.ts';
 import { type Update, updatesIn } from './web/trace.ts';
 
-/** Of the first seconds the browser compiles what it runs. */
+/** In the first seconds the browser compiles what it runs. */
 const WARM_MS = 5000;
+const QUICK_WARM_MS = 500;
 
 /** Measures, prints a table and, last, one line of JSON. */
 export async function benchWeb(args: string[], signal: AbortSignal): Promise<void> {
@@ -29,11 +30,12 @@ export async function benchWeb(args: string[], signal: AbortSignal): Promise<voi
   const { skip: missing } = needsChromium();
   if (missing !== false) throw new Failure('unavailable', missing);
   const seconds = values.quick ? 3 : Number(values.seconds);
+  const warmMs = values.quick ? QUICK_WARM_MS : WARM_MS;
   const rows: (string | null)[][] = [];
   const figures: Record<string, number> = {};
   for (const { disks, events } of values.quick ? quickScenes : scenes) {
     signal.throwIfAborted();
-    const found = await measure(disks, events, seconds);
+    const found = await measure({ disks, events, warmMs, seconds });
     const scripting = found.map(({ scriptingMs }) => scriptingMs);
     // A second's figures are an update, and each event is one.
     const ofUpdate = sum(scripting) / (found.length * (1 + events));
@@ -71,7 +73,15 @@ function sum(values: readonly number[]): number {
   return values.reduce((all, each) => all + each, 0);
 }
 
-async function measure(disks: number, events: number, seconds: number): Promise<Update[]> {
+interface Scene {
+  readonly disks: number;
+  /** A second. */
+  readonly events: number;
+  readonly warmMs: number;
+  readonly seconds: number;
+}
+
+async function measure({ disks, events, warmMs, seconds }: Scene): Promise<Update[]> {
   const config = { page_listen: '127.0.0.1:0', page_hosts: [], page_token: '' };
   const load = async () => busyApi(disks, events);
   await using door = await servePage(config, load, silentLog);
@@ -80,7 +90,7 @@ async function measure(disks: number, events: number, seconds: number): Promise<
   const address = `http://127.0.0.1:${door.port}`;
   await page.goto(address);
   await page.getByText(`${disks} disks`).waitFor();
-  await sleep(WARM_MS);
+  await sleep(warmMs);
   const categories = ['devtools.timeline', 'v8', 'v8.execute'];
   await browser.startTracing(page, { categories });
   await sleep(seconds * 1000);

@@ -273,7 +273,6 @@ test(
     });
     await opened.waitForRequest('**/v1/load');
     await hide(true);
-    await opened.waitForTimeout(1200);
     looks = 0;
     await opened.waitForTimeout(1500);
     assert.equal(looks, 0);
