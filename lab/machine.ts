@@ -8,9 +8,9 @@ import { formatMs } from '../src/base/units.ts';
 import { connectAgent, type Agent } from './agent.ts';
 import { cacheDir, nameOf, type Config } from './config.ts';
 import { follow, type Followed } from './follow.ts';
-import { images } from './images.ts';
+import { type Images, images } from './images.ts';
 import { isRunning, processIn, processOf, type Process } from './process.ts';
-import { startQemu } from './qemu.ts';
+import { type RootDisk, startQemu } from './qemu.ts';
 import { qmp } from './qmp.ts';
 import { say } from './say.ts';
 
@@ -114,18 +114,26 @@ async function open(config: Config, folder: string, signal: AbortSignal): Promis
   return machine;
 }
 
+/** Dom0's disk: an image in the usual one's place, or one whose writes are kept. */
+export interface Storage {
+  readonly dom0?: string;
+  readonly recorded?: RootDisk;
+}
+
 async function boot(
   config: Config,
   folder: string,
   owned: boolean,
   signal: AbortSignal,
+  { dom0, recorded }: Storage,
 ): Promise<Machine> {
-  const built = await images(config.suite);
+  const usual = await images(config.suite);
+  const built: Images = { ...usual, dom0: dom0 ?? usual.dom0 };
   await rm(folder, { recursive: true, force: true });
   for (const name of ['jobs', 'console'])
     await mkdir(join(folder, 'share', name), { recursive: true });
   const started = performance.now();
-  const qemu = await startQemu(config, built, folder, owned);
+  const qemu = await startQemu(config, built, folder, owned, recorded);
   await writeFile(join(folder, 'machine.json'), JSON.stringify(qemu));
   await within(30_000, "QEMU's socket", async (late) => {
     while (!existsSync(join(folder, 'agent.sock'))) {
@@ -164,21 +172,23 @@ export async function findMachine(config: Config, signal: AbortSignal): Promise<
 /**
  * Boots a machine of this kind; a boot that fails is tried once more, and that is said.
  * @param owned true when the machine must not outlive this process
+ * @param storage dom0's disk, where it is not to be the usual one
  */
 export async function bringUp(
   config: Config,
   owned: boolean,
   signal: AbortSignal,
+  storage: Storage = {},
 ): Promise<Machine> {
   const folder = folderOf(config);
   try {
-    return await boot(config, folder, owned, signal);
+    return await boot(config, folder, owned, signal, storage);
   } catch (thrown) {
     await takeDown(config);
     signal.throwIfAborted();
     if (!(thrown instanceof Failure) || !existsSync(join(folder, 'console.log'))) throw thrown;
     say(`the boot failed and is tried once more: ${thrown.message}`);
-    return boot(config, folder, owned, signal).catch(async (again: unknown) => {
+    return boot(config, folder, owned, signal, storage).catch(async (again: unknown) => {
       await takeDown(config);
       throw again;
     });

@@ -8,6 +8,7 @@ import { formatMs } from '../src/base/units.ts';
 import { configOf, hostsOf, nameOf, type Config } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { bench } from './bench.ts';
+import { type CutOptions, runCuts } from './cuts.ts';
 import { carryIn } from './host.ts';
 import { images } from './images.ts';
 import { bringUp, claim, findMachine, isUp, takeDown, type Machine } from './machine.ts';
@@ -24,6 +25,7 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
                 with --ci only those that CI runs, a failed one twice;
                 --jobs N shares them out to N hosts, each of which needs a processor
   bench         measure attaches on the official block script and on vbdkit
+  cuts          power cuts of the host while a guest writes: --cuts N of them, --seed S
   down          end the host
 
 test and bench boot a host of their own when none is up, and end it; docs/lab.md says more.`;
@@ -90,6 +92,17 @@ async function shell(config: Config, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** @throws Failure invalid */
+function cutsOf({ cuts, seed }: { cuts: string; seed?: string | undefined }): CutOptions {
+  const options = { cuts: Number(cuts), seed: Number(seed ?? Date.now() % 2 ** 31) };
+  if (Number.isInteger(options.cuts) && options.cuts > 0 && Number.isInteger(options.seed))
+    return options;
+  throw new Failure(
+    'invalid',
+    `--cuts ${cuts} --seed ${seed ?? ''}: give whole numbers, the first above 0`,
+  );
+}
+
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -99,6 +112,8 @@ async function main(): Promise<number> {
       init: { type: 'string', default: 'fast' },
       ci: { type: 'boolean', default: false },
       jobs: { type: 'string', default: '1' },
+      cuts: { type: 'string', default: '3' },
+      seed: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -109,7 +124,7 @@ async function main(): Promise<number> {
     if (!(await takeDown(config))) say(`no ${nameOf(config)} is up`);
     return 0;
   }
-  if (!['up', 'run', 'shell', 'test', 'bench'].includes(command ?? '')) {
+  if (!['up', 'run', 'shell', 'test', 'bench', 'cuts'].includes(command ?? '')) {
     console.log(usage);
     return values.help ? 0 : 2;
   }
@@ -119,6 +134,7 @@ async function main(): Promise<number> {
   if (command === 'up') await up(config, signal);
   else if (command === 'run') return await run(config, signal, rest[0] ?? '-');
   else if (command === 'shell') await shell(config, signal);
+  else if (command === 'cuts') await runCuts(config, cutsOf(values), signal);
   else if (command === 'bench') await withMachine(config, signal, bench);
   else return await test(hosts, await findSteps(rest, values.ci), values.ci ? 2 : 1, signal);
   return 0;

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { Config } from './config.ts';
 import type { Images } from './images.ts';
 import { lessWork } from './kernel-arguments.ts';
+import { outside } from './outside.ts';
 import { processOf, type Process } from './process.ts';
 
 const xen = [
@@ -23,11 +24,39 @@ function disk(id: string, path: string, options: string): string[] {
   return ['-drive', drive, '-device', `virtio-blk-pci,drive=${id}`];
 }
 
+/** What dom0 boots from, in place of an image that is as it was at the next boot. */
+export interface RootDisk {
+  /** Path of a whole disk. */
+  readonly image: string;
+  /** Where dom0's writes go. */
+  readonly overlay: string;
+  /** Where the order of its writes and flushes is kept (write-log.ts). */
+  readonly log: string;
+}
+
+/** Every request of dom0 to its disk goes into the log; nothing waits for the outside's own disk. */
+function recordedDisk({ overlay, log }: RootDisk): string[] {
+  const [fast, path] = ['cache.no-flush=on', moduleOption];
+  const file = `driver=qcow2,node-name=overlay,${fast},file.driver=file,file.filename=${path(overlay)}`;
+  const record = `driver=blklogwrites,node-name=root,file=overlay,log.driver=file,log.filename=${path(log)}`;
+  return ['-blockdev', file, '-blockdev', record, '-device', 'virtio-blk-pci,drive=root'];
+}
+
+async function makeRecorded({ image, overlay, log }: RootDisk): Promise<void> {
+  await outside('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', image, '-F', 'raw', overlay]);
+  await writeFile(log, '');
+}
+
 /**
  * One processor and no AVX: with more, or with -cpu max, guests beside dom0 saw registers and
  * memory go wrong under emulation. Nested paging is there for PVH and HVM guests.
  */
-function commandLine(config: Config, images: Images, folder: string): string[] {
+function commandLine(
+  config: Config,
+  images: Images,
+  folder: string,
+  recorded: RootDisk | undefined,
+): string[] {
   const init = config.init === 'systemd' ? '/lib/systemd/systemd' : '/lab/init';
   const linux = [
     'console=hvc0 panic=-1 quiet loglevel=4 systemd.show_status=0',
@@ -52,7 +81,9 @@ function commandLine(config: Config, images: Images, folder: string): string[] {
     ['-kernel', join(images.boot, 'xen')],
     ['-append', xen],
     ['-initrd', modules.join(',')],
-    disk('root', images.dom0, 'snapshot=on,cache=unsafe'),
+    recorded === undefined
+      ? disk('root', images.dom0, 'snapshot=on,cache=unsafe')
+      : recordedDisk(recorded),
     disk('packages', images.packages, 'readonly=on,cache=unsafe'),
     disk('spare', join(folder, 'spare.img'), 'snapshot=on,cache=unsafe'),
     disk('driver', images.dom0, 'snapshot=on,cache=unsafe'),
@@ -68,19 +99,25 @@ function commandLine(config: Config, images: Images, folder: string): string[] {
 /**
  * Starts QEMU in `folder`, where its sockets, `console.log` and `qemu.log` then are.
  * @param owned true ends the machine with this process, however that ends
+ * @param recorded dom0's disk, where what becomes of it is to be kept
  */
 export async function startQemu(
   config: Config,
   images: Images,
   folder: string,
   owned: boolean,
+  recorded?: RootDisk,
 ): Promise<Process> {
+  if (recorded !== undefined) await makeRecorded(recorded);
   const spare = join(folder, 'spare.img');
   await writeFile(spare, '');
   await truncate(spare, 512 * 1024 * 1024);
   const log = openSync(join(folder, 'qemu.log'), 'w');
   const tied = ['--pdeathsig', 'KILL', 'qemu-system-x86_64'];
-  const words = [...(owned ? tied : tied.slice(2)), ...commandLine(config, images, folder)];
+  const words = [
+    ...(owned ? tied : tied.slice(2)),
+    ...commandLine(config, images, folder, recorded),
+  ];
   const child = spawn(owned ? 'setpriv' : 'qemu-system-x86_64', owned ? words : words.slice(1), {
     cwd: folder,
     detached: true,

@@ -1,8 +1,6 @@
 /** Images of every format through blkback, on nbd devices of dom0's kernel that the tap serves. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { diskSpec, type Format, formatNames, formats, withCopies } from '../disks.ts';
 import { idleGuest, makeGrubDisk } from '../grub.ts';
 import { outside } from '../outside.ts';
 import { door, type Lab } from '../step.ts';
@@ -11,18 +9,10 @@ import { startTap, startVbdd, stopTap, stopVbdd } from '../vbdkit.ts';
 const MiB = 1024 * 1024;
 const SECTORS = 131_072;
 
-/** vbdkit's names of formats, and qemu's. */
-const formats = { vmdk: 'vmdk', vhd: 'vpc', qcow2: 'qcow2', vhdx: 'vhdx', raw: 'raw' } as const;
-type Format = keyof typeof formats;
-
 /** A new image of 64 MiB; only VHD rounds that up. */
 async function image({ dom0 }: Lab, path: string, format: Format): Promise<void> {
   await dom0.run(`vbd create -f ${format} ${path} 64M`, { timeoutMs: 120_000 });
 }
-
-/** As a stock xl config has it. */
-const spec = (format: Format, path: string, vdev = 'xvda', access = 'rw'): string =>
-  `format=raw,script=block-vbd,vdev=${vdev},access=${access},target=${format}:${path}`;
 
 /** What nbd devices are connected, by their numbers; a disk's goes a moment after its nodes. */
 const connected = ({ dom0 }: Lab): Promise<string> =>
@@ -33,32 +23,16 @@ async function allGone({ dom0 }: Lab): Promise<void> {
   await dom0.run('until [ -z "$(ls /run/vbdkit/nbd)" ]; do sleep 0.1; done');
 }
 
-/** Compares dom0's copies of two images as qemu reads them, outside: dom0 has no qemu-img. */
+/** Compares dom0's copies of two images as qemu reads them. */
 async function compare(
   { dom0 }: Lab,
-  one: readonly [Format, string],
-  other: readonly [Format, string],
+  [one, path]: readonly [Format, string],
+  [other, otherPath]: readonly [Format, string],
 ): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'vbdkit-lab-'));
-  try {
-    const args: string[] = [];
-    for (const [flag, [format, path]] of [
-      ['-f', one],
-      ['-F', other],
-    ] as const) {
-      const copy = join(folder, `${flag}.${format}`);
-      await writeFile(copy, await dom0.get(path));
-      args.push(flag, formats[format], copy);
-    }
-    const options = args.filter((_, at) => at % 3 < 2);
-    const files = args.filter((_, at) => at % 3 === 2);
-    assert.match(
-      await outside('qemu-img', ['compare', ...options, ...files]),
-      /Images are identical/,
-    );
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  const how = ['-f', formats[one], '-F', formats[other]];
+  await withCopies(dom0, [path, otherPath], async (copies) => {
+    assert.match(await outside('qemu-img', ['compare', ...how, ...copies]), /Images are identical/);
+  });
 }
 
 export const steps = [
@@ -66,11 +40,11 @@ export const steps = [
     'a guest finds in images of every format what it wrote before, and so does qemu',
     async (lab) => {
       await startTap(lab);
-      const each = Object.keys(formats) as Format[];
+      const each = formatNames;
       const disks: string[] = [];
       for (const [at, format] of each.entries()) {
         await image(lab, `/d/a.${format}`, format);
-        disks.push(spec(format, `/d/a.${format}`, `xvd${'abcde'[at]}`));
+        disks.push(diskSpec(format, `/d/a.${format}`, `xvd${'abcde'[at]}`));
       }
       const first = await lab.guests.create({ disks });
       for (const [at] of each.entries()) {
@@ -105,7 +79,7 @@ export const steps = [
   door('the tap is killed under a guest’s writes, and the guest sees no error', async (lab) => {
     await startTap(lab);
     await image(lab, '/d/a.vmdk', 'vmdk');
-    const guest = await lab.guests.create({ disks: [spec('vmdk', '/d/a.vmdk')] });
+    const guest = await lab.guests.create({ disks: [diskSpec('vmdk', '/d/a.vmdk')] });
     await guest.awaitDisk('xvda');
     const stress = guest.stress('xvda', 7, { seconds: 40 });
     for (const signal of ['KILL', 'TERM', 'KILL'] as const) {
@@ -122,7 +96,7 @@ export const steps = [
     async (lab) => {
       await startTap(lab);
       await image(lab, '/d/a.qcow2', 'qcow2');
-      const disk = spec('qcow2', '/d/a.qcow2');
+      const disk = diskSpec('qcow2', '/d/a.qcow2');
       const guest = await lab.guests.create({ disks: [disk] });
       await guest.awaitDisk('xvda');
       const stress = guest.stress('xvda', 7, { seconds: 20 });
@@ -157,13 +131,13 @@ export const steps = [
     async (lab) => {
       await startTap(lab);
       await image(lab, '/d/a.vhdx', 'vhdx');
-      const reading = spec('vhdx', '/d/a.vhdx', 'xvda', 'ro');
+      const reading = diskSpec('vhdx', '/d/a.vhdx', 'xvda', 'ro');
       const reader = await lab.guests.create({ disks: [reading, reading.replace('xvda', 'xvdb')] });
       for (const name of ['xvda', 'xvdb']) await reader.awaitDisk(name);
       assert.ok((await reader.disks()).every(({ readonly }) => readonly));
       await assert.rejects(reader.fill('xvda', 5, { length: 4096 }), /guest/);
       await reader.verifyZeros('xvdb', { length: MiB });
-      const disk = spec('vhdx', '/d/a.vhdx');
+      const disk = diskSpec('vhdx', '/d/a.vhdx');
       const refused = await lab.guests.refused(idleGuest(disk));
       assert.match(refused.stderr, /a\.vhdx is in use by guest .* for reading/);
       await reader.destroy();
@@ -194,7 +168,7 @@ export const steps = [
     const guest = await lab.guests.create({
       bootloader: 'pygrub',
       lines: ["bootloader_args = ['--quiet']"],
-      disks: [spec('vmdk', '/d/grub.vmdk')],
+      disks: [diskSpec('vmdk', '/d/grub.vmdk')],
     });
     await guest.awaitDisk('xvda');
     await guest.fill('xvda', 6, { at: 100 * MiB, length: MiB });
