@@ -33,27 +33,23 @@ export async function serveApi(options: ApiOptions): Promise<AsyncDisposable> {
   const { sysfs, metrics_disks: mostDisks, metrics_listen: address } = config;
   const names = new Map<number, string>();
   const metrics = oneLookAtATime({ daemon, tap, tally, version, sysfs, names, mostDisks });
-  if (address !== '') {
+  const open = async (port: () => Promise<AsyncDisposable>): Promise<void> => {
     try {
-      stack.use(await serveMetrics(address, metrics));
+      stack.use(await port());
     } catch (thrown) {
-      // Guests' disks do not wait for a port.
+      // Guests' disks do not wait for it.
       log('error', sentenceOf(thrown));
     }
-  }
+  };
+  if (address !== '') await open(() => serveMetrics(address, metrics));
   const verbs = { xl, scriptDir: config.script_dir, ownDomid };
-  const parts = { daemon, leases, events, verbs, version, metrics, sysfs, peerOf };
-  const load = async () => (await import('./control.ts')).controlApi(parts);
+  const parts = { daemon, leases, events, verbs, version, metrics, sysfs };
+  const loadFor: LoadApi = async (peerOf) =>
+    (await import('./control.ts')).controlApi({ ...parts, peerOf });
   if (config.page_listen !== '') {
-    try {
-      const loadFor: LoadApi = async (peerOf) =>
-        (await import('./control.ts')).controlApi({ ...parts, peerOf });
-      const { servePage } = await import('./page-door.ts');
-      stack.use(await servePage(config, loadFor, log));
-    } catch (thrown) {
-      log('error', sentenceOf(thrown));
-    }
+    await open(async () => (await import('./page-door.ts')).servePage(config, loadFor, log));
   }
+  const load = () => loadFor(peerOf);
   stack.use(await serveControl('vbdd', load, config.socket, log, accessOf(config)));
   return stack.move();
 }

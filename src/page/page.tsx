@@ -113,6 +113,8 @@ function Rights(): VNode {
             It is in the file that page_token in vbdkit.conf names. The page forgets it when it is
             closed.
           </p>
+          {/* Browsers that keep passwords keep them by a name. */}
+          <input hidden readOnly autoComplete="username" value="vbdkit" />
           <label>
             Token
             <input

@@ -185,7 +185,8 @@ test('whoever reaches the port cannot use up the descriptors of vbdd', options, 
   for (const each of opened) each.destroy();
 });
 
-test('the port is of this host itself', () => {
+test('the page is off unless it is turned on, and then its port is of this host itself', () => {
+  assert.equal(loadConfig('/dev/null').page_listen, '');
   assert.throws(() => loadConfig(undefined, { page_listen: '0.0.0.0:9548' }), {
     kind: 'invalid',
     message: /page_listen: is no port of this host itself/,
