@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { build, type Metafile, type Plugin } from 'esbuild';
 import { home } from '../src/sys/home.ts';
 
-/** A file for each program, and for each thread that a program starts. */
+/** A file for each program, and for each thread or process of its own that a program starts. */
 const entries = {
   vbd: 'src/cli/main.ts',
   vbdd: 'src/daemon/main.ts',
@@ -18,7 +18,7 @@ const entries = {
 const namesByFile = new Map(Object.entries(entries).map(([name, path]) => [basename(path), name]));
 
 /**
- * What esbuild does not see by itself: threads are started by the address of a file, which is beside
+ * What esbuild does not see by itself: what has one is started by the address of a file, which is beside
  * the bundle now, and some modules are loaded when they are first asked for, by a `load` of theirs.
  */
 const ownLoads: Plugin = {

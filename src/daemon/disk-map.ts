@@ -1,5 +1,6 @@
-/** The map of a disk's image: looked up in a thread of its own, one at a time. */
-import { Worker } from 'node:worker_threads';
+/** The map of a disk's image: looked up by a process of its own, one at a time. */
+import { fork } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DiskRecord } from '../backend/disk-record.ts';
 import { imageOfVbd } from '../backend/look.ts';
 import { imageOfParams } from '../backend/ring-image.ts';
@@ -13,16 +14,20 @@ import { findDisk } from './verbs.ts';
 
 /** A map that takes longer is given up. */
 const MOST_MS = 10_000;
+/** So long one that was killed has to end; it does not where the kernel waits for storage. */
+const END_MS = 1000;
 /** So many may wait for one that is being looked up. */
 const MOST_WAITING = 8;
 
 /** Gives maps of disks. */
 export type Maps = (guest: string, vdev: string, mostCells: number) => Promise<MapView>;
 
-/** Maps of the daemon's disks. */
-export function diskMaps(daemon: Daemon): Maps {
+/** Maps of the daemon's disks. @param mostMs a map that takes longer is given up */
+export function diskMaps(daemon: Daemon, mostMs = MOST_MS): Maps {
   let last: Promise<unknown> = Promise.resolve();
   let waiting = 0;
+  /** The image of the process that is there. */
+  const lookedAt = new Set<string>();
   return async (guest, vdev, mostCells) => {
     const record = await findDisk(daemon, guest, vdev);
     if (waiting === MOST_WAITING) {
@@ -30,7 +35,7 @@ export function diskMaps(daemon: Daemon): Maps {
     }
     waiting += 1;
     // Its files are those that it has when its turn comes.
-    const looked = last.then(() => lookUp(requestOf(daemon, record, mostCells)));
+    const looked = last.then(() => lookUp(requestOf(daemon, record, mostCells), mostMs, lookedAt));
     last = looked.catch(() => {});
     try {
       return viewOf(await looked);
@@ -62,21 +67,47 @@ function formatOf({ key, held, ring, nodes }: DiskRecord): ImagePlace['format'] 
 
 type Found = Exclude<MapMessage, { error: unknown }>;
 
-async function lookUp(request: MapRequest): Promise<Found> {
-  const { promise, resolve, reject } = Promise.withResolvers<MapMessage>();
-  const worker = new Worker(new URL('./map-worker.ts', import.meta.url), { workerData: request });
+/** A thread could not be ended while it reads from storage that hangs, and vbdd neither. */
+async function lookUp(request: MapRequest, mostMs: number, lookedAt: Set<string>): Promise<Found> {
+  const [hung] = lookedAt;
+  if (hung !== undefined) {
+    throw new Failure(
+      'unavailable',
+      `the storage of ${hung} hangs, and maps wait — ask again later`,
+    );
+  }
   const { path } = request.place;
-  const sentence = `the map of ${path} takes longer than ${MOST_MS / 1000} s — try vbd map`;
-  const timer = setTimeout(() => reject(new Failure('timeout', sentence)), MOST_MS);
-  worker.once('message', resolve).once('error', reject);
-  worker.once('exit', () => reject(new Error(`the map of ${path} ended without an answer`)));
+  const { promise, resolve, reject } = Promise.withResolvers<MapMessage>();
+  const ended = Promise.withResolvers<void>();
+  const child = fork(new URL('./map-worker.ts', import.meta.url), {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  });
+  // vbdd ends when it is told to, and takes this along.
+  child.unref();
+  child.channel?.unref();
+  const kill = (): void => void child.kill('SIGKILL');
+  if (child.pid !== undefined) {
+    process.once('exit', kill);
+    lookedAt.add(path);
+  }
+  child.once('exit', () => {
+    process.off('exit', kill);
+    lookedAt.delete(path);
+    ended.resolve();
+    reject(new Error(`the map of ${path} ended without an answer`));
+  });
+  child.once('message', (said) => resolve(said as MapMessage)).on('error', reject);
+  child.send(request);
+  const sentence = `the map of ${path} takes longer than ${mostMs / 1000} s — try vbd map`;
+  const timer = setTimeout(() => reject(new Failure('timeout', sentence)), mostMs).unref();
   try {
     const said = await promise;
     if (!('error' in said)) return said;
     throw new Failure(said.error.kind, said.error.message, said.error.facts);
   } finally {
     clearTimeout(timer);
-    await worker.terminate();
+    kill();
+    await Promise.race([ended.promise, sleep(END_MS, undefined, { ref: false })]);
   }
 }
 

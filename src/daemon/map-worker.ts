@@ -1,5 +1,4 @@
-/** The thread that looks through an image for its map: metadata are read synchronously, which vbdd itself must not. */
-import { parentPort, workerData } from 'node:worker_threads';
+/** The process that looks through an image for its map: metadata are read synchronously, which vbdd itself must not. */
 import { memberOf } from '../backend/target.ts';
 import { Failure } from '../base/failure.ts';
 import type { Bytes } from '../bytes/bytes.ts';
@@ -13,7 +12,7 @@ import { mapEntries } from '../image/map-entries.ts';
 import { openImage } from '../image/open.ts';
 import { fileFacts } from '../sys/file.ts';
 
-/** What is asked of the thread. */
+/** What is asked of the process. */
 export interface MapRequest {
   readonly place: ImagePlace;
   /** The files that the disk holds: of others nothing is told. */
@@ -53,13 +52,13 @@ function chainOf(image: Image): ImagePlace[] {
   return [{ path, format }, ...(parent === undefined ? [] : chainOf(parent))];
 }
 
-function answer(): MapMessage {
+function answer(request: MapRequest): MapMessage {
   try {
-    return look(workerData as MapRequest);
+    return look(request);
   } catch (thrown) {
     if (thrown instanceof Failure) return thrown.toJSON();
     throw thrown;
   }
 }
 
-parentPort?.postMessage(answer(), []);
+process.once('message', (request) => process.send?.(answer(request as MapRequest)));

@@ -1,15 +1,18 @@
 /** Maps of guests' disks while these are served, beside what qemu-img says of the same files. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { copyFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
+import { ChildProcess, execFileSync } from 'node:child_process';
+import { copyFileSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Failure } from '../../src/base/failure.ts';
 import { diskMaps, type Maps } from '../../src/daemon/disk-map.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import { mapCells } from '../../src/image/map-cells.ts';
 import { createImage } from '../../src/image/open.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
+import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
 
 const loop = needsLoop();
@@ -75,6 +78,76 @@ test('another file in the place of a disk’s own is told of by nobody', options
   renameSync(`${path}.new`, path);
   await assert.rejects(maps('web', 'xvdc', 4), { kind: 'gone' });
 });
+
+/** Processes that this one has started and that are there. */
+function children(): string[] {
+  const file = `/proc/self/task/${process.pid}/children`;
+  return readFileSync(file, 'utf8').split(' ').filter(Boolean);
+}
+
+/** How much of processes keeps this one from ending. */
+function keepers(): number {
+  const kinds = new Set(['ProcessWrap', 'PipeWrap']);
+  return process.getActiveResourcesInfo().filter((kind) => kinds.has(kind)).length;
+}
+
+test(
+  'storage that hangs holds up a map for a while, others for no longer, and vbdd’s end not at all',
+  options.skip === false ? needsSlowDevice() : options,
+  async ({ mock }) => {
+    using device = slowDevice();
+    const image = kit.image('hangs.qcow2', 'qcow2');
+    execFileSync('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 1M 64K', image]);
+    execFileSync('dd', [
+      `if=${image}`,
+      `of=${device.path}`,
+      'bs=64K',
+      'oflag=direct',
+      'status=none',
+    ]);
+    await web.attach(spec('qcow2', device.path, ',access=ro').replace('xvda', 'xvdd'));
+    const ask = (mostMs: number): Promise<unknown> => diskMaps(kit.vbdd, mostMs)('web', 'xvdd', 4);
+    const keeping = keepers();
+    assert.ok(await ask(60_000));
+    const before = children();
+    device.forget();
+    device.freeze();
+    await assert.rejects(ask(2000), { kind: 'timeout' });
+    assert.deepEqual(children(), before, 'nothing of it is left');
+
+    const soon = diskMaps(kit.vbdd, 100);
+    const kinds: string[] = [];
+    let most = 0;
+    const asked = Array.from({ length: 10 }, () =>
+      soon('web', 'xvdd', 4).catch(({ kind }: Failure) => {
+        kinds.push(kind);
+        most = Math.max(most, children().length - before.length);
+      }),
+    );
+    await Promise.all(asked);
+    const waited = Array.from({ length: 8 }, () => 'timeout');
+    assert.deepEqual(kinds, ['unavailable', 'unavailable', ...waited]);
+    assert.ok(most <= 1, `${most} at once`);
+
+    // As where the kernel waits for storage in a way that nothing ends.
+    const kill = mock.method(ChildProcess.prototype, 'kill', () => true);
+    using stack = new DisposableStack();
+    stack.defer(() => kill.mock.restore());
+    const stubborn = diskMaps(kit.vbdd, 2000);
+    await assert.rejects(stubborn('web', 'xvdd', 4), { kind: 'timeout' });
+    await assert.rejects(stubborn('web', 'xvdd', 4), {
+      kind: 'unavailable',
+      message: /^the storage of \/dev\/loop\d+ hangs/,
+    });
+    assert.equal(children().length, before.length + 1);
+    assert.equal(keepers(), keeping, 'it does not keep vbdd from ending');
+    stack.dispose();
+    device.thaw();
+    while (children().length > before.length) await sleep(10);
+    await stubborn('web', 'xvdd', 4);
+    await web.detach('xvdd');
+  },
+);
 
 test('what nobody has open has no map', options, async () => {
   await assert.rejects(maps('web', 'xvdz', 4), { kind: 'not-found' });

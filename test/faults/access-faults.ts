@@ -7,6 +7,15 @@ const door = {
   needsLoop: true,
 };
 
+const maps = {
+  file: 'src/daemon/disk-map.ts',
+  caughtBy: 'test/daemon/disk-map.test.ts',
+  only: 'storage that hangs',
+  needsLoop: true,
+  needsFuse: true,
+  programs: ['qemu-img', 'nbdfuse', 'nbdkit'],
+};
+
 export const accessFaults: readonly Fault[] = [
   {
     name: 'reader-may-change',
@@ -104,5 +113,33 @@ export const accessFaults: readonly Fault[] = [
     plant: 'if (held.length > 0) return bytes;',
     caughtBy: 'test/daemon/disk-map.test.ts',
     only: 'another file',
+  },
+  {
+    ...maps,
+    name: 'hung-map-stays',
+    breaks: 'a map whose storage hangs is ended, and nothing of it is left',
+    find: 'void child.kill(',
+    plant: 'void child.emit(',
+  },
+  {
+    ...maps,
+    name: 'hung-maps-pile-up',
+    breaks: 'while a map cannot be ended there is no other',
+    find: 'if (hung !== undefined)',
+    plant: "if (hung === '')",
+  },
+  {
+    ...maps,
+    name: 'hung-map-holds-vbdd',
+    breaks: 'vbdd ends when it is told to, though storage hangs',
+    find: '  child.unref();\n',
+    plant: '',
+  },
+  {
+    ...maps,
+    name: 'many-maps-at-once',
+    breaks: 'maps are looked up one at a time',
+    find: 'const looked = last.then(',
+    plant: 'const looked = Promise.resolve().then(',
   },
 ];

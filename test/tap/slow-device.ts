@@ -2,7 +2,7 @@
  * A block device that can be stopped: it takes requests, and answers none until it is let go on. It
  * is this process's alone: however that ends, the kernel takes device, mount and server away.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -24,6 +24,8 @@ export interface SlowDevice extends Disposable {
   readonly path: string;
   /** Writes that it was given and has not ended. */
   underWay(): number;
+  /** What was read before is not known any more, by the file's cache either. */
+  forget(): void;
   freeze(): void;
   thaw(): void;
 }
@@ -37,7 +39,8 @@ export function slowDevice(): SlowDevice {
   writeFileSync(file, '');
   const server = serve(file);
   stack.defer(() => void server.kill('SIGKILL'));
-  const { path, fd } = bind(awaitFile(`/proc/${server.pid}/root${file}`));
+  const served = awaitFile(`/proc/${server.pid}/root${file}`);
+  const { path, fd } = bind(served);
   stack.use(fd);
   const owned = stack.move();
   return {
@@ -45,6 +48,11 @@ export function slowDevice(): SlowDevice {
     underWay() {
       const inflight = readFileSync(`/sys/block/${basename(path)}/inflight`, 'utf8');
       return Number(inflight.trim().split(/\s+/)[1]);
+    },
+    forget() {
+      execFileSync('blockdev', ['--flushbufs', path]);
+      const words = ['oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none'];
+      execFileSync('dd', [`of=${served}`, ...words]);
     },
     freeze: () => void server.kill('SIGSTOP'),
     thaw: () => void server.kill('SIGCONT'),
