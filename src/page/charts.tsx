@@ -128,6 +128,15 @@ function ChartOf({ chart, of }: { readonly chart: Chart; readonly of: string | u
   );
 }
 
+/** Seconds that are shown at least. */
+const LEAST_SECONDS = 30;
+
+/** Of no seconds yet: those until now. */
+function rangeOf(low: number | null, high: number | null): [number, number] {
+  const end = high ?? Date.now() / 1000;
+  return [Math.min(low ?? end, end - LEAST_SECONDS), end];
+}
+
 function draw({ lines, text, steps }: Chart, folder: HTMLElement, data: uPlot.AlignedData): uPlot {
   const style = getComputedStyle(folder);
   const colour = (name: string): string => style.getPropertyValue(name);
@@ -143,7 +152,10 @@ function draw({ lines, text, steps }: Chart, folder: HTMLElement, data: uPlot.Al
       height: HEIGHT,
       cursor: { show: false },
       legend: { show: false },
-      scales: { y: { range: (_, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+      scales: {
+        x: { range: (_, low, high) => rangeOf(low, high) },
+        y: { range: (_, _low, high) => [0, high > 0 ? high * 1.1 : 1] },
+      },
       axes: [
         { ...axis, size: 22, space: 80 },
         { ...axis, size: 62, space: 30, incrs: steps, values: (_, values) => values.map(text) },

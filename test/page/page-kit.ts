@@ -71,5 +71,8 @@ export function needsChromium(): SkipOption {
 export async function openBrowser(): Promise<Browser & AsyncDisposable> {
   const executablePath = program('chromium');
   if (executablePath === undefined) throw new Error('there is no chromium');
-  return chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
+  return chromium.launch({
+    executablePath,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
+  });
 }
