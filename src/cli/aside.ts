@@ -1,9 +1,9 @@
 /**
- * Moving a program of Xen's aside, and back: by a diversion of dpkg, so that upgrades land beside and
- * not over vbdkit's link; on hosts without dpkg by a rename, and a record of it that an upgrade
- * is recognised by.
+ * Moving a program of Xen's aside, and back: by a diversion of dpkg where it is dpkg's, so that upgrades
+ * land beside and not over vbdkit's link; elsewhere by a rename, and a record of it that an upgrade is
+ * recognised by.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   existsSync,
   lstatSync,
@@ -41,13 +41,42 @@ export function asideOf(path: string): string {
   return `${path}.xen`;
 }
 
-/** Whether this host has dpkg, which then knows whose the files are. */
-export function hasDpkg(path = process.env['PATH'] ?? ''): boolean {
-  return path.split(':').some((folder) => existsSync(join(folder, 'dpkg-divert')));
+/**
+ * By dpkg what is in one of its packages, or diverted; by the record all else, and what is noted there
+ * already: a host may have got its dpkg since.
+ * @param file the paths that were moved, a line each
+ * @param adminDir dpkg's database, where it is not the system's
+ */
+export function asideOnHost(file: string, adminDir?: string): Aside {
+  const [byRecord, byDpkg] = [asideByRecord(file), asideByDpkg(adminDir)];
+  const asideFor = (path: string): Aside => {
+    const isNoted = recorded(file).includes(path);
+    return !isNoted && hasDpkg() && isKnownToDpkg(adminDir, path) ? byDpkg : byRecord;
+  };
+  return {
+    moveAway: (path) => asideFor(path).moveAway(path),
+    putBack: (path, isFree) => asideFor(path).putBack(path, isFree),
+  };
+}
+
+function hasDpkg(): boolean {
+  const folders = (process.env['PATH'] ?? '').split(':');
+  return folders.some((folder) => existsSync(join(folder, 'dpkg-divert')));
+}
+
+function isKnownToDpkg(adminDir: string | undefined, path: string): boolean {
+  const args = [...databaseFlags(adminDir), '--search', path];
+  const { status, stderr } = spawnSync('dpkg-query', args, { encoding: 'utf8' });
+  if (status === 0 || status === 1) return status === 0;
+  throw new Failure('io', `dpkg-query: ${stderr.trim()}`, { path });
+}
+
+function databaseFlags(adminDir: string | undefined): string[] {
+  return adminDir === undefined ? [] : ['--admindir', adminDir];
 }
 
 /** @param adminDir dpkg's database, where it is not the system's */
-export function asideByDpkg(adminDir?: string): Aside {
+function asideByDpkg(adminDir?: string): Aside {
   const divert = (...args: string[]): string => dpkgDivert(adminDir, args);
   const placeOf = (path: string): string => divert('--truename', path).trim();
   // Whose the diversion is: this host's, or the package's that vbdkit was installed from.
@@ -86,9 +115,8 @@ function inTheWay(path: string, what: string): Failure {
 }
 
 function dpkgDivert(adminDir: string | undefined, args: readonly string[]): string {
-  const database = adminDir === undefined ? [] : ['--admindir', adminDir];
   try {
-    return execFileSync('dpkg-divert', [...database, '--quiet', ...args], {
+    return execFileSync('dpkg-divert', [...databaseFlags(adminDir), '--quiet', ...args], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -103,7 +131,7 @@ function dpkgDivert(adminDir: string | undefined, args: readonly string[]): stri
  * older one that the upgrade would have replaced.
  * @param file the paths that were moved, a line each
  */
-export function asideByRecord(file: string): Aside {
+function asideByRecord(file: string): Aside {
   return {
     moveAway(path) {
       const aside = asideOf(path);

