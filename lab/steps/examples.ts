@@ -54,9 +54,14 @@ async function compare({ dom0 }: Lab, path: string): Promise<string[]> {
 async function create(lab: Lab, path: string, name: string): Promise<void> {
   const vdevs = await compare(lab, path);
   await lab.dom0.run(`xl create -q -p ${path}`);
-  const listed = await lab.dom0.run('vbd list --no-headings -o guest,vdev', slow);
-  for (const vdev of vdevs) assert.match(listed, new RegExp(`^${name} +${vdev}$`, 'm'));
+  await assertServed(lab, name, vdevs);
   await destroy(lab, name);
+}
+
+/** By vbdkit: what qemu or Xen's script had would be foreign. */
+async function assertServed({ dom0 }: Lab, name: string, vdevs: readonly string[]): Promise<void> {
+  const listed = await dom0.run('vbd list --no-headings -o guest,vdev,state', slow);
+  for (const vdev of vdevs) assert.match(listed, new RegExp(`^${name} +${vdev} +attached$`, 'm'));
 }
 
 async function destroy({ dom0 }: Lab, name: string): Promise<void> {
@@ -125,6 +130,12 @@ export const steps = [
     try {
       await compare(lab, '/srv/web.cfg');
       await lab.dom0.run('xl create -q -p /srv/web.cfg');
+      // xl asks a driver domain for no outcome, and waits for none.
+      const served = 'vbd list --no-headings -o vdev,state,path';
+      await driver.ask(
+        `until ${served} | grep '^xvda  *attached  */d/disk.img$'; do sleep 1; done`,
+        300_000,
+      );
       await destroy(lab, 'web');
     } finally {
       await tidy(lab);
@@ -142,9 +153,10 @@ export const steps = [
     try {
       await dom0.run(
         `truncate -s 64M /srv/web.img; vbd create -f qcow2 /srv/web.qcow2 64M; vbd setup --qdisk
-        virsh -c xen:/// create --paused /srv/libvirt.xml; vbd list --no-headings -o guest,vdev`,
+        virsh -c xen:/// create --paused /srv/libvirt.xml`,
         slow,
       );
+      await assertServed(lab, 'web', ['xvda', 'xvdb']);
       await dom0.run('virsh -c xen:/// destroy web');
     } finally {
       await tidy(lab);
