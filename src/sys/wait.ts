@@ -31,7 +31,16 @@ export function pollFds(entries: readonly PollEntry[], timeoutMs: number): numbe
 /** A test, cheap enough to be made often, whether any of the descriptors is ready. */
 export function readyTest(entries: readonly PollEntry[]): () => boolean {
   const { raw } = pollTable(entries);
-  return () => poll(raw, entries.length, 0) > 0;
+  return () => {
+    for (;;) {
+      try {
+        return poll(raw, entries.length, 0) > 0;
+      } catch (thrown) {
+        // Of a signal that has been taken now.
+        if (!isErrno(thrown, 'EINTR')) throw thrown;
+      }
+    }
+  };
 }
 
 function pollTable(entries: readonly PollEntry[]): { raw: Uint8Array; view: DataView } {

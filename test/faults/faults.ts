@@ -12,6 +12,7 @@ import { pauseFaults } from './pause-faults.ts';
 import { qcow2Faults } from './qcow2-faults.ts';
 import { nbdFaults } from './nbd-faults.ts';
 import { ringFaults } from './ring-faults.ts';
+import { sysFaults } from './sys-faults.ts';
 import { verbFaults } from './verb-faults.ts';
 import { vhdFaults } from './vhd-faults.ts';
 import { warningFaults } from './warning-faults.ts';
@@ -387,6 +388,7 @@ export const faults: readonly Fault[] = [
   ...accessFaults,
   ...pauseFaults,
   ...ringFaults,
+  ...sysFaults,
   ...verbFaults,
   ...cliFaults,
   ...warningFaults,

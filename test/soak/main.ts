@@ -1,28 +1,31 @@
 /**
- * `npm run soak -- --minutes N [--histories N] [--seed S]`: a crowd of guests under kills for half of
- * that time, then random histories, judged as those of the test suite are. The first that ends wrong
- * is shrunk, printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
+ * `npm run soak -- --minutes N [--histories N] [--seed S] [--jobs N]`: a crowd of guests under kills for
+ * half of that time, then random histories, judged as those of the test suite are, by as many processes
+ * as there are processors. The first that ends wrong is shrunk, printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
  * prints how long they waited.
  */
 import { parseArgs } from 'node:util';
-import fc from 'fast-check';
+import { type ChildProcess, fork } from 'node:child_process';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { seeded } from '../fuzz/seeded.ts';
 import { runCrowd } from './crowd.ts';
 import { distribution, killTap } from './tap-kills.ts';
-import { histories, playHistory } from '../daemon/histories.ts';
-import { startSite } from '../daemon/history-site.ts';
+import type { HistoriesOrder, HistoriesWord } from './play-histories.ts';
 
 const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: '10' },
     histories: { type: 'string', default: '1000000000' },
     seed: { type: 'string' },
+    jobs: { type: 'string', default: String(availableParallelism()) },
     'tap-kills': { type: 'string' },
   },
 });
 if (values['tap-kills'] !== undefined) await soakTap(numberOf('tap-kills'));
 const minutes = numberOf('minutes');
 const most = numberOf('histories');
+const jobs = numberOf('jobs');
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
 process.stdout.write(`soak: at most ${minutes} minutes, seed ${seed}\n`);
 
@@ -37,7 +40,33 @@ async function soakTap(kills: number): Promise<never> {
   process.exit(errors.length + wrong > 0 ? 1 : 0);
 }
 
-function numberOf(name: 'minutes' | 'histories' | 'tap-kills'): number {
+/** @returns why one of its histories ended wrong; nothing when none did */
+async function playInProcess(order: HistoriesOrder): Promise<string> {
+  const child = fork(join(import.meta.dirname, 'play-histories.ts'));
+  counts.set(child, 0);
+  const end = Promise.withResolvers<string>();
+  child.on('message', (word: HistoriesWord) => {
+    if ('played' in word) counts.set(child, word.played);
+    else end.resolve(word.wrong ?? '');
+  });
+  child.on('exit', (code, signal) =>
+    end.resolve(`a process of histories ended: ${signal ?? code}`),
+  );
+  child.send(order);
+  return end.promise;
+}
+
+/** Does not wait for the others once one has found something. */
+async function firstWrong(ends: readonly Promise<string>[]): Promise<string> {
+  const found = ends.map(async (end) => {
+    const wrong = await end;
+    if (wrong === '') throw new Error('nothing is wrong');
+    return wrong;
+  });
+  return Promise.any(found).catch(() => '');
+}
+
+function numberOf(name: 'minutes' | 'histories' | 'jobs' | 'tap-kills'): number {
   const number = Number(values[name]);
   if (number > 0) return number;
   process.stderr.write(`soak: --${name} ${values[name]} is not a number above 0\n`);
@@ -49,27 +78,22 @@ const say = (sentence: string): void => void process.stdout.write(`soak: ${sente
 const crowd = await runCrowd(minutes / 2, random, say);
 for (const sentence of [...crowd.lost, ...crowd.leaks]) say(sentence);
 
-let played = 0;
-const tell = setInterval(() => say(`${played} histories`), 30_000);
-const result = await fc.check(
-  fc.asyncProperty(histories(30), async (commands) => {
-    played += 1;
-    await playHistory(startSite, commands);
-  }),
-  { seed, numRuns: most, interruptAfterTimeLimit: (minutes * 60_000) / 2 },
+const counts = new Map<ChildProcess, number>();
+const allPlayed = (): number => [...counts.values()].reduce((sum, count) => sum + count, 0);
+const tell = setInterval(() => say(`${allPlayed()} histories`), 30_000);
+const ends = Array.from({ length: jobs }, (_, job) =>
+  playInProcess({ seed: seed + job, most: Math.ceil(most / jobs), minutes: minutes / 2 }),
 );
+const message = await firstWrong(ends);
 clearInterval(tell);
-// A run that was interrupted by its time limit found nothing.
-const isWrong = result.counterexample !== null;
-const { errorInstance: thrown } = result;
-const why = thrown instanceof Error ? thrown.message : 'no reason';
-const message = isWrong ? `${fc.defaultReportMessage(result) ?? 'no report'}\n${why}` : '';
+for (const child of counts.keys()) child.kill('SIGKILL');
+const isWrong = message !== '';
 if (isWrong) process.stdout.write(`${message}\n`);
 const leaks = /devices? (is|are) left|nodes are left|has open/.test(message) ? 1 : 0;
 const forbidden = /forbidden share|attached beside|both attached/.test(message) ? 1 : 0;
 const line = {
   bench: 'soak',
-  histories: played,
+  histories: allPlayed(),
   wrong: isWrong ? 1 : 0,
   guests: crowd.guests,
   requests: crowd.requests,

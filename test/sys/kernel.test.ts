@@ -19,7 +19,14 @@ import {
   sendFds,
   takeFd,
 } from '../../src/sys/peer.ts';
-import { clearEventFd, createEventFd, POLL, pollFds, signalEventFd } from '../../src/sys/wait.ts';
+import {
+  clearEventFd,
+  createEventFd,
+  POLL,
+  pollFds,
+  readyTest,
+  signalEventFd,
+} from '../../src/sys/wait.ts';
 import { program, needsProgram } from '../peers.ts';
 
 let dir: string;
@@ -166,4 +173,23 @@ test('a duplicate outlives its original', () => {
   using copy = duplicateFd(fd.number);
   fd.close();
   assert.equal(fileFacts(copy.number).kind, 'directory');
+});
+
+test('a look whether something is ready does not mind signals', async () => {
+  using event = createEventFd();
+  const isReady = readyTest([{ fd: event.number, events: POLL.IN }]);
+  const ignore = (): void => {};
+  process.on('SIGWINCH', ignore);
+  const signals = spawn('sh', ['-c', `while kill -WINCH ${process.pid}; do sleep 0.001; done`]);
+  await once(signals, 'spawn');
+  try {
+    const until = performance.now() + 500;
+    while (performance.now() < until) assert.equal(isReady(), false);
+  } finally {
+    signals.kill('SIGKILL');
+    await once(signals, 'exit');
+    process.off('SIGWINCH', ignore);
+  }
+  signalEventFd(event.number);
+  assert.equal(isReady(), true);
 });
