@@ -57,11 +57,12 @@ export async function servePage(config: PageConfig, load: LoadApi, log: Log): Pr
   };
   const api = listenerOf('vbdd', () => load(peerOf));
   const files = loadedOnce(readPageFiles);
+  const logSeldom = seldom(log);
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     requireKnownHost(request, config.page_hosts);
     requireSameSite(request);
-    const rights = await rightsOf(request, config.page_token, log);
+    const rights = await rightsOf(request, config.page_token, logSeldom);
     const [path = ''] = (request.url ?? '').split('?');
     const file = (await files()).get(path);
     if (file !== undefined) return sendFile(request, response, file);
@@ -78,6 +79,24 @@ export async function servePage(config: PageConfig, load: LoadApi, log: Log): Pr
   log('notice', `the page is at http://${config.page_listen.replace(/\d+$/, String(door.port))}/`);
   await tellOfToken(config.page_token, log);
   return door;
+}
+
+const SELDOM_MS = 60_000;
+
+/** Once a minute at most: whoever reaches the port, or a page whose token is old, fills no journal. */
+function seldom(log: Log): Log {
+  let againMs = 0;
+  let untold = 0;
+  return (level, sentence) => {
+    const now = performance.now();
+    if (now < againMs) {
+      untold += 1;
+      return;
+    }
+    log(level, untold === 0 ? sentence : `${sentence}, and ${untold} more since it was said last`);
+    againMs = now + SELDOM_MS;
+    untold = 0;
+  };
 }
 
 /** An admin hears at the start that the token will not do, not when it is wanted. */

@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { loadConfig } from '../../src/daemon/config.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
+import { servePage } from '../../src/daemon/page-door.ts';
 import { needsLoop } from '../peers.ts';
 import { type PageKit, startPageKit, TOKEN } from '../page/page-kit.ts';
 import { spec } from './tap-kit.ts';
@@ -101,6 +102,22 @@ test('a token that is not the right one opens nothing', options, async () => {
     assert.equal(answer.status, 403);
     assert.match(failureOf(answer).message, /^that is not the admin token/);
   }
+});
+
+test('who tries tokens does not fill the journal', options, async () => {
+  const lines: string[] = [];
+  const config = { page_listen: '127.0.0.1:0', page_hosts: [], page_token: own.tokenFile };
+  await using door = await servePage(
+    config,
+    () => Promise.reject(new Error('nobody is let in')),
+    (level, sentence) => void (level === 'warning' && lines.push(sentence)),
+  );
+  for (let tries = 0; tries < 5; tries++) {
+    const headers = { 'vbdkit-token': `a guess ${tries}` };
+    const { status } = await fetch(`http://127.0.0.1:${door.port}/v1/status`, { headers });
+    assert.equal(status, 403);
+  }
+  assert.deepEqual(lines, ['someone gave the page a token that is not the admin’s']);
 });
 
 test('a token that others may read is none', options, async () => {

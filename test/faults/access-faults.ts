@@ -44,6 +44,14 @@ export const accessFaults: readonly Fault[] = [
   },
   {
     ...door,
+    name: 'guesses-fill-the-journal',
+    breaks: 'whoever reaches the page’s port does not fill the journal',
+    find: 'if (now < againMs)',
+    plant: 'if (now < 0)',
+    only: 'tries tokens',
+  },
+  {
+    ...door,
     name: 'page-does-everything',
     breaks: 'the page’s port takes of what is an admin’s only what the page does',
     file: 'src/daemon/control.ts',
