@@ -12,6 +12,13 @@ export function giveToken(given: string | undefined): void {
   token = given;
 }
 
+let onRefused: (sentence: string) => void = () => {};
+
+/** Is told when vbdd takes the token no more; from then on none is given. */
+export function whenRefused(listener: (sentence: string) => void): void {
+  onRefused = listener;
+}
+
 /** One request. @throws Error with vbdd's own sentence */
 export async function ask<O extends Operation>(
   operation: O,
@@ -61,9 +68,10 @@ async function send(
   body: object | undefined,
   signal?: AbortSignal,
 ): Promise<Response> {
+  const given = token;
   const answer = await fetch(address, {
     method,
-    headers: token === undefined ? {} : { 'vbdkit-token': token },
+    headers: given === undefined ? {} : { 'vbdkit-token': given },
     ...(body && { body: JSON.stringify(body) }),
     ...(signal && { signal }),
   });
@@ -71,5 +79,10 @@ async function send(
   const said = (await answer.json().catch(() => undefined)) as
     | { error?: { message?: string } }
     | undefined;
-  throw new Error(said?.error?.message ?? `vbdd answers ${answer.status}`);
+  const sentence = said?.error?.message ?? `vbdd answers ${answer.status}`;
+  if (answer.status === 403 && given !== undefined && given === token) {
+    token = undefined;
+    onRefused(sentence);
+  }
+  throw new Error(sentence);
 }

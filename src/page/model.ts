@@ -19,6 +19,8 @@ export interface Model {
   readonly rights: 'admin' | 'read';
   /** Undefined while vbdd answers. */
   readonly problem: string | undefined;
+  /** Why the token that was taken is taken no more. */
+  readonly refusal: string | undefined;
   /** Told when anything but `history` is another; once for all that is in one frame. */
   onChange(listener: () => void): Disposable;
   /** Told of each new second. */
@@ -26,6 +28,7 @@ export interface Model {
   setDisks(disks: readonly DiskView[]): void;
   setStatus(status: { readonly version: string; readonly rights: 'admin' | 'read' }): void;
   setProblem(problem: string | undefined): void;
+  setRefusal(sentence: string): void;
   addEvent(event: DiskEvent): void;
   /** @param load with the time when it was counted */
   addLoad(load: { readonly time_ms: number; readonly disks: readonly LoadView[] }): void;
@@ -58,6 +61,7 @@ export function createModel(): Model {
     version: '',
     rights: 'read' as Model['rights'],
     problem: undefined as string | undefined,
+    refusal: undefined as string | undefined,
     onChange: changed.add,
     onTick: ticked.add,
     setDisks(all: readonly DiskView[]) {
@@ -67,11 +71,16 @@ export function createModel(): Model {
     },
     setStatus({ version, rights }: Pick<Model, 'version' | 'rights'>) {
       Object.assign(model, { version, rights });
+      if (rights === 'admin') model.refusal = undefined;
       change();
     },
     setProblem(problem: string | undefined) {
       if (model.problem === problem) return;
       model.problem = problem;
+      change();
+    },
+    setRefusal(sentence: string) {
+      Object.assign(model, { rights: 'read', refusal: sentence });
       change();
     },
     addEvent(event: DiskEvent) {

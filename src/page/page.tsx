@@ -63,11 +63,18 @@ function pageAt(place: string): VNode {
 }
 
 function Problem(): VNode {
-  const { problem } = useModel();
+  const { problem, refusal } = useModel();
   return (
-    <p role="status" class={problem === undefined ? 'hidden' : 'problem'}>
-      {problem === undefined ? 'Live' : `${shown(problem)}: what is shown is from before`}
-    </p>
+    <>
+      <p role="status" class={problem === undefined ? 'hidden' : 'problem'}>
+        {problem === undefined ? 'Live' : `${shown(problem)}: what is shown is from before`}
+      </p>
+      {refusal !== undefined && (
+        <p role="alert" class="problem">
+          {shown(refusal)}: the token is not used any more
+        </p>
+      )}
+    </>
   );
 }
 

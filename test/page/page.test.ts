@@ -257,26 +257,90 @@ test('all of it is reached with the keyboard', options, async () => {
   await opened.close();
 });
 
+/** As the browser does when another tab is chosen. */
+async function hide(opened: Page, isHidden: boolean): Promise<void> {
+  await opened.evaluate(`{
+    Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }`);
+}
+
+test('tabs that nobody sees leave their connections to the one that is seen', options, async () => {
+  const context = await browser.newContext();
+  const open = async (): Promise<Page> => {
+    const opened = await context.newPage();
+    opened.setDefaultTimeout(WAIT_MS);
+    await opened.goto(own.address);
+    await opened.getByRole('link', { name: 'xvda' }).first().waitFor();
+    return opened;
+  };
+  const first = await open();
+  await hide(first, true);
+  for (let tabs = 1; tabs < 7; tabs++) await hide(await open(), true);
+  await web.attach(`vdev=xvdb,script=block-vbd,target=${raw('unseen.img')}`);
+  assert.equal(await first.getByRole('row', { name: /unseen\.img/ }).count(), 0);
+  await hide(first, false);
+  await first.getByRole('row', { name: /unseen\.img/ }).waitFor();
+  await web.detach('xvdb');
+  await first.getByRole('row', { name: /unseen\.img/ }).waitFor({ state: 'detached' });
+  await context.close();
+});
+
+test('what happens while the list of disks is under way is not forgotten', options, async () => {
+  const opened = await browser.newPage();
+  opened.setDefaultTimeout(WAIT_MS);
+  const { promise: isOld, resolve } = Promise.withResolvers<void>();
+  await opened.route('**/v1/disks', async (route) => {
+    const response = await route.fetch();
+    await web.attach(`vdev=xvdb,script=block-vbd,target=${raw('between.img')}`);
+    await opened.waitForTimeout(500);
+    await route.fulfill({ response });
+    resolve();
+  });
+  await opened.goto(own.address);
+  await isOld;
+  await opened.getByRole('row', { name: child }).waitFor();
+  await opened.getByRole('row', { name: /between\.img/ }).waitFor();
+  await web.detach('xvdb');
+  await opened.close();
+});
+
+test(
+  'a token that is another now is said to be, and the page goes on without',
+  options,
+  async () => {
+    const opened = await newPage();
+    await opened.getByRole('button', { name: 'Read-only' }).click();
+    await opened.getByLabel('Token', { exact: true }).fill(TOKEN);
+    await opened.keyboard.press('Enter');
+    await opened.getByRole('button', { name: 'sign out' }).waitFor();
+    writeFileSync(own.tokenFile, 'another-token-of-some-length');
+    await opened
+      .getByRole('alert')
+      .getByText(/^that is not the admin token/)
+      .waitFor();
+    await opened.getByRole('button', { name: 'Read-only' }).waitFor();
+    await opened.waitForResponse((answer) => answer.url().endsWith('/v1/load') && answer.ok());
+    writeFileSync(own.tokenFile, TOKEN);
+    await opened.close();
+  },
+);
+
 test(
   'a page that nobody sees asks nothing; one whose vbdd ends waits for the next',
   options,
   async () => {
     const opened = await newPage();
-    const hide = (isHidden: boolean): Promise<unknown> =>
-      opened.evaluate(`{
-      Object.defineProperty(document, 'hidden', { value: ${isHidden}, configurable: true });
-      document.dispatchEvent(new Event('visibilitychange'));
-    }`);
     let looks = 0;
     opened.on('request', (request) => {
       if (request.url().endsWith('/v1/load')) looks += 1;
     });
     await opened.waitForRequest('**/v1/load');
-    await hide(true);
+    await hide(opened, true);
     looks = 0;
     await opened.waitForTimeout(1500);
     assert.equal(looks, 0);
-    await hide(false);
+    await hide(opened, false);
     await opened.waitForRequest('**/v1/load');
     await own.restart(async () => {
       await shows(/what is shown is from before/, opened);
