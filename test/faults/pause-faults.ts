@@ -43,4 +43,14 @@ export const pauseFaults: readonly Fault[] = [
     needsFuse: true,
     programs: ['nbdfuse', 'nbdkit'],
   },
+  {
+    ...pause,
+    name: 'paused-disk-not-let-go-on',
+    breaks: 'a disk that an admin has paused goes on when it is to be detached',
+    file: 'src/backend/ring-disk.ts',
+    find: 'await tap.hold(name, false);\n    // There',
+    plant: '// There',
+    caughtBy: 'test/daemon/full-disk.test.ts',
+    only: 'an admin had paused',
+  },
 ];
