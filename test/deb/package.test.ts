@@ -190,11 +190,23 @@ test('who says no keeps Xen’s scripts, and may say yes later', installing, () 
   host.run(`dpkg -i /mnt/${name}`);
   assert.equal(host.run('cat /etc/xen/scripts/block'), '# block of 2\n');
   assert.match(host.run('readlink /etc/xen/scripts/block-vbd'), /libexec\/vbdkit\/block-vbd/);
+  host.run('vbd setup');
+  host.run(`dpkg -i /mnt/${name}`);
+  assert.match(host.run('readlink /etc/xen/scripts/block'), /libexec\/vbdkit\/block-vbd/);
+  host.run('vbd setup --undo');
   host.run('echo vbdkit vbdkit/take-place boolean true | debconf-set-selections');
   host.run('dpkg-reconfigure vbdkit');
   assert.match(host.run('readlink /etc/xen/scripts/block'), /libexec\/vbdkit\/block-vbd/);
   assert.match(host.run('vbd setup'), /nothing is to be done/);
   assert.match(host.run('vbd setup --undo'), /move .*block\.xen back/);
+  assert.equal(host.run('cat /etc/xen/scripts/block'), '# block of 2\n');
+
+  // A script that is in no package, as of a Xen that somebody has built here.
+  host.run(String.raw`sed -i '/\/block$/d' /var/lib/dpkg/info/vbdkit-test-scripts.list; vbd setup`);
+  assert.equal(host.run('cat /var/lib/vbdkit/moved'), '/etc/xen/scripts/block\n');
+  host.run('dpkg-reconfigure vbdkit');
+  assert.match(host.run('readlink /etc/xen/scripts/block'), /libexec\/vbdkit\/block-vbd/);
+  host.run('vbd setup --undo');
   assert.equal(host.run('cat /etc/xen/scripts/block'), '# block of 2\n');
 });
 
