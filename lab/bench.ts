@@ -36,12 +36,12 @@ function rawDisk(door: Door, number: number): string {
   return `format=raw,vdev=${vdev},access=rw,backendtype=phy,${script},target=/d/${number}.img`;
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 /** Milliseconds that a command takes by dom0's own clock, the way to it left out. */
-async function timed({ dom0 }: Lab, command: string): Promise<number> {
+export async function timed({ dom0 }: Lab, command: string): Promise<number> {
   const out = await dom0.run(
     `from=$EPOCHREALTIME; ${command} > /dev/null || exit; echo "$from $EPOCHREALTIME"`,
   );
@@ -173,7 +173,7 @@ function resultLine(script: Figures, vbd: Figures): string {
   });
 }
 
-function ratio(script = NaN, vbd = NaN): number {
+export function ratio(script = NaN, vbd = NaN): number {
   return Math.round((script / vbd) * 100) / 100;
 }
 

@@ -46,6 +46,15 @@ export interface StressOptions extends Part {
   readonly workers?: number;
 }
 
+/** Blocks at random places that are read or written past every cache. */
+export interface Load {
+  readonly operation: 'read' | 'write';
+  readonly blockBytes: number;
+  /** How many are under way. */
+  readonly jobs: number;
+  readonly seconds: number;
+}
+
 /** What is left of it when it is disposed of is destroyed. */
 export interface Guest extends AsyncDisposable {
   readonly name: string;
@@ -71,6 +80,8 @@ export interface Guest extends AsyncDisposable {
   flush(disk: string): Promise<void>;
   /** Random writes, flushes and checked reads for a time; other commands may run beside it. */
   stress(disk: string, seed: number, options: StressOptions): Promise<string>;
+  /** @returns how many blocks a second it moved */
+  load(disk: string, load: Load): Promise<number>;
   /** Asks the guest to power off, reboot or crash; does not wait. */
   end(how: 'poweroff' | 'reboot' | 'crash'): Promise<void>;
   /** Waits until its init answers: first, or again after a reboot. */
@@ -190,6 +201,12 @@ export function guestOf(
       // A step awaits it after other things: its failure is told then.
       answer.catch(() => {});
       return answer;
+    },
+    load: async (disk, { operation, blockBytes, jobs, seconds }) => {
+      const command = `load${operation} ${disk} ${blockBytes} 0 0 ${seconds} ${jobs}`;
+      const [said = ''] = await ask(command, seconds * 1000 + 120_000);
+      const [, moves, ms] = /^moves=(\d+) in=(\d+)$/.exec(said) ?? [];
+      return (Number(moves) * 1000) / Number(ms);
     },
     end: (how) => send(`0 ${how}`),
     ready: async () => {

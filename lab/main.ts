@@ -8,6 +8,7 @@ import { formatMs } from '../src/base/units.ts';
 import { configOf, hostsOf, nameOf, type Config } from './config.ts';
 import { dom0Of } from './dom0.ts';
 import { bench } from './bench.ts';
+import { benchRing } from './bench-ring.ts';
 import { type CutOptions, runCuts } from './cuts.ts';
 import { carryIn } from './host.ts';
 import { images } from './images.ts';
@@ -25,6 +26,7 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
                 with --ci only those that CI runs, a failed one twice;
                 --jobs N shares them out to N hosts, each of which needs a processor
   bench         measure attaches on the official block script and on vbdkit
+  bench ring    measure a guest's reads and writes on vbd-tap's ring, on qdisk and on blkback
   cuts          power cuts of the host while a guest writes: --cuts N of them, --seed S
   down          end the host
 
@@ -135,7 +137,8 @@ async function main(): Promise<number> {
   else if (command === 'run') return await run(config, signal, rest[0] ?? '-');
   else if (command === 'shell') await shell(config, signal);
   else if (command === 'cuts') await runCuts(config, cutsOf(values), signal);
-  else if (command === 'bench') await withMachine(config, signal, bench);
+  else if (command === 'bench')
+    await withMachine(config, signal, rest[0] === 'ring' ? benchRing : bench);
   else return await test(hosts, await findSteps(rest, values.ci), values.ci ? 2 : 1, signal);
   return 0;
 }

@@ -164,6 +164,43 @@ static int stress(const char *path, uint64_t seed, uint64_t at, uint64_t length,
   return failed;
 }
 
+/* One job of a load. Returns how many blocks it moved, or -1. */
+static int64_t load_job(const char *path, int write, size_t block, uint64_t blocks, int64_t until,
+                        uint64_t random) {
+  int fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+  char *buffer = aligned(block);
+  int64_t moves = 0;
+  if (fd < 0) return -1;
+  memset(buffer, 0x5a, block);
+  for (; now_ms() < until; moves++) {
+    random = mix(random + 0x9e3779b97f4a7c15ULL);
+    if (moved(write, fd, buffer, block, random % blocks * block) < 0) return -1;
+  }
+  return moves;
+}
+
+/* Jobs side by side that read or write random blocks of the disk past every cache, for a time. */
+static int load(const char *path, int writes, size_t block, uint64_t length, int seconds, int jobs,
+                FILE *out, char *why, size_t room) {
+  int64_t start = now_ms(), until = start + seconds * 1000LL, all = 0, each;
+  int ends[2], failed = 0;
+  if (length < block || pipe(ends) < 0) return snprintf(why, room, "the disk is too small"), 1;
+  for (int i = 0; i < jobs; i++) {
+    if (fork() != 0) continue;
+    each = load_job(path, writes, block, length / block, until, i);
+    _exit(write(ends[1], &each, sizeof each) == sizeof each ? 0 : 1);
+  }
+  close(ends[1]);
+  for (int i = 0; i < jobs; i++) {
+    if (read(ends[0], &each, sizeof each) != sizeof each || each < 0) failed = 1;
+    else all += each;
+  }
+  while (wait(NULL) > 0) continue;
+  if (failed) return snprintf(why, room, "a job of the load failed"), 1;
+  fprintf(out, "moves=%lld in=%lld\n", (long long)all, (long long)(now_ms() - start));
+  return 0;
+}
+
 static int discard(int fd, uint64_t at, uint64_t length) {
   struct stat stat;
   uint64_t range[2] = {at, length};
@@ -176,7 +213,8 @@ static uint64_t number(int argc, char **argv, int index, uint64_t otherwise) {
   return index < argc ? strtoull(argv[index], NULL, 0) : otherwise;
 }
 
-/* VERB PATH [SEED [AT [LENGTH [SECONDS [JOBS]]]]]; LENGTH 0 or none: to the end. */
+/* VERB PATH [SEED [AT [LENGTH [SECONDS [JOBS]]]]]; LENGTH 0 or none: to the end.
+   Of a load, SEED is how many bytes it moves at a time. */
 int disk_verb(int argc, char **argv, FILE *out, char *why, size_t room) {
   const char *verb = argv[0], *path = argc > 1 ? argv[1] : "";
   uint64_t seed = number(argc, argv, 2, 1), at = number(argc, argv, 3, 0);
@@ -191,6 +229,9 @@ int disk_verb(int argc, char **argv, FILE *out, char *why, size_t room) {
   else if (strcmp(verb, "stress") == 0)
     failed = stress(path, seed, at, length, number(argc, argv, 5, 5), number(argc, argv, 6, 2),
                     out, why, room);
+  else if (strcmp(verb, "loadread") == 0 || strcmp(verb, "loadwrite") == 0)
+    failed = load(path, verb[4] == 'w', number(argc, argv, 2, 4096), length,
+                  number(argc, argv, 5, 5), number(argc, argv, 6, 1), out, why, room);
   else if (strcmp(verb, "discard") == 0) failed = discard(fd, at, length) < 0;
   else if (strcmp(verb, "flush") != 0) failed = 1, errno = EINVAL;
   if (!failed && !reading && fsync(fd) < 0) failed = 1;
