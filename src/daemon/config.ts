@@ -9,7 +9,7 @@ const ids = z.array(z.int().min(0)).default([]);
 const whenFull = z.enum(['pause', 'report']);
 const ownPort = z
   .string()
-  .regex(/^$|^(127\.\d+\.\d+\.\d+|\[::1\]):\d+$/, {
+  .refine((text) => text === '' || isOwnPort(text), {
     error: 'is no port of this host itself — name one like 127.0.0.1:9547',
   })
   .default('');
@@ -158,6 +158,13 @@ const Config = z.strictObject({
 });
 
 export type Config = z.infer<typeof Config>;
+
+/** With numbers that there are: Node would ask a name server for others. */
+function isOwnPort(text: string): boolean {
+  const octet = String.raw`\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)`;
+  const [, port] = new RegExp(`^(?:127(?:${octet}){3}|\\[::1\\]):(\\d+)$`).exec(text) ?? [];
+  return Number(port) <= 65_535;
+}
 
 /** A key of the configuration, for its page of the manual and for the file that is installed. */
 export interface ConfigKey {

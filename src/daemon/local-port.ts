@@ -1,5 +1,5 @@
 /** A TCP port of this host itself, for those who cannot ask a unix socket. */
-import type { RequestListener } from 'node:http';
+import type { IncomingMessage, RequestListener } from 'node:http';
 import { Failure } from '../base/failure.ts';
 import { closeServer, createServer } from '../sys/node-http.ts';
 
@@ -42,4 +42,18 @@ export async function listenLocally(
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
   return { port, [Symbol.asyncDispose]: () => closeServer(server) };
+}
+
+const ownNames = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
+
+/**
+ * Whether it is asked for by a name of this host itself, or by one of `others`. Any other name that
+ * leads here is a stranger's, whose site would have the answer as its own.
+ */
+export function isAskedByName(
+  { headers: { host = '' } }: IncomingMessage,
+  others: readonly string[] = [],
+): boolean {
+  const name = host.toLowerCase().replace(/:\d+$/, '');
+  return ownNames.test(name) || others.some((each) => each.toLowerCase() === name);
 }

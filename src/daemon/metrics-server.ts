@@ -1,12 +1,12 @@
 /** Metrics by TCP, for a Prometheus of this host that cannot ask a unix socket. */
 import { sentenceOf } from '../base/failure.ts';
-import { listenLocally } from './local-port.ts';
+import { isAskedByName, listenLocally } from './local-port.ts';
 import { METRICS_TYPE } from './metrics-text.ts';
 
 const MOST_CONNECTIONS = 16;
 
 /**
- * Answers `GET /metrics`, and nothing else, to whoever asks.
+ * Answers `GET /metrics`, and nothing else, to whoever of this host asks.
  * @param address `127.0.0.1:9547`, `[::1]:9547`
  * @throws Failure unavailable
  */
@@ -16,6 +16,10 @@ export function serveMetrics(
 ): Promise<AsyncDisposable> {
   const where = { address, namedBy: 'metrics_listen', mostConnections: MOST_CONNECTIONS };
   return listenLocally(where, (request, response) => {
+    if (!isAskedByName(request)) {
+      response.writeHead(403).end('metrics are had as localhost or 127.0.0.1, by no other name\n');
+      return;
+    }
     if (request.method !== 'GET' || request.url !== '/metrics') {
       response.writeHead(404).end('there is GET /metrics, and nothing else\n');
       return;

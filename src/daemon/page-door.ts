@@ -10,7 +10,7 @@ import { listenerOf } from '../tap/control-server.ts';
 import { isAdminToken, readToken } from './admin-token.ts';
 import type { Config } from './config.ts';
 import type { Asker, ControlOptions } from './control.ts';
-import { listenLocally, type LocalPort } from './local-port.ts';
+import { isAskedByName, listenLocally, type LocalPort } from './local-port.ts';
 import { type PageFiles, readPageFiles } from './page-files.ts';
 
 /** Gives the API for askers that are told apart like this. */
@@ -117,17 +117,14 @@ function loadedOnce(load: () => Promise<PageFiles>): () => Promise<PageFiles> {
   };
 }
 
-const ownNames = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
-
-/** A name of somebody else's that leads here would make this page a part of his. @throws Failure denied */
-function requireKnownHost(
-  { headers: { host = '' } }: IncomingMessage,
-  known: readonly string[],
-): void {
-  const name = host.toLowerCase().replace(/:\d+$/, '');
-  if (ownNames.test(name) || known.some((each) => each.toLowerCase() === name)) return;
-  const sentence = `the page is not to be had as ${JSON.stringify(name)} — see page_hosts in vbdkit.conf`;
-  throw new Failure('denied', sentence);
+/** @throws Failure denied */
+function requireKnownHost(request: IncomingMessage, known: readonly string[]): void {
+  if (isAskedByName(request, known)) return;
+  const name = JSON.stringify(request.headers.host ?? '');
+  throw new Failure(
+    'denied',
+    `the page is not to be had as ${name} — see page_hosts in vbdkit.conf`,
+  );
 }
 
 /** Browsers say which site a request is from: of others nothing is answered but the page itself. */

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Guest } from '../../src/host/embedded-host.ts';
@@ -178,6 +180,10 @@ test('by TCP there are the metrics, and nothing else', async () => {
   };
   assert.deepEqual(await ask('/metrics'), [200, 'vbdkit_disks 0\n']);
   assert.equal((await ask('/v1/disks'))[0], 404);
+  const asking = request(`http://127.0.0.1:${port}/metrics`, { headers: { host: 'evil.example' } });
+  const [refused] = (await once(asking.end(), 'response')) as [IncomingMessage];
+  refused.resume();
+  assert.equal(refused.statusCode, 403);
   await assert.rejects(
     serveMetrics(`127.0.0.1:${port}`, async () => ''),
     {

@@ -204,8 +204,19 @@ test('whoever reaches the port cannot use up the descriptors of vbdd', options, 
 
 test('the page is off unless it is turned on, and then its port is of this host itself', () => {
   assert.equal(loadConfig('/dev/null').page_listen, '');
-  assert.throws(() => loadConfig(undefined, { page_listen: '0.0.0.0:9548' }), {
-    kind: 'invalid',
-    message: /page_listen: is no port of this host itself/,
-  });
+  for (const page_listen of ['127.0.0.1:9548', '127.255.0.10:65535', '[::1]:1']) {
+    assert.equal(loadConfig('/dev/null', { page_listen }).page_listen, page_listen);
+  }
+  for (const page_listen of [
+    '0.0.0.0:9548',
+    '127.0.0.1:99999',
+    '127.999.1.1:80',
+    '127.0.0.010:80',
+    '127.0.0.1:',
+  ]) {
+    assert.throws(() => loadConfig('/dev/null', { page_listen }), {
+      kind: 'invalid',
+      message: /page_listen: is no port of this host itself/,
+    });
+  }
 });

@@ -97,6 +97,15 @@ export const accessFaults: readonly Fault[] = [
     only: 'its own names',
   },
   {
+    name: 'metrics-for-any-name',
+    breaks: 'a name of a stranger’s that leads here gets no metrics (DNS rebinding)',
+    file: 'src/daemon/metrics-server.ts',
+    find: 'if (!isAskedByName(request))',
+    plant: "if (request.method === '')",
+    caughtBy: 'test/daemon/metrics.test.ts',
+    only: 'by TCP there are',
+  },
+  {
     ...door,
     name: 'other-sites-answered',
     breaks: 'another site in the same browser gets nothing',
