@@ -216,15 +216,19 @@ test('the journal has an entry for each event, with what it is about', options, 
   server.release(other);
 });
 
-test('the unit as it is lets metrics and the page be had by TCP, and maps be looked up', options, async () => {
-  const metrics = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
-  assert.match(await metrics.text(), /^vbdkit_xenstore_up 1$/m);
-  const page = await fetch(`http://127.0.0.1:${pagePort}/`);
-  assert.match(await page.text(), /<title>vbdkit/);
-  const disks = await fetch(`http://127.0.0.1:${pagePort}/v1/disks`);
-  assert.deepEqual(Object.keys((await disks.json()) as object), ['disks']);
-  const guest = await attach('mapped');
-  const map = await fetch(`http://127.0.0.1:${pagePort}/v1/disks/${guest}/xvda/map?cells=2`);
-  assert.deepEqual(((await map.json()) as { own?: number[] }).own, [0, 0]);
-  server.release(guest);
-});
+test(
+  'the unit as it is lets metrics and the page be had by TCP, and maps be looked up',
+  options,
+  async () => {
+    const metrics = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
+    assert.match(await metrics.text(), /^vbdkit_xenstore_up 1$/m);
+    const page = await fetch(`http://127.0.0.1:${pagePort}/`);
+    assert.match(await page.text(), /<title>vbdkit/);
+    const disks = await fetch(`http://127.0.0.1:${pagePort}/v1/disks`);
+    assert.deepEqual(Object.keys((await disks.json()) as object), ['disks']);
+    const guest = await attach('mapped');
+    const map = await fetch(`http://127.0.0.1:${pagePort}/v1/disks/${guest}/xvda/map?cells=2`);
+    assert.deepEqual(((await map.json()) as { own?: number[] }).own, [0, 0]);
+    server.release(guest);
+  },
+);
