@@ -150,6 +150,6 @@ export const steps = [
         throw thrown;
       }
     },
-    { timeoutMs: 2_400_000 },
+    { timeoutMs: 3_600_000 },
   ),
 ];
