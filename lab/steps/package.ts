@@ -150,6 +150,6 @@ export const steps = [
         throw thrown;
       }
     },
-    { timeoutMs: 3_600_000 },
+    { timeoutMs: 5_400_000 },
   ),
 ];
