@@ -18,7 +18,7 @@ interface SpecJson {
 }
 
 interface XlJson {
-  readonly config: { readonly disks: readonly Partial<SpecJson & { pdev_path: string }>[] };
+  readonly disks: readonly Partial<SpecJson & { pdev_path: string }>[];
 }
 
 /** The file where its guest's owner would have it, and what is to be done before. */
@@ -32,19 +32,14 @@ async function prepare({ dom0 }: Lab, { file, text, before }: Example): Promise<
 /** libxl's own parser, as JSON, says what `vbd spec` does. */
 async function compare({ dom0 }: Lab, path: string): Promise<string[]> {
   const ours = JSON.parse(await dom0.run(`vbd spec --json --config ${path}`, slow)) as SpecJson[];
-  const { config } = JSON.parse(await dom0.run(`xl -N create -q ${path}`)) as XlJson;
+  const { disks } = JSON.parse(await dom0.run(`xl -N create -q ${path}`)) as XlJson;
   const format = (text: string | undefined): string => text ?? 'unknown';
   assert.deepEqual(
-    config.disks.map((disk) => [
-      disk.pdev_path,
-      disk.vdev,
-      format(disk.format),
-      disk.script ?? null,
-    ]),
+    disks.map((disk) => [disk.pdev_path, disk.vdev, format(disk.format), disk.script ?? null]),
     ours.map((disk) => [disk.target, disk.vdev, disk.format, disk.script]),
   );
   assert.deepEqual(
-    config.disks.map(({ readwrite = 0 }) => readwrite),
+    disks.map(({ readwrite = 0 }) => readwrite),
     ours.map(({ readwrite }) => readwrite),
   );
   return ours.map(({ vdev }) => vdev);
