@@ -75,6 +75,7 @@ export async function runCuts(
     say(`${requests.length} requests of dom0's disk, ${recording.flushed.length} flushes answered`);
     const chance = seeded(seed);
     const first = requests.findIndex(({ loggedAt }) => loggedAt > recording.firstBytes);
+    let found = 0;
     for (let number = 1; number <= cuts; number++) {
       const end = first + Math.floor(chance() * (requests.length - first));
       const kept = keptAt(requests, end, chance);
@@ -84,8 +85,10 @@ export async function runCuts(
       const known = knownAt(recording, requests, end);
       say(`cut ${number} of ${cuts}: before request ${end}, ${known.length} flushes must be there`);
       await onHost(config, signal, { dom0 }, (lab) => look(lab, known));
+      found += known.length;
     }
-    console.log(JSON.stringify({ lab: 'cuts', seed, cuts, requests: requests.length, lost: 0 }));
+    const line = { lab: 'cuts', seed, cuts, requests: requests.length, flushes_found: found };
+    console.log(JSON.stringify(line));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
