@@ -44,16 +44,18 @@ export async function listenLocally(
   return { port, [Symbol.asyncDispose]: () => closeServer(server) };
 }
 
+/** The host's name in a request, without the port. */
+export function nameAskedBy({ headers: { host = '' } }: IncomingMessage): string {
+  return host.toLowerCase().replace(/:\d+$/, '');
+}
+
 const ownNames = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /**
  * Whether it is asked for by a name of this host itself, or by one of `others`. Any other name that
  * leads here is a stranger's, whose site would have the answer as its own.
  */
-export function isAskedByName(
-  { headers: { host = '' } }: IncomingMessage,
-  others: readonly string[] = [],
-): boolean {
-  const name = host.toLowerCase().replace(/:\d+$/, '');
+export function isAskedByName(request: IncomingMessage, others: readonly string[] = []): boolean {
+  const name = nameAskedBy(request);
   return ownNames.test(name) || others.some((each) => each.toLowerCase() === name);
 }

@@ -17,7 +17,9 @@ export function serveMetrics(
   const where = { address, namedBy: 'metrics_listen', mostConnections: MOST_CONNECTIONS };
   return listenLocally(where, (request, response) => {
     if (!isAskedByName(request)) {
-      response.writeHead(403).end('metrics are had as localhost or 127.0.0.1, by no other name\n');
+      response
+        .writeHead(403)
+        .end('metrics are had as localhost or by its address, by no other name\n');
       return;
     }
     if (request.method !== 'GET' || request.url !== '/metrics') {

@@ -10,7 +10,7 @@ import { listenerOf } from '../tap/control-server.ts';
 import { isAdminToken, readToken } from './admin-token.ts';
 import type { Config } from './config.ts';
 import type { Asker, ControlOptions } from './control.ts';
-import { isAskedByName, listenLocally, type LocalPort } from './local-port.ts';
+import { isAskedByName, listenLocally, nameAskedBy, type LocalPort } from './local-port.ts';
 import { type PageFiles, readPageFiles } from './page-files.ts';
 
 /** Gives the API for askers that are told apart like this. */
@@ -57,12 +57,17 @@ export async function servePage(config: PageConfig, load: LoadApi, log: Log): Pr
   };
   const api = listenerOf('vbdd', () => load(peerOf));
   const files = loadedOnce(readPageFiles);
-  const logSeldom = seldom(log);
+  // Apart: a token that somebody tries hides none that cannot be checked.
+  const logs = { untaken: seldom(log), unchecked: seldom(log) };
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     requireKnownHost(request, config.page_hosts);
     requireSameSite(request);
-    const rights = await rightsOf(request, config.page_token, logSeldom);
+    const rights = await rightsOf(request, config.page_token, logs).catch((thrown: unknown) => {
+      // What else is denied says nothing against the token.
+      response.setHeader(TOKEN_HEADER, 'refused');
+      throw thrown;
+    });
     const [path = ''] = (request.url ?? '').split('?');
     const file = (await files()).get(path);
     if (file !== undefined) return sendFile(request, response, file);
@@ -120,7 +125,7 @@ function loadedOnce(load: () => Promise<PageFiles>): () => Promise<PageFiles> {
 /** @throws Failure denied */
 function requireKnownHost(request: IncomingMessage, known: readonly string[]): void {
   if (isAskedByName(request, known)) return;
-  const name = JSON.stringify(request.headers.host ?? '');
+  const name = JSON.stringify(nameAskedBy(request));
   throw new Failure(
     'denied',
     `the page is not to be had as ${name} — see page_hosts in vbdkit.conf`,
@@ -139,16 +144,16 @@ function requireSameSite({ headers: said, method, url }: IncomingMessage): void 
 async function rightsOf(
   { headers: { [TOKEN_HEADER]: given } }: IncomingMessage,
   tokenPath: string,
-  log: Log,
+  logs: { readonly untaken: Log; readonly unchecked: Log },
 ): Promise<Asker['rights']> {
   if (given === undefined) return 'read';
   try {
     if (tokenPath !== '' && (await isAdminToken(tokenPath, String(given)))) return 'admin';
   } catch (thrown) {
-    log('error', sentenceOf(thrown));
+    logs.unchecked('error', sentenceOf(thrown));
     throw new Failure('denied', 'the token cannot be checked — see the journal of vbdd');
   }
-  log('warning', 'someone gave the page a token that is not the admin’s');
+  logs.untaken('warning', 'someone gave the page a token that is not the admin’s');
   throw new Failure('denied', 'that is not the admin token — see page_token in vbdkit.conf');
 }
 

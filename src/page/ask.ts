@@ -62,6 +62,9 @@ function addressOf(template: string, { path = {}, query }: Loose): string {
   return `${filled}?${new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)])).toString()}`;
 }
 
+/** In a request the token; in an answer `refused`, where that was not taken. */
+const TOKEN_HEADER = 'vbdkit-token';
+
 async function send(
   method: string,
   address: string,
@@ -71,7 +74,7 @@ async function send(
   const given = token;
   const answer = await fetch(address, {
     method,
-    headers: given === undefined ? {} : { 'vbdkit-token': given },
+    headers: given === undefined ? {} : { [TOKEN_HEADER]: given },
     ...(body && { body: JSON.stringify(body) }),
     ...(signal && { signal }),
   });
@@ -80,7 +83,8 @@ async function send(
     | { error?: { message?: string } }
     | undefined;
   const sentence = said?.error?.message ?? `vbdd answers ${answer.status}`;
-  if (answer.status === 403 && given !== undefined && given === token) {
+  const isRefused = answer.headers.get(TOKEN_HEADER) === 'refused';
+  if (isRefused && given !== undefined && given === token) {
     token = undefined;
     onRefused(sentence);
   }

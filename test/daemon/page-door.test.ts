@@ -93,6 +93,7 @@ test('who has the token may do what the page does, and no more', options, async 
     const answer = await ask(method, path, token, body);
     assert.equal(answer.status, 403, path);
     assert.match(failureOf(answer).message, /^that is not done by the page/);
+    assert.equal(answer.headers['vbdkit-token'], undefined);
   }
 });
 
@@ -101,6 +102,7 @@ test('a token that is not the right one opens nothing', options, async () => {
     const answer = await ask('GET', '/v1/disks', { 'vbdkit-token': wrong });
     assert.equal(answer.status, 403);
     assert.match(failureOf(answer).message, /^that is not the admin token/);
+    assert.equal(answer.headers['vbdkit-token'], 'refused');
   }
 });
 

@@ -314,6 +314,14 @@ test(
     await opened.getByLabel('Token', { exact: true }).fill(TOKEN);
     await opened.keyboard.press('Enter');
     await opened.getByRole('button', { name: 'sign out' }).waitFor();
+    // Of what is denied for another reason the token is not the cause.
+    const [status, message] = [403, '/srv/a.img may not be opened'];
+    await opened.route('**/map*', (route) =>
+      route.fulfill({ status, json: { error: { kind: 'denied', message } } }),
+    );
+    await opened.getByRole('link', { name: 'xvda' }).first().click();
+    await opened.getByText(message).waitFor();
+    await opened.getByRole('button', { name: 'sign out' }).waitFor();
     writeFileSync(own.tokenFile, 'another-token-of-some-length');
     await opened
       .getByRole('alert')
