@@ -2,8 +2,9 @@
  * `npm run lab -- bench ring`: one guest's reads and writes on vbd-tap's ring, on qemu's qdisk and
  * on blkback with a loop device, in turns; and what a further guest costs.
  */
+import { median } from '../bench/figures.ts';
 import { formatTable } from '../src/cli/table.ts';
-import { median, ratio, timed } from './bench.ts';
+import { ratio, timed } from './bench.ts';
 import { configText, type Guest, type Load } from './guest.ts';
 import { carryIn, labOf, tidyUp } from './host.ts';
 import type { Machine } from './machine.ts';
@@ -47,8 +48,8 @@ function spec(door: Door, guest: string): string {
 async function makeImages({ dom0 }: Lab, guest: string): Promise<void> {
   const create = `vbd create -f qcow2 -o preallocation=full`;
   await dom0.run(
-    `${create} /d/${guest}-ring.qcow2 64M; cp /d/${guest}-ring.qcow2 /d/${guest}-qdisk.qcow2
-    truncate -s 64M /d/${guest}-blkback.img; disk fill /d/${guest}-blkback.img 1
+    `${create} /d/${guest}-ring.qcow2 64M && cp /d/${guest}-ring.qcow2 /d/${guest}-qdisk.qcow2 &&
+    truncate -s 64M /d/${guest}-blkback.img && disk fill /d/${guest}-blkback.img 1 &&
     cat /d/${guest}-* > /dev/null`,
     { timeoutMs: 300_000 },
   );
@@ -103,7 +104,6 @@ async function megabytesPerGuest(lab: Lab, door: 'ring' | 'qdisk'): Promise<numb
   const before = await memoryKb(lab, pattern);
   const guests: Guest[] = [];
   for (let number = 1; number <= furtherGuests; number++) {
-    await makeImages(lab, `m${number}`);
     const guest = await lab.guests.create({ disks: [spec(door, `m${number}`)], memoryMb: 96 });
     await guest.awaitDisk(vdevs[door]);
     await guest.verifyZeros(vdevs[door], { length: 4 << 20 });
@@ -115,12 +115,12 @@ async function megabytesPerGuest(lab: Lab, door: 'ring' | 'qdisk'): Promise<numb
 }
 
 /** Milliseconds of `xl create -p` with a disk of that kind. */
-async function createMs({ dom0, ...lab }: Lab, disks: readonly string[]): Promise<number> {
-  await dom0.put('/d/bench.cfg', configText('bench', { disks, memoryMb: 96 }));
+async function createMs(lab: Lab, disks: readonly string[]): Promise<number> {
+  await lab.dom0.put('/d/bench.cfg', configText('bench', { disks, memoryMb: 96 }));
   try {
-    return await timed({ dom0, ...lab }, 'xl create -q -p /d/bench.cfg');
+    return await timed(lab, 'xl create -q -p /d/bench.cfg');
   } finally {
-    await dom0.attempt('xl destroy bench');
+    await lab.dom0.attempt('xl destroy bench');
   }
 }
 
@@ -173,10 +173,12 @@ export async function benchRing(machine: Machine): Promise<void> {
     const guest = await guests.create({ disks: doors.map((door) => spec(door, 'g')) });
     for (const door of doors) await guest.awaitDisk(vdevs[door]);
     const samples = await measureLoads(lab, guest);
-    await guest.destroy();
     say('memory');
+    for (let number = 1; number <= furtherGuests; number++) await makeImages(lab, `m${number}`);
+    // Beside the first guest: what that one's end gave back would be had for nothing.
     const vbd = await megabytesPerGuest(lab, 'ring');
     const qdisk = await megabytesPerGuest(lab, 'qdisk');
+    await guest.destroy();
     say('creating');
     const share = await createShare(lab);
     process.stdout.write(tableOf(samples));

@@ -1,4 +1,5 @@
 /** `npm run lab -- bench`: what disks cost `xl create` and `xl block-attach` on this host. */
+import { median } from '../bench/figures.ts';
 import { Failure } from '../src/base/failure.ts';
 import { formatMs } from '../src/base/units.ts';
 import { formatTable } from '../src/cli/table.ts';
@@ -34,10 +35,6 @@ function rawDisk(door: Door, number: number): string {
   const vdev = `xvd${String.fromCharCode(97 + number)}`;
   const script = `script=${door.script}`;
   return `format=raw,vdev=${vdev},access=rw,backendtype=phy,${script},target=/d/${number}.img`;
-}
-
-export function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 /** Milliseconds that a command takes by dom0's own clock, the way to it left out. */
@@ -173,8 +170,9 @@ function resultLine(script: Figures, vbd: Figures): string {
   });
 }
 
-export function ratio(script = NaN, vbd = NaN): number {
-  return Math.round((script / vbd) * 100) / 100;
+/** How many times the other one is, to two digits. */
+export function ratio(one = NaN, other = NaN): number {
+  return Math.round((one / other) * 100) / 100;
 }
 
 /** Measures every door in turn, round by round, and prints a table and a last line of JSON. */

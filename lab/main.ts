@@ -30,7 +30,8 @@ const usage = `npm run lab -- COMMAND [--suite bookworm|trixie] [--xenstored c|o
   cuts          power cuts of the host while a guest writes: --cuts N of them, --seed S
   down          end the host
 
-test and bench boot a host of their own when none is up, and end it; docs/lab.md says more.`;
+test and bench boot a host of their own when none is up, and end it; cuts always does.
+docs/lab.md says more.`;
 
 /** Ctrl-C and the like end what was started, in order, before this process ends. */
 function interrupted(): AbortSignal {

@@ -76,7 +76,8 @@ export interface Kept {
 
 /**
  * What is on a disk whose power went before request number `end`: everything up to the last flush
- * before it, and of what came since each request as chance will have it, whole, in part or not.
+ * before it, and of what came since each request as chance will have it, whole, in part or not. What
+ * was still under way when the flush came is kept, too: the log does not say when a request ended.
  * @param chance numbers from 0 to 1
  */
 export function keptAt(

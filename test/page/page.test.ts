@@ -305,34 +305,29 @@ test('what happens while the list of disks is under way is not forgotten', optio
   await opened.close();
 });
 
-test(
-  'a token that is another now is said to be, and the page goes on without',
-  options,
-  async () => {
-    const opened = await newPage();
-    await opened.getByRole('button', { name: 'Read-only' }).click();
-    await opened.getByLabel('Token', { exact: true }).fill(TOKEN);
-    await opened.keyboard.press('Enter');
-    await opened.getByRole('button', { name: 'sign out' }).waitFor();
-    // Of what is denied for another reason the token is not the cause.
-    const [status, message] = [403, '/srv/a.img may not be opened'];
-    await opened.route('**/map*', (route) =>
-      route.fulfill({ status, json: { error: { kind: 'denied', message } } }),
-    );
-    await opened.getByRole('link', { name: 'xvda' }).first().click();
-    await opened.getByText(message).waitFor();
-    await opened.getByRole('button', { name: 'sign out' }).waitFor();
-    writeFileSync(own.tokenFile, 'another-token-of-some-length');
-    await opened
-      .getByRole('alert')
-      .getByText(/^that is not the admin token/)
-      .waitFor();
-    await opened.getByRole('button', { name: 'Read-only' }).waitFor();
-    await opened.waitForResponse((answer) => answer.url().endsWith('/v1/load') && answer.ok());
-    writeFileSync(own.tokenFile, TOKEN);
-    await opened.close();
-  },
-);
+test('a token that is another now is said to be', options, async () => {
+  const opened = await newPage();
+  await opened.getByRole('button', { name: 'Read-only' }).click();
+  await opened.getByLabel('Token', { exact: true }).fill(TOKEN);
+  await opened.keyboard.press('Enter');
+  await opened.getByRole('button', { name: 'sign out' }).waitFor();
+  // Of what is denied for another reason the token is not the cause.
+  const [status, message] = [403, '/srv/a.img may not be opened'];
+  const json = { error: { kind: 'denied', message } };
+  await opened.route('**/map*', (route) => route.fulfill({ status, json }));
+  await opened.getByRole('link', { name: 'xvda' }).first().click();
+  await opened.getByText(message).waitFor();
+  await opened.getByRole('button', { name: 'sign out' }).waitFor();
+  writeFileSync(own.tokenFile, 'another-token-of-some-length');
+  await opened
+    .getByRole('alert')
+    .getByText(/^that is not the admin token/)
+    .waitFor();
+  await opened.getByRole('button', { name: 'Read-only' }).waitFor();
+  await opened.waitForResponse((answer) => answer.url().endsWith('/v1/load') && answer.ok());
+  writeFileSync(own.tokenFile, TOKEN);
+  await opened.close();
+});
 
 test(
   'a page that nobody sees asks nothing; one whose vbdd ends waits for the next',
