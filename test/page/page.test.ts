@@ -319,10 +319,8 @@ test('a token that is another now is said to be', options, async () => {
   await opened.getByText(message).waitFor();
   await opened.getByRole('button', { name: 'sign out' }).waitFor();
   writeFileSync(own.tokenFile, 'another-token-of-some-length');
-  await opened
-    .getByRole('alert')
-    .getByText(/^that is not the admin token/)
-    .waitFor();
+  const alert = opened.getByRole('alert');
+  await alert.getByText(/^that is not the admin token/).waitFor();
   await opened.getByRole('button', { name: 'Read-only' }).waitFor();
   await opened.waitForResponse((answer) => answer.url().endsWith('/v1/load') && answer.ok());
   writeFileSync(own.tokenFile, TOKEN);
