@@ -13,6 +13,11 @@ export interface Search {
 /** Searches take so many times as long. */
 const factor = Number(process.env['VBDKIT_SEARCH'] ?? 1);
 
+/** How long chance has to show something that may take `limitMs`: times VBDKIT_SEARCH. */
+export function searchMs(limitMs: number): number {
+  return limitMs * factor;
+}
+
 /**
  * Parameters for `fc.assert`: a fresh seed, printed with the test, or that of VBDKIT_SEED.
  * @param limitMs the search ends then, times VBDKIT_SEARCH, however many runs are left
@@ -23,7 +28,7 @@ export function searching(t: TestContext, numRuns: number, limitMs = 5000): Sear
   return {
     seed,
     numRuns: numRuns * factor,
-    interruptAfterTimeLimit: limitMs * factor,
+    interruptAfterTimeLimit: searchMs(limitMs),
     markInterruptAsFailure: false,
     endOnFailure: process.env['VBDKIT_FAULT'] !== undefined,
   };
