@@ -101,6 +101,7 @@ async function killTap({ dom0 }: Lab, guest: Guest, device: string): Promise<num
         slow,
       );
       pausesMs.push(Number(took));
+      say(`killed ${pausesMs.length} times: a pause of ${took} ms`);
     }
   });
   return pausesMs.sort((one, other) => one - other);

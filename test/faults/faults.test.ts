@@ -5,6 +5,9 @@ import { needsFuse, needsLoop, needsProgram } from '../peers.ts';
 import { runWithFault } from './check.ts';
 import { faults } from './faults.ts';
 
+/** Chance hides a fault of races and random histories at times; what hides it thrice does not catch it. */
+const MOST_RUNS = 3;
+
 // As many as there are processors, as far as CI has them: nothing else runs beside this file.
 describe('planted faults', { concurrency: 2 }, () => {
   for (const fault of faults) {
@@ -14,9 +17,16 @@ describe('planted faults', { concurrency: 2 }, () => {
       needsProgram(...(fault.programs ?? [])).skip,
     ];
     const options = { skip: lacks.find((lack) => lack !== false) ?? false };
-    test(`planted fault ${fault.name}: ${fault.breaks}`, options, async () => {
-      const { caught, output } = await runWithFault(fault);
-      assert.ok(caught, `${fault.caughtBy} does not notice:\n${output}`);
+    test(`planted fault ${fault.name}: ${fault.breaks}`, options, async (context) => {
+      const outputs: string[] = [];
+      for (;;) {
+        const { caught, output } = await runWithFault(fault);
+        if (caught) return;
+        outputs.push(output);
+        const all = `${fault.caughtBy} does not notice:\n${outputs.join('\n')}`;
+        assert.ok(outputs.length < MOST_RUNS, all);
+        context.diagnostic(`${fault.caughtBy} has not noticed ${fault.name} in one run`);
+      }
     });
   }
 });
