@@ -15,7 +15,8 @@ interface Status {
 
 /** A guest's disk takes two descriptors at most; some are for all. */
 const FEW_DESCRIPTORS = 4096;
-const ANSWER_MS = 2000;
+/** One that has just started on a busy host answers, too. */
+const ANSWER_MS = 10_000;
 
 /** Looks at the configuration, then at vbdd, at `socket` where that is given, and at vbd-tap. */
 export async function serviceFindings(
