@@ -1,4 +1,5 @@
 /** The commands of docs/tutorial.md, as whoever follows the page copies them. */
+import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './config.ts';
@@ -9,6 +10,11 @@ export function tutorialBlocks(): string[] {
   return [...page.matchAll(/(?<=\n\n)(?: {4}[^\n]*\n)+/g)].map(([block]) =>
     block.replaceAll(/^ {4}/gm, ''),
   );
+}
+
+/** What the page says is refused was. */
+export function assertRefused(block: string, said: string): void {
+  if (block.includes("echo 'refused")) assert.match(said, /^refused, as it should be$/m);
 }
 
 /** The lines that the page's guest has written to its disk, by their numbers. @throws Error for any other text */

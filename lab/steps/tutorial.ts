@@ -16,7 +16,7 @@ import {
 } from '../package.ts';
 import { say } from '../say.ts';
 import { step, type Lab } from '../step.ts';
-import { tutorialBlocks, writtenLines } from '../tutorial.ts';
+import { assertRefused, tutorialBlocks, writtenLines } from '../tutorial.ts';
 
 /** What Debian's initial ram disk does in a guest: modules, the root file system, and over to its init. */
 const init = `#!/bin/sh
@@ -80,7 +80,7 @@ async function follow(lab: Lab): Promise<void> {
     say(block.split('\n', 1)[0] ?? '');
     const where = '$(cat /run/tutorial.folder 2> /dev/null || echo /root)';
     const script = `${alone}; cd "${where}"; set -e\n${block}\npwd > /run/tutorial.folder`;
-    await dom0.run(script, slow);
+    assertRefused(block, await dom0.run(script, slow));
     await look(lab, block);
   }
   assert.equal(await dom0.run('dpkg-divert --list "*/block*"; ls /srv'), '');

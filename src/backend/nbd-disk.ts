@@ -2,7 +2,7 @@
  * Disks that blkback serves from images: the tap serves the image by NBD, and an nbd device of this
  * host's kernel, connected to it, is what blkback is given.
  */
-import { Failure } from '../base/failure.ts';
+import { Failure, sentenceOf } from '../base/failure.ts';
 import { type BackendNodes, diskName } from '../disk/backend-nodes.ts';
 import { deviceIdentity, type Member } from '../disk/identity.ts';
 import type { HeldFacts, TargetFacts } from '../disk/plan.ts';
@@ -61,9 +61,9 @@ export async function holdImage(
 }
 
 /**
- * Takes hold of the device that an earlier vbdd gave to the disk. Its parents are held once the tap
- * says which they are.
- * @throws Failure gone | in-use
+ * Takes over the device that an earlier vbdd gave to the disk. Its parents are held once the tap
+ * says which they are, and the device is opened once the tap serves it.
+ * @throws Failure gone
  */
 export async function adoptImage(
   world: DiskWorld,
@@ -92,6 +92,7 @@ export async function reconnectImage(
 ): Promise<void> {
   const { facts, nbd: hold } = heldImage(record);
   const { tap } = servers(world);
+  const fields = logFields(record);
   const { mode } = facts.member;
   const { name, readOnly } = useOf(record, mode);
   const known = await tap.find(name);
@@ -103,8 +104,12 @@ export async function reconnectImage(
   }
   hold.link = 'up';
   hold.depth = opened.depth;
+  // Nobody waits for it: should the tap end in the middle of it, the next one has to be connected.
+  void hold.device.hold().catch((thrown: unknown) => {
+    world.log('warning', `its guest goes on, though ${sentenceOf(thrown)}`, fields);
+  });
   record.reported = undefined;
-  world.log('info', `${hold.device.devicePath} is served`, logFields(record));
+  world.log('info', `${hold.device.devicePath} is served`, fields);
 }
 
 /** What is under way on its device fails. */

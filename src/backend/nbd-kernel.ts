@@ -6,6 +6,7 @@ import { execFile } from 'node:child_process';
 import { open } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import type { ChosenExport } from '../nbd/client.ts';
 import type { DeviceNumber } from '../sys/device-number.ts';
@@ -22,12 +23,18 @@ export interface NbdUse {
   readonly readOnly: boolean;
 }
 
-/** One device, held open. Disposing it lets go of it: with nobody else having it open, it is free. */
+/** One device. Disposing it lets go of it: with nobody else having it open, it is free. */
 export interface NbdDevice extends Disposable {
   readonly device: DeviceNumber;
   /** `/dev/nbd0` */
   readonly devicePath: string;
   readonly sizeBytes: number;
+  /**
+   * Opens it, unless it is open; from then on its last close disconnects it. While nobody serves it
+   * this waits: the kernel, or another program, may have to read from it before anybody opens it.
+   * @throws Failure in-use | gone | io
+   */
+  hold(): Promise<void>;
   /** Has another connection take the place of one that is dead; what was under way is asked there. */
   reconnect(served: ChosenExport): Promise<void>;
   /** The device is so large from now on. */
@@ -37,9 +44,9 @@ export interface NbdDevice extends Disposable {
 }
 
 export interface NbdKernel extends Disposable {
-  /** Connects a device that nobody uses. @throws Failure unavailable | denied | in-use | io */
+  /** Connects a device that nobody uses, and holds it. @throws Failure unavailable | denied | in-use | io | timeout */
   connect(served: ChosenExport, use: NbdUse): Promise<NbdDevice>;
-  /** Takes hold of a device that an earlier vbdd connected. @throws Failure gone | in-use */
+  /** Finds a device that an earlier vbdd connected; it is held once it is served. @throws Failure gone */
   adopt(device: DeviceNumber, use: NbdUse): Promise<NbdDevice>;
   /** The names of those that some vbdd connected, and that are connected still. */
   names(): Promise<string[]>;
@@ -54,6 +61,8 @@ const BLOCK_BYTES = 512;
 const DEAD_CONNECTION_SECONDS = 7 * 86_400;
 /** A request whose connection died is asked again on the next one after this time. */
 const ASKED_AGAIN_MS = 5000;
+/** Whoever serves it has just said that it does. */
+const OPENED_WITHIN_MS = 30_000;
 
 /** The kernel's own, whose module is loaded when it is first needed. */
 export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
@@ -69,7 +78,11 @@ export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
       const index = withSentence('connect', () => connectNbd(to, setupOf(served, use)));
       try {
         await writeFile(`${sysBlock}/nbd${index}/queue/io_timeout`, String(ASKED_AGAIN_MS));
-        return await holdDevice(to, sysBlock, index, use);
+        using stack = new DisposableStack();
+        const device = stack.use(deviceOn(to, sysBlock, index, use));
+        await within(OPENED_WITHIN_MS, `the opening of ${device.devicePath}`, () => device.hold());
+        stack.move();
+        return device;
       } catch (thrown) {
         disconnectNbd(to, index);
         throw thrown;
@@ -81,7 +94,7 @@ export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
         const sentence = `no nbd device ${device.major}:${device.minor} is connected for ${use.name}`;
         throw new Failure('gone', sentence, { ...device });
       }
-      return holdDevice(await opened(), sysBlock, index, use);
+      return deviceOn(await opened(), sysBlock, index, use);
     },
     names: async () => named().map(({ name }) => name),
     async forget(name) {
@@ -150,29 +163,40 @@ function setupOf({ socket, sizeBytes, flags }: ChosenExport, { name }: NbdUse) {
   };
 }
 
-/** Opens a connected device; from then on its last close disconnects it. */
-async function holdDevice(
+function deviceOn(
   family: NetlinkFamily,
   sysBlock: string,
   index: number,
   { name, readOnly }: NbdUse,
-): Promise<NbdDevice> {
+): NbdDevice {
   const devicePath = nbdPath(index);
-  const fd = await openExclusive(devicePath, readOnly);
-  using opened = new DisposableStack();
-  opened.use(fd);
   const identifier = PREFIX + name;
-  const change = (what: object): void =>
-    withSentence('change', () => reconfigureNbd(family, { index, identifier, ...what }));
-  change({ disconnectOnClose: true });
   const device = deviceIn(`${sysBlock}/nbd${index}`);
   if (device === undefined) throw new Failure('gone', `${devicePath} is gone`);
-  opened.move();
+  const change = (what: object): void =>
+    withSentence('change', () => reconfigureNbd(family, { index, identifier, ...what }));
+  const opened = new DisposableStack();
+  let opening: Promise<void> | undefined;
+  const open = async (): Promise<void> => {
+    const fd = await openExclusive(devicePath, readOnly);
+    if (opened.disposed) return fd.close();
+    opened.use(fd);
+    change({ disconnectOnClose: true });
+  };
   return {
     device,
     devicePath,
     get sizeBytes() {
       return Number(textOf(`${sysBlock}/nbd${index}/size`) ?? 0) * BLOCK_BYTES;
+    },
+    async hold() {
+      opening ??= open();
+      try {
+        await opening;
+      } catch (thrown) {
+        opening = undefined;
+        throw thrown;
+      }
     },
     async reconnect({ socket, sizeBytes }) {
       change({ socketFd: socket.number, sizeBytes });
@@ -183,11 +207,11 @@ async function holdDevice(
     async sever() {
       withSentence('disconnect', () => disconnectNbd(family, index));
     },
-    [Symbol.dispose]: () => fd.close(),
+    [Symbol.dispose]: () => opened[Symbol.dispose](),
   };
 }
 
-/** Not on this thread: the kernel may read from the device before it lets anybody open it. */
+/** Not on this thread, as it may take long. */
 async function openExclusive(path: string, readOnly: boolean): Promise<Fd> {
   try {
     const flags = (readOnly ? O.RDONLY : O.RDWR) | O.EXCL | O.CLOEXEC;

@@ -32,6 +32,8 @@ interface Device {
   openers: number;
   severed: boolean;
   session: NbdSession | undefined;
+  /** Settled while somebody serves it, or nobody ever will. */
+  served: PromiseWithResolvers<void>;
   /** What was asked and not answered yet, in its order. */
   readonly asks: Set<Ask>;
 }
@@ -57,11 +59,13 @@ export function createNbdDevices(): NbdDevices {
           const device = newDevice(index, served, use);
           devices.set(index, device);
           follow(device, served);
-          return held.use(holdOn(device, close));
+          const own = held.use(deviceOf(device, close));
+          await own.hold();
+          return own;
         },
         async adopt(number, { name }) {
           const device = find(number);
-          if (device?.name === name) return held.use(holdOn(device, close));
+          if (device?.name === name) return held.use(deviceOf(device, close));
           throw new Failure('gone', `no nbd device ${number.minor} is connected for ${name}`);
         },
         names: async () => [...devices.values()].map(({ name }) => name),
@@ -83,8 +87,9 @@ export function createNbdDevices(): NbdDevices {
 }
 
 function newDevice(index: number, { sizeBytes, flags }: ChosenExport, { name }: NbdUse): Device {
+  const unserved = Promise.withResolvers<void>();
   const none = { openers: 0, severed: false, session: undefined, asks: new Set<Ask>() };
-  return { index, name, flags, sizeBytes, ...none };
+  return { index, name, flags, sizeBytes, served: unserved, ...none };
 }
 
 /** The server of that connection is the device's, until it hangs up. */
@@ -92,8 +97,11 @@ function follow(device: Device, { socket, sizeBytes }: ChosenExport): void {
   const session = sessionOn(socket);
   device.session = session;
   device.sizeBytes = sizeBytes;
+  device.served.resolve();
   void session.ended.then(() => {
-    if (device.session === session) device.session = undefined;
+    if (device.session !== session) return;
+    device.session = undefined;
+    if (!device.severed) device.served = Promise.withResolvers();
   });
   for (const ask of device.asks) send(device, session, ask);
 }
@@ -108,6 +116,7 @@ function send(device: Device, session: NbdSession, ask: Ask): void {
 
 function sever(device: Device): void {
   device.severed = true;
+  device.served.resolve();
   device.session?.[Symbol.dispose]();
   for (const { answered } of device.asks) {
     answered.reject(new Failure('gone', `${nbdPath(device.index)} was disconnected`));
@@ -127,10 +136,17 @@ function ask(device: Device, request: ClientRequest): Promise<Uint8Array> {
   return answered.promise;
 }
 
-function holdOn(device: Device, close: (device: Device) => void): NbdDevice {
-  device.openers += 1;
-  let held = true;
+/** As of Linux, where whoever opens a device may have to wait for those who read from it. */
+function deviceOf(device: Device, close: (device: Device) => void): NbdDevice {
+  let [held, letGo] = [false, false];
   return {
+    async hold() {
+      await device.served.promise;
+      if (held || letGo) return;
+      if (device.severed) throw new Failure('gone', `${nbdPath(device.index)} was disconnected`);
+      held = true;
+      device.openers += 1;
+    },
     device: { major: NBD_MAJOR, minor: device.index },
     devicePath: nbdPath(device.index),
     get sizeBytes() {
@@ -145,7 +161,7 @@ function holdOn(device: Device, close: (device: Device) => void): NbdDevice {
     sever: async () => sever(device),
     [Symbol.dispose]() {
       if (held) close(device);
-      held = false;
+      [held, letGo] = [false, true];
     },
   };
 }

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { tutorialBlocks, writtenLines } from '../../lab/tutorial.ts';
+import { assertRefused, tutorialBlocks, writtenLines } from '../../lab/tutorial.ts';
 import { SECTOR_BYTES } from '../../src/base/units.ts';
 import { parseXlConfig } from '../../src/disk/xl-config.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
@@ -28,6 +28,7 @@ const here = (block: string): string =>
     .replaceAll('/srv/tutorial', join(dir, 'tutorial'))
     .replaceAll('/bin/busybox root', `${join(dir, 'busybox')} root`)
     .replaceAll('cd /root', `cd ${dir}`)
+    .replaceAll('/mnt', join(dir, 'mnt'))
     // What it finds here is no host for Xen.
     .replace(/^vbd doctor$/m, 'vbd doctor || :');
 
@@ -127,12 +128,15 @@ test(
     const { env, failures } = await startSite(stack);
     const folder = join(dir, 'folder');
     writeFileSync(folder, dir);
+    mkdirSync(join(dir, 'mnt'));
     let lines = 0;
     for (const block of tutorialBlocks()) {
       const script = `cd "$(cat ${folder})"; set -e\n${here(block)}\npwd > ${folder}`;
-      await promisify(execFile)('bash', ['-c', script], { env, timeout: 60_000 }).catch(
-        (thrown: unknown) => assert.fail(`${block}: ${String(thrown)} ${failures.join('\n')}`),
+      const run = promisify(execFile)('bash', ['-c', script], { env, timeout: 60_000 });
+      const { stdout } = await run.catch((thrown: unknown) =>
+        assert.fail(`${block}: ${String(thrown)} ${failures.join('\n')}`),
       );
+      assertRefused(block, stdout);
       if (!block.includes('data.img')) continue;
       const text = readFileSync(join(dir, 'tutorial/data.img'), 'utf8').replaceAll('\0', '');
       const numbers = writtenLines(text);

@@ -11,6 +11,7 @@ import { viewOf, whyOf } from '../../src/daemon/views.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
 import { noLimits } from '../../src/ring/limiter.ts';
+import { patienceMs } from '../patience.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { SIZE_BYTES, startTapKit } from './tap-kit.ts';
 import { backendOf, XVDA } from './test-daemon.ts';
@@ -105,7 +106,8 @@ test('a parent is held while a child of it is served', options, async () => {
 });
 
 for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped', 'both'] as const) {
-  test(`a guest’s disk goes on when ${who} is replaced under it`, options, async () => {
+  const title = `a guest’s disk goes on when ${who} is replaced under it`;
+  test(title, { ...options, timeout: patienceMs(60_000) }, async () => {
     await using kit = await startTapKit();
     const path = kit.image('a.vmdk', 'vmdk');
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('vmdk', path)] });

@@ -32,6 +32,15 @@ export const nbdFaults: readonly Fault[] = [
   },
   {
     ...disks,
+    name: 'device-opened-before-it-is-served',
+    breaks: 'vbdd does not wait for a device whose tap waits for vbdd',
+    file: 'src/backend/nbd-disk.ts',
+    find: 'useOf(record, nodes.mode));\n    return heldBy(device',
+    plant: 'useOf(record, nodes.mode));\n    await device.hold();\n    return heldBy(device',
+    only: 'both is replaced',
+  },
+  {
+    ...disks,
     name: 'parents-on-nbd-not-held-again',
     breaks: 'what a child on an nbd device is read from is held by the next vbdd, too',
     file: 'src/backend/nbd-disk.ts',
