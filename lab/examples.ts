@@ -18,12 +18,15 @@ export function readExample(file: string): string {
   return readFileSync(join(folder, file), 'utf8');
 }
 
+/** One of them, as it stands. */
+export function exampleOf(file: string): Example {
+  const text = readExample(file);
+  const before = [...text.matchAll(/^(?:# {5}| {6}(?=\w))(.*)$/gm)].map(([, line = '']) => line);
+  return { file, text, before };
+}
+
 /** Every configuration of xl's among them. */
 export function findExamples(): Example[] {
   const files = readdirSync(folder).filter((file) => file.endsWith('.cfg'));
-  return files.sort().map((file) => {
-    const text = readExample(file);
-    const before = [...text.matchAll(/^# {5}(.*)$/gm)].map(([, line = '']) => line);
-    return { file, text, before };
-  });
+  return files.sort().map(exampleOf);
 }

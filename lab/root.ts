@@ -16,12 +16,34 @@ export interface Root {
 }
 
 /** Documentation is half of the files, and no test reads it. */
-const excluded = [
+export const excluded = [
   '/usr/share/doc/*',
   '/usr/share/man/*',
   '/usr/share/locale/*',
   '/usr/share/info/*',
 ];
+
+/**
+ * Runs mmdebstrap on a Debian's packages, without what they only recommend.
+ * @param target where the tree goes; its name says in which form
+ */
+export async function mmdebstrap(
+  suite: SuiteName,
+  target: string,
+  options: readonly string[],
+): Promise<void> {
+  const mirror = process.env['VBDKIT_LAB_MIRROR'];
+  const given = [
+    '--skip=check/qemu',
+    '--aptopt=Apt::Install-Recommends "false"',
+    '--aptopt=Acquire::Retries "5"',
+    ...options,
+    suite,
+    target,
+    ...(mirror === undefined ? [] : [mirror]),
+  ];
+  await outside('mmdebstrap', given, { timeoutMs: 1_200_000 });
+}
 
 async function build(suiteName: SuiteName, folder: string): Promise<void> {
   const suite = suites[suiteName];
@@ -34,26 +56,14 @@ async function build(suiteName: SuiteName, folder: string): Promise<void> {
     `apt-get -q download $kernel xen-hypervisor-${suite.xen}-amd64`,
     'chroot "$1" dpkg-query -W > versions.txt',
   ];
-  const mirror = process.env['VBDKIT_LAB_MIRROR'];
-  await outside(
-    'mmdebstrap',
-    [
-      '--variant=minbase',
-      '--skip=check/qemu',
-      '--aptopt=Apt::Install-Recommends "false"',
-      '--aptopt=Acquire::Retries "5"',
-      ...excluded.map((path) => `--dpkgopt=path-exclude=${path}`),
-      `--include=${suite.packages.join(',')}`,
-      `--customize-hook=${download.join(' && ')}`,
-      `--customize-hook=copy-out /debs ${folder}`,
-      '--customize-hook=rm -r "$1/debs"',
-      '--format=tar',
-      suiteName,
-      join(folder, 'root.tar'),
-      ...(mirror === undefined ? [] : [mirror]),
-    ],
-    { timeoutMs: 1_200_000 },
-  );
+  await mmdebstrap(suiteName, join(folder, 'root.tar'), [
+    '--variant=minbase',
+    ...excluded.map((path) => `--dpkgopt=path-exclude=${path}`),
+    `--include=${suite.packages.join(',')}`,
+    `--customize-hook=${download.join(' && ')}`,
+    `--customize-hook=copy-out /debs ${folder}`,
+    '--customize-hook=rm -r "$1/debs"',
+  ]);
 }
 
 /** Downloads dom0's packages, unless the cache has them. */

@@ -1,8 +1,9 @@
 /** examples/: each configuration is read by stock xl as vbdkit reads it, and its guest is created. */
 import assert from 'node:assert/strict';
 import { parseXlConfig } from '../../src/disk/xl-config.ts';
-import { findExamples, readExample, type Example } from '../examples.ts';
+import { exampleOf, findExamples, readExample, type Example } from '../examples.ts';
 import { grubGuest, makeGrubDisk } from '../grub.ts';
+import { withLibvirt } from '../libvirt.ts';
 import { door, type Lab } from '../step.ts';
 import { startScript, startTap } from '../vbdkit.ts';
 
@@ -140,19 +141,16 @@ export const steps = [
   }),
 
   door('libvirt.xml is defined and its guest has its disks', async (lab) => {
-    const { dom0 } = lab;
-    if ((await dom0.attempt('command -v virsh && virsh -c xen:/// uri')).code !== 0)
-      lab.skip('this host has no libvirt with its Xen driver');
     await startTap(lab);
-    await dom0.put('/srv/libvirt.xml', readExample('libvirt.xml'));
     try {
-      await dom0.run(
-        `truncate -s 64M /srv/web.img; vbd create -f qcow2 /srv/web.qcow2 64M; vbd setup --qdisk
-        virsh -c xen:/// create --paused /srv/libvirt.xml`,
-        slow,
-      );
-      await assertServed(lab, 'web', ['xvda', 'xvdb']);
-      await dom0.run('virsh -c xen:/// destroy web');
+      const path = await prepare(lab, exampleOf('libvirt.xml'));
+      await withLibvirt(lab, async (virsh) => {
+        await virsh(`define ${path}`);
+        await virsh('start --paused web');
+        await assertServed(lab, 'web', ['xvda', 'xvdb']);
+        await virsh('destroy web');
+        await virsh('undefine web');
+      });
     } finally {
       await tidy(lab);
     }

@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { findExamples, readExample } from '../../lab/examples.ts';
+import { exampleOf, findExamples, readExample } from '../../lab/examples.ts';
 import { parseXlConfig } from '../../src/disk/xl-config.ts';
 import { needsProgram } from '../peers.ts';
 
@@ -24,6 +24,15 @@ function run(line: string, folder: string): string {
   return execFileSync('bash', ['-ec', `${stub}; ${line.replaceAll('/srv/', folder)}`], options);
 }
 
+/** What the lines before have made there is an image of that format. */
+function assertImage(path: string, format: string, folder: string): void {
+  const said = JSON.parse(run(`vbd info --json -f ${format} ${path}`, folder)) as {
+    'virtual-size': number;
+  };
+  // VHD rounds up.
+  assert.ok(said['virtual-size'] >= 2 ** 30);
+}
+
 for (const { file, text, before } of findExamples()) {
   test(`${file} is one that stock xl reads, and its disks are what they say`, () => {
     const { name, disks } = parseXlConfig(text, 'xl');
@@ -39,25 +48,22 @@ for (const { file, text, before } of findExamples()) {
       if (spec.backend !== undefined) continue;
       const [, format, path] = /^(?:(\w+):)?(\/srv\/.*)$/.exec(spec.target ?? '') ?? [];
       assert.ok(path, spec.target);
-      const said = JSON.parse(
-        run(`vbd info --json -f ${format ?? spec.format} ${path}`, folder),
-      ) as {
-        'virtual-size': number;
-      };
-      // VHD rounds up.
-      assert.ok(said['virtual-size'] >= 2 ** 30);
+      assertImage(path, format ?? spec.format, folder);
     }
   });
 }
 
-test('libvirt.xml is XML, and its disks are those of a Xen guest', needsProgram('python3'), () => {
+test('libvirt.xml is XML, and its disks are what they say', needsProgram('python3'), () => {
   const program = `
 import sys, xml.etree.ElementTree as tree
 for disk in tree.fromstring(sys.stdin.read()).iter('disk'):
-    print(disk.find('driver').get('name'), disk.find('source').get('file'), disk.find('target').get('dev'))`;
-  const input = readExample('libvirt.xml');
-  assert.equal(
-    execFileSync('python3', ['-c', program], { input, encoding: 'utf8' }),
-    'phy /srv/web.img xvda\nqemu /srv/web.qcow2 xvdb\n',
-  );
+    print(disk.find('driver').get('type'), disk.find('source').get('file'), disk.find('target').get('dev'))`;
+  const { text, before } = exampleOf('libvirt.xml');
+  const said = execFileSync('python3', ['-c', program], { input: text, encoding: 'utf8' });
+  assert.equal(said, 'raw /srv/web.img xvda\nqcow2 /srv/web.qcow2 xvdb\n');
+  const folder = `${join(dir, 'libvirt')}/`;
+  mkdirSync(folder);
+  for (const line of before) run(line, folder);
+  assertImage('/srv/web.img', 'raw', folder);
+  assertImage('/srv/web.qcow2', 'qcow2', folder);
 });
