@@ -205,6 +205,11 @@ export function reportFault(world: DiskWorld, record: DiskRecord, sentence: stri
   record.reported = sentence;
 }
 
+/** Tells what could not be done in order of a disk that is let go of all the same. */
+export function noteFault({ log }: DiskWorld, record: DiskRecord, fault: string | undefined): void {
+  if (fault !== undefined) log('error', fault, logFields(record));
+}
+
 /** A guest that has the disk already waits; the sweep and the tap's return ask again, and so does a moment. */
 export function waitForImage(world: DiskWorld, record: DiskRecord, { message }: Failure): void {
   reportFault(world, record, `its guest waits for its image: ${message}`);

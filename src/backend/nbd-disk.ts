@@ -15,6 +15,7 @@ import {
   type Held,
   logFields,
   type NbdHold,
+  noteFault,
   noteHolder,
 } from './disk-record.ts';
 import { imageOfVbd } from './look.ts';
@@ -120,10 +121,13 @@ export async function severImage(record: DiskRecord): Promise<void> {
 }
 
 /** The tap lets go of the image; one that is away has none open. */
-export async function closeImage({ tap }: DiskWorld, record: DiskRecord): Promise<void> {
-  await tap?.close(diskName(record.key)).catch((thrown: unknown) => {
+export async function closeImage(world: DiskWorld, record: DiskRecord): Promise<void> {
+  const closing = world.tap?.close(diskName(record.key));
+  const fault = await closing?.catch((thrown: unknown) => {
     if (!(thrown instanceof Failure)) throw thrown;
+    return undefined;
   });
+  noteFault(world, record, fault);
 }
 
 /** Makes the image, its device and so the guest's disk as large as asked. @returns its size in bytes */

@@ -13,6 +13,7 @@ import {
   type DiskRecord,
   type DiskWorld,
   logFields,
+  noteFault,
   reportFault,
   waitForImage,
 } from './disk-record.ts';
@@ -50,9 +51,10 @@ export async function reconcileRing(
   try {
     await reconcileSteps(world, record, vms, readNodes);
   } catch (thrown) {
-    if (thrown instanceof Failure && thrown.kind === 'timeout') {
-      callSoon(world, record);
-    }
+    // One that is there and takes no order now, for want of descriptors say, takes it later.
+    const { kind, facts } = thrown instanceof Failure ? thrown : {};
+    const isFull = kind === 'unavailable' && facts?.['socket'] !== undefined && world.tap.isThere;
+    if (kind === 'timeout' || isFull) callSoon(world, record);
     throw thrown;
   }
 }
@@ -111,7 +113,12 @@ async function settleDoubt(world: RingWorld, record: DiskRecord): Promise<void> 
   if (nodes?.online === true && (refusal === undefined ? ring === undefined : !wasRefused(nodes))) {
     return;
   }
-  const known = await world.tap.find(diskName(record.key)).catch(nothingWithoutTap);
+  const { tap } = world;
+  const known = await tap.find(diskName(record.key)).catch((thrown: unknown) => {
+    // A tap that has ended has nothing open.
+    if (!(thrown instanceof Failure) || thrown.kind !== 'unavailable' || tap.isThere) throw thrown;
+    return undefined;
+  });
   if (known === undefined) await unfollow(record);
   else if (ring === undefined) await follow(world, record, known.image, known);
   else {
@@ -119,12 +126,6 @@ async function settleDoubt(world: RingWorld, record: DiskRecord): Promise<void> 
     ring.paused = known.paused;
   }
   record.tapDoubted = false;
-}
-
-/** A tap that has ended has nothing open. */
-function nothingWithoutTap(thrown: unknown): undefined {
-  if (!(thrown instanceof Failure) || thrown.kind !== 'unavailable') throw thrown;
-  return undefined;
 }
 
 async function factsOfRing(world: DiskWorld, record: DiskRecord): Promise<RingFacts> {
@@ -210,7 +211,7 @@ async function carryOutRing(
       if (record.ring !== undefined) record.ring.connected = false;
       return;
     case 'close':
-      await tap.close(name);
+      noteFault(world, record, await tap.close(name));
       return forget(world, record);
     case 'stop waiting':
       return stopWaiting(world, record);

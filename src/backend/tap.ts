@@ -41,6 +41,8 @@ export interface FoundImage {
 /** Disks are named by who asks: `vbd3-7-51712`. Every call throws Failure unavailable
  * without a tap, and timeout when it does not answer: what it has done then only `find` tells. */
 export interface Tap {
+  /** False from its end until another one answers. */
+  readonly isThere: boolean;
   /**
    * Opens what is in the drive; without a place, it is an empty one.
    * @param how.beside a disk of the same guest that has that image open: they have it in common
@@ -75,8 +77,11 @@ export interface Tap {
   statistics(name: string): DiskStatistics | undefined;
   /** Has it forget what earlier taps have left of disks that are none of these. */
   keep(names: readonly string[]): Promise<void>;
-  /** Closes the image in order; with a ring, disconnects it first. */
-  close(name: string): Promise<void>;
+  /**
+   * Closes the image in order; with a ring, disconnects it first.
+   * @returns why what was not flushed may be lost, if so: it is closed all the same
+   */
+  close(name: string): Promise<string | undefined>;
   /** What it has of a disk now. */
   find(name: string): Promise<FoundImage | undefined>;
   list(): Promise<(Omit<FoundImage, 'image'> & { readonly name: string })[]>;

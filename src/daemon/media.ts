@@ -31,6 +31,8 @@ export async function changeMedium(
   // The table has disks of the kinds that hand one to a guest, and no others.
   const place = { ...key, kind: key.kind as DiskKind, backendDomid: ownDomid };
   const { backend, libxl } = diskPaths(place);
+  // What could not be had is tried anew, under the same name, too.
+  if (ring.refused !== undefined) ring.params = undefined;
   await store.transaction(async (tx) => {
     const paths = [backend, libxl].map((folder) => `${folder}/params`);
     const known = await Promise.all(paths.map((path) => tx.read(path)));

@@ -1,4 +1,5 @@
 /** Pauses a disk while its guest runs: for a copy of its image, or to find out who needs it. */
+import type { Tap } from '../backend/tap.ts';
 import { Failure } from '../base/failure.ts';
 import { sleep } from '../base/deadline.ts';
 import { diskName } from '../disk/backend-nodes.ts';
@@ -12,8 +13,8 @@ const END_MS = 8000;
 /**
  * From now on nothing of the disk begins, and what had begun has ended: the image is as its guest was
  * told, and stays so until `paused` is false again.
- * @throws Failure not-found; unsupported where blkback serves it; timeout: it is paused, and not at rest;
- * gone: it is to go on, and was not paused any more
+ * @throws Failure not-found; unsupported where blkback serves it; exhausted: writes that were begun wait
+ * for room; timeout: it is paused, and not at rest; gone: it is to go on, and was not paused any more
  */
 export async function pause(
   daemon: Daemon,
@@ -35,6 +36,7 @@ export async function pause(
     const advice = 'what was copied meanwhile may not be whole';
     throw new Failure('gone', `${what} is not paused by vbd pause — ${advice}`);
   }
+  if (paused) await requireRoom(tap, name, what);
   await tap.hold(name, paused);
   ring.paused = (await tap.find(name))?.paused ?? null;
   await daemon.disks.call(key);
@@ -48,4 +50,12 @@ export async function pause(
     }
     await sleep(LOOK_MS);
   }
+}
+
+/** What waits for room has begun, and does not end before there is some. */
+async function requireRoom(tap: Tap, name: string, what: string): Promise<void> {
+  const waitsFor = (await tap.find(name))?.paused ?? 'admin';
+  if (waitsFor === 'admin') return;
+  const sentence = `writes of ${what} wait for room (${waitsFor}), and end when there is some — make room first`;
+  throw new Failure('exhausted', sentence, { errno: waitsFor });
 }

@@ -13,7 +13,6 @@ import type { ImageKey, ImageKeys } from './image-keys.ts';
 
 /** A tap that is watched: it may die, and another one come in its place. */
 export interface WatchedTap extends Tap, Disposable {
-  readonly isThere: boolean;
   /** Told when the tap has ended, and when there is one (again). */
   onChange(listener: (there: boolean) => void): void;
   /** Told of a disk whose guest's writes begin to wait for room (why), and when they do no longer (null). */
@@ -102,7 +101,10 @@ export function openTap(socketPath: string, answerMs: number, images: TapImages 
     whenFull: (name, whenFull) => order('PUT', `${disk(name)}/when-full`, { when_full: whenFull }),
     keep: (names) => order('PUT', '/v1/kept', { names }),
     statistics: (name) => readPage(join(dirname(socketPath), STATISTICS_FOLDER, name)),
-    close: (name) => order('DELETE', disk(name)),
+    async close(name) {
+      // An older tap answers nothing.
+      return (await order<{ fault?: string } | undefined>('DELETE', disk(name)))?.fault;
+    },
     async find(name) {
       try {
         const found = await order<FoundView>('GET', disk(name));

@@ -3,7 +3,7 @@ import { fstatSync } from './node-fs.ts';
 import { bytes, i32le, struct, u16le, u64le } from '../base/struct.ts';
 import { type DeviceNumber, unpackDevice } from './device-number.ts';
 import { O, openFd, type Fd } from './fd.ts';
-import { fallocate, fcntl, isErrno, posixFadvise } from './ffi.ts';
+import { fallocate, fcntl, ftruncate, isErrno, posixFadvise } from './ffi.ts';
 
 export type FileKind = 'file' | 'block' | 'character' | 'directory' | 'fifo' | 'socket' | 'other';
 
@@ -124,6 +124,20 @@ export function adviseWillNeed(fd: number, at: number, lengthBytes: number): voi
 // linux/falloc.h
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
+
+/**
+ * Makes a file so long, with room for all of it: memory that is mapped from a file without room ends
+ * the process that writes it.
+ * @throws ErrnoError ENOSPC
+ */
+export function makeRoom(fd: number, lengthBytes: number): void {
+  ftruncate(fd, lengthBytes);
+  try {
+    fallocate(fd, 0, 0, lengthBytes);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'EOPNOTSUPP')) throw thrown;
+  }
+}
 
 /** Whether a range of the file can be made a hole: tried past its end, where that changes nothing. */
 export function canPunchHoles(fd: number, sizeBytes: number): boolean {

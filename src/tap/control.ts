@@ -105,8 +105,7 @@ export function tapApi(workers: Workers, version: string, runFolder: string): Ho
   });
   changeRoutes(app, workers, unlock);
   app.delete('/v1/disks/:name', async (context) => {
-    await workers.order('close', { name: context.req.param('name') });
-    return context.body(null, 204);
+    return context.json(await workers.order('close', { name: context.req.param('name') }));
   });
   app.put('/v1/disks/:name/ring', async (context) => {
     const { take_up: takeUp, ...rest } = await bodyOf(context, ConnectRequest);

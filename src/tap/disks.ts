@@ -14,6 +14,7 @@ import type { RingDisk } from '../ring/request.ts';
 import type { ServedDisk, WhenFull } from '../ring/request-work.ts';
 import { MOST_INDIRECT_SEGMENTS } from '../ring/slots.ts';
 import { readStatistics, type StatisticsPage, statisticsPage } from '../ring/statistics.ts';
+import { ErrnoError } from '../sys/ffi.ts';
 import { fileFacts } from '../sys/file.ts';
 import type { Mapping } from '../sys/memory.ts';
 import type { Asks } from './asks.ts';
@@ -26,8 +27,10 @@ import type {
   Medium,
   OpenedDisk,
   OpenOrder,
+  Orders,
   PauseMessage,
 } from './orders.ts';
+import { failureOfOrder } from './order-failures.ts';
 import { openStatistics, removeRecords, removeStatistics } from './records.ts';
 import type { RingLoop } from './ring-loop.ts';
 
@@ -53,8 +56,8 @@ export interface Disks {
   whenFull(name: DiskName, whenFull: WhenFull): void;
   /** From now on nothing of it begins, until it is let go; so it is for successors. @throws Failure not-found */
   hold(name: DiskName, held: boolean): void;
-  /** Disconnects it and closes its image in order. */
-  close(name: DiskName): Promise<void>;
+  /** Disconnects it and closes its image in order. @returns why that could not be done in order, if so */
+  close(name: DiskName): Promise<Orders['close']['answer']>;
   /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
   leave(name: DiskName): Promise<void>;
   list(): DiskState[];
@@ -132,8 +135,9 @@ export function createDisks(options: DisksOptions): Disks {
     async close(name) {
       await closeSocket(find(table, name), false);
       await disconnect(table, name);
-      remove(table, name);
+      const fault = remove(table, name);
       removeStatistics(statisticsFolder, name);
+      return { fault };
     },
     async leave(name) {
       const disk = find(table, name);
@@ -156,7 +160,12 @@ function open(table: Table, name: DiskName, order: OpenOrder): OpenedDisk {
   const { medium, writable } = order;
   if (disks.has(name)) throw new Failure('exists', `the tap has a disk ${name} already`);
   const image = openBeside(table, order) ?? openMedium(files, medium, writable);
-  disks.set(name, startDisk(table, name, image, order));
+  try {
+    disks.set(name, startDisk(table, name, image, order));
+  } catch (thrown) {
+    letGo(table, image);
+    throw thrown;
+  }
   return describe(files, image);
 }
 
@@ -215,16 +224,26 @@ function using({ disks }: Table, image: Image): Disk[] {
   return [...disks.values()].filter(({ served }) => served.image === image);
 }
 
-function remove(table: Table, name: DiskName): void {
+function remove(table: Table, name: DiskName): string | undefined {
   const { served, statistics } = find(table, name);
   table.disks.delete(name);
   statistics[Symbol.dispose]();
-  letGo(table, served.image);
+  return letGo(table, served.image);
 }
 
-/** Closes what was some disk's, unless another one has it still. */
-function letGo(table: Table, image: Image | undefined): void {
-  if (image !== undefined && using(table, image).length === 0) table.transfer.close(image);
+/**
+ * Closes what was some disk's, unless another one has it still.
+ * @returns why what was not flushed may be lost, if so: it is closed all the same
+ */
+function letGo(table: Table, image: Image | undefined): string | undefined {
+  if (image === undefined || using(table, image).length > 0) return undefined;
+  try {
+    table.transfer.close(image);
+    return undefined;
+  } catch (thrown) {
+    const { message } = failureOfOrder(thrown);
+    return `${image.path} was not closed in order, what its guest had not flushed may be lost: ${message}`;
+  }
 }
 
 /** @param answered what NBD clients have asked for is answered before they are sent away */
@@ -258,7 +277,13 @@ function stateOf(files: FileTable, name: DiskName, disk: Disk): DiskState {
 /** In turn with what guests have asked for. */
 async function resizeImage(asks: Asks, image: Image, sizeBytes: number): Promise<void> {
   const errno = await asks.ask((engine, tag) => engine.resize(image, sizeBytes, tag));
-  if (errno !== 0) throw new Failure('io', `${image.path} could not be resized: errno ${errno}`);
+  if (errno === 0) return;
+  const { code } = new ErrnoError('resize', errno);
+  const isFull = code === 'ENOSPC' || code === 'EDQUOT';
+  const why = isFull ? `there is no room (${code}) — make room, then try again` : code;
+  const facts = { path: image.path, errno: code };
+  const sentence = `${image.path} could not be resized: ${why}`;
+  throw new Failure(isFull ? 'exhausted' : 'io', sentence, facts);
 }
 
 function openMedium(

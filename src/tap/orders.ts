@@ -91,7 +91,10 @@ export interface Orders {
   whenFull: { order: { name: DiskName; readonly whenFull: WhenFull }; answer: undefined };
   /** Nothing more of it begins; what has begun goes on to its end. */
   hold: { order: { name: DiskName; readonly held: boolean }; answer: undefined };
-  close: { order: { name: DiskName }; answer: undefined };
+  close: {
+    order: { name: DiskName };
+    answer: { readonly fault: string | undefined };
+  };
   list: { order: object; answer: DiskState[] };
   stop: { order: object; answer: undefined };
 }

@@ -2,12 +2,13 @@
  * Rings' records and disks' statistics as files in the tap's folder, which outlive it. A record
  * belongs to one ring of one guest: its name says which, so that no other ring is ever taken up from it.
  */
-import { existsSync, ftruncateSync, mkdirSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../base/failure.ts';
 import { STATISTICS_BYTES } from '../ring/statistics.ts';
 import { O, openFd } from '../sys/fd.ts';
 import { isErrno } from '../sys/ffi.ts';
+import { makeRoom } from '../sys/file.ts';
 import { mapShared, type Mapping } from '../sys/memory.ts';
 import type { DiskName } from './orders.ts';
 import type { RingPlace } from './ring-loop.ts';
@@ -34,12 +35,22 @@ export function openRecord(
   const create = takeUp ? 0 : O.CREAT | O.EXCL;
   try {
     using fd = openFd(path, O.RDWR | create, 0o600);
-    if (!takeUp) ftruncateSync(fd.number, sizeBytes);
+    if (!takeUp) reserve(folder, fd.number, sizeBytes);
     return mapShared(fd.number, 0, sizeBytes);
   } catch (thrown) {
     if (!isErrno(thrown, 'ENOENT')) throw thrown;
     const advice = 'its guest must connect anew';
     throw new Failure('gone', `${disk} has no record of that ring — ${advice}`, {}, thrown);
+  }
+}
+
+function reserve(folder: string, fd: number, sizeBytes: number): void {
+  try {
+    makeRoom(fd, sizeBytes);
+  } catch (thrown) {
+    if (!isErrno(thrown, 'ENOSPC')) throw thrown;
+    const advice = 'make some: what a successor of vbd-tap needs is kept there';
+    throw new Failure('exhausted', `there is no room in ${folder} — ${advice}`, {}, thrown);
   }
 }
 
@@ -79,7 +90,7 @@ export const STATISTICS_FOLDER = 'statistics';
 export function openStatistics(folder: string, disk: DiskName): Mapping {
   mkdirSync(folder, { recursive: true, mode: 0o755 });
   using fd = openFd(join(folder, disk), O.RDWR | O.CREAT, 0o644);
-  ftruncateSync(fd.number, STATISTICS_BYTES);
+  reserve(folder, fd.number, STATISTICS_BYTES);
   return mapShared(fd.number, 0, STATISTICS_BYTES);
 }
 

@@ -13,7 +13,6 @@ import {
   workerData,
 } from 'node:worker_threads';
 import { setImmediate } from 'node:timers/promises';
-import { Failure } from '../base/failure.ts';
 import { createEngine } from '../image/engine.ts';
 import { createFileTable, type FileTable } from '../image/file-table.ts';
 import { lockedParts } from '../image/open.ts';
@@ -25,6 +24,7 @@ import { clearEventFd } from '../sys/wait.ts';
 import { createAsks } from './asks.ts';
 import { createDiskSockets } from './disk-sockets.ts';
 import { createDisks, type Disks } from './disks.ts';
+import { failureOfOrder } from './order-failures.ts';
 import type { AnswerMessage, OrderMessage, Orders, ReadyMessage, WorkerOptions } from './orders.ts';
 import { RECORDS_FOLDER, SOCKETS_FOLDER, STATISTICS_FOLDER } from './records.ts';
 import { createRingLoop } from './ring-loop.ts';
@@ -90,8 +90,7 @@ async function obey(
 }
 
 function answerOf(id: number, thrown: unknown): AnswerMessage {
-  if (!(thrown instanceof Failure)) throw thrown;
-  const { kind, message, facts } = thrown;
+  const { kind, message, facts } = failureOfOrder(thrown);
   return { id, failure: { kind, message, facts } };
 }
 

@@ -2,8 +2,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { home } from '../../src/sys/home.ts';
+import { endFaultKit } from './fault-kit.ts';
+import { imageFault } from './faults-of-images.ts';
+import { shortageFault } from './faults-of-shortage.ts';
 import { type Outcome, ringFault } from './faults-of-rings.ts';
 import { powerFault } from './faults-of-power.ts';
 import { storeFault } from './faults-of-vbdd.ts';
@@ -40,7 +43,11 @@ const scenarios: ReadonlyMap<string, Scenario> = new Map([
   ...ringFault,
   ...powerFault,
   ...storeFault,
+  ...imageFault,
+  ...shortageFault,
 ]);
+
+after(endFaultKit);
 
 for (const { fault, operation, outcome } of rows()) {
   const name = `${fault}: ${operation}`;

@@ -201,8 +201,10 @@ const errnoRows: readonly (readonly [string, Operation])[] = [
   ['EIO', 'discard'],
   ['ENOSPC', 'write'],
   ['ENOSPC', 'flush'],
+  ['ENOSPC', 'discard'],
   ['EDQUOT', 'write'],
   ['EDQUOT', 'flush'],
+  ['EDQUOT', 'discard'],
 ];
 
 const root = needsLoop();

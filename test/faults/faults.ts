@@ -12,6 +12,7 @@ import { pauseFaults } from './pause-faults.ts';
 import { qcow2Faults } from './qcow2-faults.ts';
 import { nbdFaults } from './nbd-faults.ts';
 import { ringFaults } from './ring-faults.ts';
+import { storageFaults } from './storage-faults.ts';
 import { sysFaults } from './sys-faults.ts';
 import { verbFaults } from './verb-faults.ts';
 import { vhdFaults } from './vhd-faults.ts';
@@ -388,6 +389,7 @@ export const faults: readonly Fault[] = [
   ...accessFaults,
   ...pauseFaults,
   ...ringFaults,
+  ...storageFaults,
   ...sysFaults,
   ...verbFaults,
   ...cliFaults,

@@ -35,12 +35,8 @@ export function slowDevice(): SlowDevice {
   using stack = new DisposableStack();
   const dir = mkdtempSync(join(tmpdir(), 'vbdkit-slow-'));
   stack.defer(() => rmSync(dir, { recursive: true }));
-  const file = join(dir, 'disk.img');
-  writeFileSync(file, '');
-  const server = serve(file);
-  stack.defer(() => void server.kill('SIGKILL'));
-  const served = awaitFile(`/proc/${server.pid}/root${file}`);
-  const { path, fd } = bind(served);
+  const { server, path: served } = stack.use(serveFile(dir, ['memory', String(SIZE_BYTES)]));
+  const { path, fd } = bindLoop(served);
   stack.use(fd);
   const owned = stack.move();
   return {
@@ -60,12 +56,26 @@ export function slowDevice(): SlowDevice {
   };
 }
 
-/** Mounts over the file, where only the server itself sees it; it is killed when this thread ends. */
-function serve(file: string): ChildProcess {
+export interface ServedFile extends Disposable {
+  readonly path: string;
+  readonly server: ChildProcess;
+}
+
+/**
+ * A file of 4 MiB that nbdkit serves by FUSE: mounted where only the server itself sees it, which is
+ * killed when this thread ends.
+ */
+export function serveFile(dir: string, plugin: readonly string[]): ServedFile {
+  const file = join(dir, 'disk.img');
+  writeFileSync(file, '');
   const alone = ['--mount', 'setpriv', '--pdeathsig', 'KILL'];
-  const memory = ['nbdkit', '--single', 'memory', String(SIZE_BYTES)];
-  const args = [...alone, 'nbdfuse', file, '--command', ...memory];
-  return spawn('unshare', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const args = [...alone, 'nbdfuse', file, '--command', 'nbdkit', '--single', ...plugin];
+  const server = spawn('unshare', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  using stack = new DisposableStack();
+  stack.defer(() => void server.kill('SIGKILL'));
+  const path = awaitFile(`/proc/${server.pid}/root${file}`);
+  const owned = stack.move();
+  return { path, server, [Symbol.dispose]: () => owned.dispose() };
 }
 
 /** Waits without returning to Node, as those who need a device do. @returns the path */
@@ -80,7 +90,7 @@ function awaitFile(path: string): string {
 }
 
 /** A device that is free again with its last opener. */
-function bind(file: string): { path: string; fd: Fd } {
+export function bindLoop(file: string): { path: string; fd: Fd } {
   using control = openLoopControl();
   using backing = openFd(file, O.RDWR);
   const setup = { readOnly: false, offsetBytes: 0, sizeLimitBytes: 0, directIo: false };
