@@ -15,6 +15,17 @@ async function reaches({ host }: TapKit, path: string, state: number): Promise<v
   while (Number((await host.store.read(path)) ?? 0) < state) await sleep(0);
 }
 
+/** Of blocks that differ, `deepEqual` would look for the shortest way from one to the other, in gigabytes of memory. */
+function equal(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0;
+}
+
+/** The disks whose rings the tap serves. */
+async function served(kit: TapKit): Promise<string[]> {
+  const all = (await kit.opened()) as { name: string; connected: boolean }[];
+  return all.filter(({ connected }) => connected).map(({ name }) => name);
+}
+
 test(
   'a guest closes its ring and offers another, in the next kernel of its domain',
   options,
@@ -29,7 +40,7 @@ test(
     await reaches(kit, backend, 6);
     await blkfront.restart(XVDA);
     const disk = await guest.disk('xvda');
-    assert.deepEqual(await disk.read(0, 128), data);
+    assert.ok(equal(await disk.read(0, 128), data));
     await guest.shutdown();
     await kit.vbdd.disks.settled();
     assert.deepEqual(await kit.opened(), []);
@@ -53,7 +64,7 @@ test(
       await blkfront.resume(XVDA);
       await Promise.all(writing);
       for (let i = 0; i < 30; i++)
-        assert.deepEqual(await disk.read(i * 128, 128), block(round * 30 + i));
+        assert.ok(equal(await disk.read(i * 128, 128), block(round * 30 + i)), `block ${i}`);
     }
     await guest.shutdown();
     await kit.vbdd.disks.settled();
@@ -87,6 +98,9 @@ for (const [what, format] of [
       if (what === 'is saved and restored') await before.destroy();
       const after = await kit.host.createGuest({ ...config, uuid: before.uuid });
       const again = await after.disk('xvda');
+      // What the old domain has asked has ended before the new one asks.
+      if (what === 'migrates within the host')
+        assert.deepEqual(await served(kit), [`vbd3-2-${XVDA}`]);
       const unanswered = Array.from({ length: 100 }, (_, i) => i).filter((i) => !answered.has(i));
       await Promise.all(unanswered.map((i) => again.write(i * 128, block(200 + (i % 50)))));
       // The old domain is stopped, and asks on a ring that nobody serves.
@@ -97,11 +111,12 @@ for (const [what, format] of [
       for (let i = 0; i < 100; i++) {
         const expected =
           answered.has(i) && !unanswered.includes(i) ? block(i) : block(200 + (i % 50));
-        assert.deepEqual(await again.read(i * 128, 128), expected, `block ${i}`);
+        assert.ok(equal(await again.read(i * 128, 128), expected), `block ${i}`);
       }
       assert.notEqual(await Promise.race([late, sleep(50)]), 'answered');
       if (what === 'migrates within the host') await before.destroy();
-      assert.deepEqual(await again.read(99 * 128, 128), block(unanswered.includes(99) ? 249 : 99));
+      const last = block(unanswered.includes(99) ? 249 : 99);
+      assert.ok(equal(await again.read(99 * 128, 128), last));
       await after.shutdown();
       await kit.vbdd.disks.settled();
       assert.deepEqual(await kit.opened(), []);

@@ -8,6 +8,7 @@ import { cliFaults } from './cli-faults.ts';
 import { engineFaults } from './engine-faults.ts';
 import { formatFaults } from './format-faults.ts';
 import { imageFaults } from './image-faults.ts';
+import { mediaFaults } from './media-faults.ts';
 import { pauseFaults } from './pause-faults.ts';
 import { qcow2Faults } from './qcow2-faults.ts';
 import { nbdFaults } from './nbd-faults.ts';
@@ -388,6 +389,7 @@ export const faults: readonly Fault[] = [
   ...nbdFaults,
   ...accessFaults,
   ...pauseFaults,
+  ...mediaFaults,
   ...ringFaults,
   ...storageFaults,
   ...sysFaults,
