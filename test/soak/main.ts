@@ -1,8 +1,9 @@
 /**
  * `npm run soak -- --minutes N [--histories N] [--seed S] [--jobs N]`: a crowd of guests under kills for
- * half of that time, then random histories, judged as those of the test suite are, by as many processes
- * as there are processors. The first that ends wrong is shrunk, printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are checked, and
- * prints how long they waited.
+ * half of that time, then random histories, judged as those of the test suite are, by twice as many
+ * processes as there are processors: each waits half of its time. The first that ends wrong is shrunk,
+ * printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are
+ * checked, and prints how long they waited.
  */
 import { parseArgs } from 'node:util';
 import { type ChildProcess, fork } from 'node:child_process';
@@ -18,7 +19,7 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '10' },
     histories: { type: 'string', default: '1000000000' },
     seed: { type: 'string' },
-    jobs: { type: 'string', default: String(availableParallelism()) },
+    jobs: { type: 'string', default: String(2 * availableParallelism()) },
     'tap-kills': { type: 'string' },
   },
 });
