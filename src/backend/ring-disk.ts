@@ -318,15 +318,20 @@ async function write(
 /**
  * Gives a disk that its guest may be using another size, and tells the guest.
  * @returns the new size in bytes
- * @throws Failure invalid when it would shrink; unsupported | io
+ * @throws Failure invalid when it would shrink; gone when the guest cannot be told; unsupported | io
  */
 export async function resizeRing(
   world: DiskWorld,
   record: DiskRecord,
   sizeBytes: number,
 ): Promise<number> {
-  const { ring, key } = record;
+  const { ring, key, nodes } = record;
   if (ring === undefined || world.tap === undefined) throw new Error('a ring is resized');
+  if (nodes === undefined) {
+    const advice = 'detach it, then attach it again';
+    const what = 'the store has no nodes of it any more: its guest cannot be told of another size';
+    throw new Failure('gone', `${what} — ${advice}`);
+  }
   const now = ring.image.sectors * RING_SECTOR_BYTES;
   if (sizeBytes < now) {
     const advice = 'a disk can only grow while it is attached';

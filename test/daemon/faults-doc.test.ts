@@ -9,6 +9,7 @@ import { imageFault } from './faults-of-images.ts';
 import { shortageFault } from './faults-of-shortage.ts';
 import { type Outcome, ringFault } from './faults-of-rings.ts';
 import { powerFault } from './faults-of-power.ts';
+import { askedStoreFault } from './faults-of-store.ts';
 import { storeFault } from './faults-of-vbdd.ts';
 import type { SkipOption } from '../peers.ts';
 
@@ -43,6 +44,7 @@ const scenarios: ReadonlyMap<string, Scenario> = new Map([
   ...ringFault,
   ...powerFault,
   ...storeFault,
+  ...askedStoreFault,
   ...imageFault,
   ...shortageFault,
 ]);

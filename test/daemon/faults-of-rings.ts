@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Failure } from '../../src/base/failure.ts';
 import type { Bytes } from '../../src/bytes/bytes.ts';
 import { openFileBytes } from '../../src/bytes/file-bytes.ts';
 import type { BlockRequest } from '../../src/host/ring-frontend.ts';
 import { raw } from '../../src/sys/ffi.ts';
+import { testLoop } from '../host/test-host.ts';
 import { needsLoop, needsProgram, type SkipOption } from '../peers.ts';
 import { type RingGuest, type RingRig, type RigOptions, startRingRig } from '../tap/ring-rig.ts';
 import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
@@ -174,6 +175,35 @@ function uncached(): Outcome {
   return outcomeOf(answer);
 }
 
+/** The kernel takes nothing of what it is asked by io_uring, for want of memory, again and again. */
+function unwilling(operation: 'read' | 'write' | 'flush'): Outcome {
+  const ioUringEnter = raw.ioUringEnter.bind(raw);
+  const errno = raw.errno.bind(raw);
+  using stack = new DisposableStack();
+  stack.defer(() => Object.assign(raw, { ioUringEnter, errno }));
+  const rig = stack.use(startRingRig());
+  const file = join(rig.folder, 'device.img');
+  writeFileSync(file, new Uint8Array(1 << 20).fill(7));
+  const loop = stack.use(testLoop(file));
+  // Every byte of it goes by the ring.
+  const guest = rig.addGuest({ path: loop.path, direct: true });
+  let refusals = 0;
+  let isRefused = false;
+  raw.ioUringEnter = (...args) => {
+    isRefused = refusals < 50;
+    if (!isRefused) return ioUringEnter(...args);
+    refusals += 1;
+    return -1;
+  };
+  raw.errno = () => (isRefused ? constants.errno.EAGAIN : errno());
+  const request = requestOf(operation);
+  const answer = ask(guest, request);
+  goOn(rig, guest, answer);
+  assert.equal(refusals, 50);
+  if (operation === 'read') assert.equal(request.data?.[0], 7);
+  return outcomeOf(answer);
+}
+
 function silentDevice(operation: Operation): Outcome {
   using device = slowDevice();
   using rig = startRingRig();
@@ -224,6 +254,10 @@ export const ringFault: readonly Named[] = [
     'a file that is not in the cache (EAGAIN): read',
     { options: needsProgram('dd'), play: uncached },
   ],
+  ...(['read', 'write', 'flush'] as const).map((operation): Named => {
+    const play = (): Outcome => unwilling(operation);
+    return [`an io_uring that takes nothing (EAGAIN): ${operation}`, { options: root, play }];
+  }),
   ...(['write', 'read', 'flush'] as const).map((operation): Named => {
     const play = (): Outcome => silentDevice(operation);
     return [`a device that does not answer: ${operation}`, { options: needsSlowDevice(), play }];

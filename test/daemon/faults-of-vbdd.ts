@@ -88,13 +88,19 @@ async function deletedInMidAttach(): Promise<Outcome> {
   return 'gone';
 }
 
-async function withoutDescriptors(): Promise<Outcome> {
+async function withoutDescriptors(operation: 'attach' | 'detach'): Promise<Outcome> {
   await using kit = await startProcessHost();
   const pid = String(kit.vbdd.pid);
+  const disks = [xvdaOn(image(kit, 'a.img'))];
+  const there = operation === 'detach' && (await kit.host.createGuest({ name: 'web', disks }));
   const open = readdirSync(`/proc/${pid}/fd`).map(Number);
   const free = [...open.keys(), open.length].find((number) => !open.includes(number));
-  const disks = [xvdaOn(image(kit, 'a.img'))];
   execFileSync('prlimit', ['--pid', pid, `--nofile=${free}:4096`]);
+  if (there !== false) {
+    await there.detach('xvda');
+    while (boundLoops(kit.dir).size > 0) await sleep(5);
+    return 'done';
+  }
   const refused = await kit.host.createGuest({ name: 'web', disks }).then(
     () => 'attached',
     (thrown: unknown) => (thrown as Error).message,
@@ -120,22 +126,13 @@ async function withoutMapping(): Promise<Outcome> {
 
 async function withoutEvents(operation: 'attach' | 'detach'): Promise<Outcome> {
   await using host = await startTestHost();
-  const store = host.connect();
-  let deaf = false;
-  const losing: Store = {
-    ...store,
-    get counts() {
-      return store.counts;
-    },
-    observe: (path, onEvent) => store.observe(path, (event) => void (deaf || onEvent(event))),
-  };
-  await using vbdd = await startTestDaemon(host, { store: losing });
-  deaf = operation === 'attach';
+  await using vbdd = await startTestDaemon(host);
+  vbdd.events.deaf = operation === 'attach';
   const creating = host.createGuest({ name: 'web', disks: [xvdaOn(rawFile(host, 'a.img'))] });
   if (operation === 'attach') return await outcomeOf(creating, () => vbdd.scan());
   const guest = await creating;
   await guest.disk('xvda');
-  deaf = true;
+  vbdd.events.deaf = true;
   await guest.detach('xvda');
   const released = (async () => {
     while (boundLoops(host.dir).size > 0) await sleep(10);
@@ -174,7 +171,8 @@ const rows: readonly (readonly [string, () => Promise<Outcome>])[] = [
   ['xenstored gone: attach', () => withoutStore('attach')],
   ['xenstored gone: detach', () => withoutStore('detach')],
   ['backend directory deleted in mid-attach: attach', deletedInMidAttach],
-  ['a full table of descriptors: attach', withoutDescriptors],
+  ['a full table of descriptors: attach', () => withoutDescriptors('attach')],
+  ['a full table of descriptors: detach', () => withoutDescriptors('detach')],
   ['an event of xenstore lost: attach', () => withoutEvents('attach')],
   ['an event of xenstore lost: detach', () => withoutEvents('detach')],
   ['the clock jumps: write', () => clockJumps('write')],

@@ -94,32 +94,13 @@ test('a disk whose attach was told, though the answer was lost, is attached', op
   assert.equal(vbdd.world.loops.bound, 1, 'released under a running guest');
 });
 
-/** A store whose watches stay silent while `deaf` is set. */
-function losingEvents(store: Store): { store: Store; deaf: boolean } {
-  const self = {
-    deaf: false,
-    store: {
-      ...store,
-      get counts() {
-        return store.counts;
-      },
-      observe: ((path, onEvent) =>
-        store.observe(path, (event) => {
-          if (!self.deaf) onEvent(event);
-        })) satisfies Store['observe'],
-    },
-  };
-  return self;
-}
-
 test(
   'the sweep finds what an event was lost of: an attach, a detach, a death',
   options,
   async () => {
     await using host = await startTestHost();
-    const losing = losingEvents(host.connect());
-    await using vbdd = await startTestDaemon(host, { store: losing.store });
-    losing.deaf = true;
+    await using vbdd = await startTestDaemon(host);
+    vbdd.events.deaf = true;
     const file = rawFile(host, 'a.img');
     const creating = host.createGuest({ name: 'web', disks: [xvdaOn(file)] });
     await waitFor(host.script, `${backendOf(1)}/state`, '2');
@@ -131,12 +112,12 @@ test(
     await vbdd.scan();
     assert.equal(boundLoops(host.dir).size, 0);
 
-    losing.deaf = false;
+    vbdd.events.deaf = false;
     await guest.attach(xvdaOn(file));
-    losing.deaf = true;
+    vbdd.events.deaf = true;
     await guest.crash();
     await vbdd.scan();
-    losing.deaf = false;
+    vbdd.events.deaf = false;
     await waitFor(host.store, `${backendOf(guest.domid)}/state`, undefined);
     assert.equal(boundLoops(host.dir).size, 0);
   },
@@ -144,9 +125,8 @@ test(
 
 test('the sweep comes by itself', options, async () => {
   await using host = await startTestHost();
-  const losing = losingEvents(host.connect());
-  await using _vbdd = await startTestDaemon(host, { store: losing.store, sweepMs: 20 });
-  losing.deaf = true;
+  await using vbdd = await startTestDaemon(host, { sweepMs: 20 });
+  vbdd.events.deaf = true;
   await host.createGuest({
     name: 'web',
     disks: [xvdaOn(rawFile(host, 'a.img'))],

@@ -5,11 +5,14 @@ import { createLoopPool } from '../../src/backend/loop-pool.ts';
 import { type Log } from '../../src/base/log.ts';
 import { type Daemon, type DaemonOptions, startDaemon } from '../../src/daemon/daemon.ts';
 import { blkbackDriver, kernelBackends } from '../../src/daemon/kernel-backends.ts';
+import type { Store } from '../../src/xenstore/store.ts';
 import { startTestHost, type TestHost } from '../host/test-host.ts';
 
 export interface TestDaemon extends Daemon {
   /** What it logged: level and sentence. */
   readonly lines: string[];
+  /** Of its store's connection. */
+  readonly events: LosingEvents;
 }
 
 /** Starts a vbdd on the host; it takes the place of one that was disposed before it. */
@@ -20,13 +23,13 @@ export async function startTestDaemon(
   const lines: string[] = [];
   const log: Log = (level, sentence) => void lines.push(`${level}: ${sentence}`);
   await using stack = new AsyncDisposableStack();
-  const store = stack.use(host.connect());
+  const events = losingEvents(stack.use(host.connect()));
   const onFault = (sentence: string): void => log('warning', sentence);
   const loops = stack.use(createLoopPool(loopKernel(), { spare: 4, onFault }));
   const devices = stack.use(createDevicePool());
   const daemon = stack.use(
     await startDaemon({
-      store,
+      store: events.store,
       loops,
       devices,
       log,
@@ -43,7 +46,7 @@ export async function startTestDaemon(
     }),
   );
   const owned = stack.move();
-  return { ...daemon, lines, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { ...daemon, lines, events, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** A host with a vbdd on it; disposing ends both. */
@@ -68,4 +71,27 @@ export function backendOf(domid: number): string {
 /** The specification of a raw file as xvda. */
 export function xvdaOn(file: string, access = 'rw'): string {
   return `vdev=xvda,access=${access},script=block-vbd,target=${file}`;
+}
+
+export interface LosingEvents {
+  readonly store: Store;
+  deaf: boolean;
+}
+
+/** A store whose watches stay silent while `deaf` is set. */
+function losingEvents(store: Store): LosingEvents {
+  const self = {
+    deaf: false,
+    store: {
+      ...store,
+      get counts() {
+        return store.counts;
+      },
+      observe: ((path, onEvent) =>
+        store.observe(path, (event) => {
+          if (!self.deaf) onEvent(event);
+        })) satisfies Store['observe'],
+    },
+  };
+  return self;
 }

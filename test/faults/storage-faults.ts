@@ -68,4 +68,22 @@ export const storageFaults: readonly Fault[] = [
     plant: '',
     only: 'EIO: insert',
   },
+  {
+    ...table,
+    name: 'resized-untold',
+    breaks: 'a disk whose guest cannot be told keeps its size',
+    file: 'src/backend/ring-disk.ts',
+    find: 'if (nodes === undefined) {\n    const advice',
+    plant: 'if (nodes === null) {\n    const advice',
+    only: 'backend directory deleted: resize',
+  },
+  {
+    ...table,
+    name: 'refused-by-io-uring-for-good',
+    breaks: 'what io_uring has no memory for is asked of it again',
+    file: 'src/sys/uring.ts',
+    find: 'if (errno === EAGAIN || errno === EBUSY) return rings.inFlight === rings.added;',
+    plant: '',
+    only: 'takes nothing \\(EAGAIN\\): write',
+  },
 ];
