@@ -21,6 +21,7 @@ import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
 import { tryToEncrypt } from '../image/qemu-luks.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
+import { sameBytes } from '../same-bytes.ts';
 import { SIZE_BYTES, spec as ringSpec, startTapKit, type TapKit } from './tap-kit.ts';
 
 const options = needsLoop();
@@ -75,12 +76,12 @@ for (const [door, spec] of Object.entries(doors)) {
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec(path)] });
     const disk = await guest.disk('xvda');
     const block = (value: number): Uint8Array => new Uint8Array(65_536).fill(value);
-    assert.deepEqual(await disk.read(2048, 128), block(0x5a));
+    sameBytes(await disk.read(2048, 128), block(0x5a));
     await disk.write(4096, block(0x11));
     const writing = Array.from({ length: 16 }, (_, i) => disk.write(8192 + i * 128, block(0x22)));
     await kit.tap.killAndRestart();
     await Promise.all(writing);
-    assert.deepEqual(await disk.read(4096, 128), block(0x11));
+    sameBytes(await disk.read(4096, 128), block(0x11));
     assert.equal(await resize(kit.vbdd, 'web', 'xvda', 2 * SIZE_BYTES), 2 * SIZE_BYTES);
     while (disk.description.sectors * 512 !== 2 * SIZE_BYTES) await disk.read(0, 1);
     await disk.write((2 * SIZE_BYTES) / 512 - 128, block(0x33));

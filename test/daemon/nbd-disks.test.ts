@@ -13,6 +13,7 @@ import { createImage } from '../../src/image/open.ts';
 import { noLimits } from '../../src/ring/limiter.ts';
 import { patienceMs } from '../patience.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
+import { sameBytes } from '../same-bytes.ts';
 import { SIZE_BYTES, startTapKit } from './tap-kit.ts';
 import { backendOf, XVDA } from './test-daemon.ts';
 
@@ -42,7 +43,7 @@ for (const [format, qemus] of [
       const data = new Uint8Array(3 << 20).fill(0x5a);
       await disk.write(2048, data);
       await disk.flush();
-      assert.deepEqual(await disk.read(2048, data.length / 512), data);
+      sameBytes(await disk.read(2048, data.length / 512), data);
       await disk.discard(4096, 64);
       const store = kit.host.store;
       assert.equal(await store.read(`${backendOf(1)}/physical-device`), '2b:0');
@@ -119,7 +120,7 @@ for (const who of ['vbdd', 'the tap, killed', 'the tap, stopped', 'both'] as con
     else if (who === 'the tap, stopped') await kit.tap.restart();
     else await kit.restart(() => kit.tap.killAndRestart());
     await Promise.all(writing);
-    for (let i = 0; i < 60; i++) assert.deepEqual(await disk.read(i * 128, 128), block(i));
+    for (let i = 0; i < 60; i++) sameBytes(await disk.read(i * 128, 128), block(i));
     await guest.shutdown();
     await kit.vbdd.disks.settled();
     assert.equal(kit.vbdd.disks.records.size, 0);

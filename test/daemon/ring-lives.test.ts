@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { needsLoop } from '../peers.ts';
+import { sameBytes } from '../same-bytes.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
 import { XVDA } from './test-daemon.ts';
 
@@ -13,11 +14,6 @@ const frontend = `/local/domain/1/device/vbd/${XVDA}/state`;
 /** Waits until a state is reached, or gone past. */
 async function reaches({ host }: TapKit, path: string, state: number): Promise<void> {
   while (Number((await host.store.read(path)) ?? 0) < state) await sleep(0);
-}
-
-/** Of blocks that differ, `deepEqual` would look for the shortest way from one to the other, in gigabytes of memory. */
-function equal(one: Uint8Array, other: Uint8Array): boolean {
-  return Buffer.compare(one, other) === 0;
 }
 
 /** The disks whose rings the tap serves. */
@@ -40,7 +36,7 @@ test(
     await reaches(kit, backend, 6);
     await blkfront.restart(XVDA);
     const disk = await guest.disk('xvda');
-    assert.ok(equal(await disk.read(0, 128), data));
+    sameBytes(await disk.read(0, 128), data);
     await guest.shutdown();
     await kit.vbdd.disks.settled();
     assert.deepEqual(await kit.opened(), []);
@@ -64,7 +60,7 @@ test(
       await blkfront.resume(XVDA);
       await Promise.all(writing);
       for (let i = 0; i < 30; i++)
-        assert.ok(equal(await disk.read(i * 128, 128), block(round * 30 + i)), `block ${i}`);
+        sameBytes(await disk.read(i * 128, 128), block(round * 30 + i), `block ${i}`);
     }
     await guest.shutdown();
     await kit.vbdd.disks.settled();
@@ -111,12 +107,12 @@ for (const [what, format] of [
       for (let i = 0; i < 100; i++) {
         const expected =
           answered.has(i) && !unanswered.includes(i) ? block(i) : block(200 + (i % 50));
-        assert.ok(equal(await again.read(i * 128, 128), expected), `block ${i}`);
+        sameBytes(await again.read(i * 128, 128), expected, `block ${i}`);
       }
       assert.notEqual(await Promise.race([late, sleep(50)]), 'answered');
       if (what === 'migrates within the host') await before.destroy();
       const last = block(unanswered.includes(99) ? 249 : 99);
-      assert.ok(equal(await again.read(99 * 128, 128), last));
+      sameBytes(await again.read(99 * 128, 128), last);
       await after.shutdown();
       await kit.vbdd.disks.settled();
       assert.deepEqual(await kit.opened(), []);

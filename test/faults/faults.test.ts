@@ -20,7 +20,7 @@ describe('planted faults', { concurrency: 2 }, () => {
     test(`planted fault ${fault.name}: ${fault.breaks}`, options, async (context) => {
       const outputs: string[] = [];
       for (;;) {
-        const { caught, output } = await runWithFault(fault);
+        const { caught, output } = await runWithFault(fault, outputs.length > 0);
         if (caught) return;
         outputs.push(output);
         const all = `${fault.caughtBy} does not notice:\n${outputs.join('\n')}`;
