@@ -86,7 +86,7 @@ function openHeld(request: DeviceRequest): Pick<Entry, 'fd' | 'exclusive'> {
     if (!isErrno(thrown, 'EBUSY')) throw openFailure(request.path, thrown);
     const advice = 'see lsblk and /proc/mounts, and free it there first';
     const sentence = `${request.path} is in use in this host — ${advice}`;
-    throw new Failure('in-use', sentence, { path: request.path }, thrown);
+    throw new Failure('in-use', sentence, { path: request.path, errno: thrown.code }, thrown);
   }
 }
 

@@ -2,6 +2,7 @@
  * Reconcile, the acting half: gathers the facts of one disk, asks the plan, carries out its first
  * step, and asks again until nothing is left to do. Watches, start-up and the sweep all come here.
  */
+import { sleep } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import {
   type BackendNodes,
@@ -19,8 +20,11 @@ import { imageOfVbd, type Look, lookAtTarget, wantsTarget } from './look.ts';
 import { reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
+/** A program that looks for a free loop device, say, has one for itself for a moment. */
+const BUSY_LOOKS = 10;
+const LOOK_AGAIN_MS = 50;
 /** A plan has at most a handful of steps; more passes than this would mean two sides undoing each other. */
-const MOST_PASSES = 12;
+const MOST_PASSES = BUSY_LOOKS + 12;
 
 /**
  * Brings one disk to what the store wants of it. What cannot be done is written to the disk's own
@@ -42,9 +46,10 @@ export async function reconcileDisk(
     return reconcileRing({ ...world, tap }, record, vms, () => readNodes(world, record, onRead));
   }
   if (!record.ours) observeForeign(world, record);
+  const patience = { looks: BUSY_LOOKS };
   for (let pass = 0; pass < MOST_PASSES; pass++) {
     if (wantsTarget(record)) await world.turn();
-    const step = await nextStep(world, record, vms, begun);
+    const step = await nextStep(world, record, vms, begun, patience);
     if (step === undefined) return;
     if (step === 'look again') {
       await readNodes(world, record, onRead);
@@ -63,19 +68,23 @@ function mayBeGiven(world: DiskWorld, { key, nodes, held }: DiskRecord): boolean
   return isNew && world.mayHold();
 }
 
-/** Plans and does one step. Between looking at the target and holding it nothing is awaited. */
+/**
+ * Plans and does one step. Between looking at the target and holding it nothing is awaited.
+ * @param patience how often a device that another program has is looked at again before it is refused
+ */
 async function nextStep(
   world: DiskWorld,
   record: DiskRecord,
   vms: VmBook,
   begun: Begun | undefined,
+  patience: { looks: number },
 ): Promise<Step | 'look again' | undefined> {
   const looks = world.mayHold() && wantsTarget(record);
   const look = looks ? lookAtTarget(world, record, vms) : undefined;
   using _target = look?.opened;
   if (look !== undefined && look.unknownDomids.length > 0) {
     await vms.learn(look.unknownDomids);
-    return nextStep(world, record, vms, begun);
+    return nextStep(world, record, vms, begun, patience);
   }
   const plan = planDisk(factsOf(world, record, look));
   record.because = plan.because;
@@ -91,6 +100,11 @@ async function nextStep(
       : step;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
+    if (step.do === 'hold' && thrown.facts['errno'] === 'EBUSY' && patience.looks > 0) {
+      patience.looks -= 1;
+      await sleep(LOOK_AGAIN_MS);
+      return 'look again';
+    }
     if (step.do === 'adopt') {
       record.unadoptable = thrown;
       // Not ours to hold, but its guest may use it all the same.

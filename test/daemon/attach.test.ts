@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { linkSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { createDevicePool, type DevicePool } from '../../src/backend/device-pool.ts';
 import { Failure } from '../../src/base/failure.ts';
+import { O, openFd } from '../../src/sys/fd.ts';
 import { needsLoop } from '../peers.ts';
 import { rawFile, testLoop } from '../host/test-host.ts';
 import { boundLoops } from '../sys/losetup.ts';
@@ -52,6 +54,33 @@ test('fifty guests read one file through one loop device', options, async () => 
   await Promise.all(guests.map((guest) => guest.destroy()));
   await vbdd.disks.settled();
   assert.equal(boundLoops(host.dir).size, 0);
+});
+
+test('a device that another program has for a moment is waited for', options, async () => {
+  using pool = createDevicePool();
+  let other: Disposable = { [Symbol.dispose]: () => {} };
+  const devices: DevicePool = {
+    held: 0,
+    acquire(request) {
+      try {
+        return pool.acquire(request);
+      } catch (thrown) {
+        other[Symbol.dispose]();
+        throw thrown;
+      }
+    },
+    [Symbol.dispose]: () => {},
+  };
+  await using kit = await startVbdkit({ devices });
+  const { host, vbdd } = kit;
+  const bound = testLoop(rawFile(host, 'a.img'));
+  using _open = openFd(bound.path, O.RDONLY);
+  other = bound;
+  const disks = [`${bound.path},raw,xvda,rw,script=block-vbd`];
+  const guest = await host.createGuest({ name: 'web', disks });
+  await guest.disk('xvda');
+  await guest.shutdown();
+  await vbdd.disks.settled();
 });
 
 const otherPaths = {

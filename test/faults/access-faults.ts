@@ -159,4 +159,14 @@ export const accessFaults: readonly Fault[] = [
     find: 'const looked = last.then(',
     plant: 'const looked = Promise.resolve().then(',
   },
+  {
+    name: 'busy-device-refused-at-once',
+    breaks: 'a device that another program has for a moment is waited for',
+    file: 'src/backend/reconcile.ts',
+    find: 'patience.looks > 0',
+    plant: 'false',
+    caughtBy: 'test/daemon/attach.test.ts',
+    only: 'for a moment',
+    needsLoop: true,
+  },
 ];
