@@ -1,7 +1,9 @@
 /** Faults of xenstore, of descriptors, of grants and of clocks, made under vbdd and its guests. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Store } from '../../src/xenstore/store.ts';
 import { rawFile, startTestHost, waitFor } from '../host/test-host.ts';
@@ -10,7 +12,7 @@ import { boundLoops } from '../sys/losetup.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { backendOf, startTestDaemon, startVbdkit, xvdaOn } from './test-daemon.ts';
 import { spec, startTapKit } from './tap-kit.ts';
-import { image, startProcessHost } from './vbdd-process.ts';
+import { image, startProcessHost, startVbdd } from './vbdd-process.ts';
 
 type Named = [name: string, scenario: { options: SkipOption; play(): Promise<Outcome> }];
 
@@ -165,11 +167,25 @@ async function clockJumps(operation: 'write' | 'attach'): Promise<Outcome> {
   return 'done';
 }
 
+/** Its unit starts it again and again: it ends each time, and says why in one line. */
+async function startWithoutStore(): Promise<Outcome> {
+  const dir = mkdtempSync(join(tmpdir(), 'vbdkit-no-store-'));
+  try {
+    const places = { store: join(dir, 'none'), socket: join(dir, 'vbdd.sock'), sysfs: dir };
+    const args = Object.entries(places).flatMap(([name, value]) => [`--${name}`, value]);
+    await assert.rejects(startVbdd(args), /there is no xenstore at .*none — start xenstored/);
+    return 'refused';
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
 const rows: readonly (readonly [string, () => Promise<Outcome>])[] = [
   ['no memory for a mapping: attach on a ring', withoutMapping],
   ['xenstored gone: write', () => withoutStore('write')],
   ['xenstored gone: attach', () => withoutStore('attach')],
   ['xenstored gone: detach', () => withoutStore('detach')],
+  ['xenstored gone: start of vbdd', startWithoutStore],
   ['backend directory deleted in mid-attach: attach', deletedInMidAttach],
   ['a full table of descriptors: attach', () => withoutDescriptors('attach')],
   ['a full table of descriptors: detach', () => withoutDescriptors('detach')],
