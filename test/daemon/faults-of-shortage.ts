@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { changeMedium } from '../../src/daemon/media.ts';
 import { pause } from '../../src/daemon/pause.ts';
 import { resize } from '../../src/daemon/verbs.ts';
@@ -117,12 +118,17 @@ const fullRunFolder = async (): Promise<Outcome> => {
   });
 };
 
-/** Leaves a process so many descriptors. */
-function leaveDescriptors(pid: number, count: number): void {
-  const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
-  let limit = 0;
-  for (let left = count; open.has(limit) || left > 0; limit++) if (!open.has(limit)) left -= 1;
-  execFileSync('prlimit', ['--pid', String(pid), `--nofile=${limit}:4096`]);
+/** Leaves a process so many descriptors, once those of connections that have ended are closed. */
+async function leaveDescriptors(pid: number, count: number): Promise<void> {
+  for (let before = -1; ;) {
+    const open = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+    let limit = 0;
+    for (let left = count; open.has(limit) || left > 0; limit++) if (!open.has(limit)) left -= 1;
+    if (limit === before) return;
+    execFileSync('prlimit', ['--pid', String(pid), `--nofile=${limit}:4096`]);
+    before = limit;
+    await sleep(20);
+  }
 }
 
 function giveDescriptors(pid: number): void {
@@ -151,7 +157,7 @@ const fullTapAttach = async (): Promise<Outcome> => {
   return withDisk(spec('raw', image(kit, 'raw')), async ({ disk }) => {
     const disks = [spec('qcow2', image(kit, 'qcow2'))];
     for (const count of [1, 2, 3]) {
-      leaveDescriptors(kit.tap.pid, count);
+      await leaveDescriptors(kit.tap.pid, count);
       const why = await whyRefused(kit, kit.host.createGuest({ name: 'db', disks }));
       await disk.write(0, page);
       giveDescriptors(kit.tap.pid);
@@ -165,7 +171,7 @@ const fullTapAttach = async (): Promise<Outcome> => {
 const fullTapWrite = async (): Promise<Outcome> => {
   const kit = await theKit();
   return withDisk(spec('qcow2', image(kit, 'qcow2')), async ({ disk }) => {
-    leaveDescriptors(kit.tap.pid, 0);
+    await leaveDescriptors(kit.tap.pid, 0);
     await disk.write(0, page);
     await disk.flush();
     assert.deepEqual(await disk.read(0, 8), page);
@@ -177,7 +183,7 @@ const fullTapWrite = async (): Promise<Outcome> => {
 const fullTapDetach = async (): Promise<Outcome> => {
   const kit = await theKit();
   return withDisk(spec('raw', image(kit, 'raw')), async ({ guest }) => {
-    leaveDescriptors(kit.tap.pid, 0);
+    await leaveDescriptors(kit.tap.pid, 0);
     const before = kit.vbdd.lines.length;
     const detached = guest.detach('xvda').then(() => 'done' as const);
     const tries = (): number =>
@@ -196,7 +202,7 @@ const fullTapInsert = async (): Promise<Outcome> => {
   const medium = image(kit, 'raw');
   return withDisk(drive, async ({ disk }) => {
     const insert = (): Promise<void> => changeMedium(kit.vbdd, 0, 'web', 'xvda', medium);
-    leaveDescriptors(kit.tap.pid, 1);
+    await leaveDescriptors(kit.tap.pid, 1);
     const sentence = await insert().then(() => 'inserted', String);
     giveDescriptors(kit.tap.pid);
     assert.match(sentence, /vbd-tap has no descriptor left/);
