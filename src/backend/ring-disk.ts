@@ -21,6 +21,7 @@ import {
   changeMedium,
   follow,
   forget,
+  hasEnded,
   isAway,
   openRingImage,
   pathsOf,
@@ -51,12 +52,16 @@ export async function reconcileRing(
   try {
     await reconcileSteps(world, record, vms, readNodes);
   } catch (thrown) {
-    // One that is there and takes no order now, for want of descriptors say, takes it later.
-    const { kind, facts } = thrown instanceof Failure ? thrown : {};
-    const isFull = kind === 'unavailable' && facts?.['socket'] !== undefined && world.tap.isThere;
-    if (kind === 'timeout' || isFull) callSoon(world, record);
+    if (thrown instanceof Failure && mayAnswerSoon(world, thrown)) callSoon(world, record);
     throw thrown;
   }
+}
+
+/** A tap that takes no order now, for want of descriptors say, takes it later. */
+function mayAnswerSoon({ tap }: RingWorld, thrown: Failure): boolean {
+  if (thrown.kind === 'timeout') return true;
+  const isTaps = thrown.kind === 'unavailable' && thrown.facts['socket'] !== undefined;
+  return isTaps && !hasEnded(tap, thrown);
 }
 
 async function reconcileSteps(
@@ -115,8 +120,7 @@ async function settleDoubt(world: RingWorld, record: DiskRecord): Promise<void> 
   }
   const { tap } = world;
   const known = await tap.find(diskName(record.key)).catch((thrown: unknown) => {
-    // A tap that has ended has nothing open.
-    if (!(thrown instanceof Failure) || thrown.kind !== 'unavailable' || tap.isThere) throw thrown;
+    if (!(thrown instanceof Failure) || !hasEnded(tap, thrown)) throw thrown;
     return undefined;
   });
   if (known === undefined) await unfollow(record);

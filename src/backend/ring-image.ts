@@ -184,6 +184,15 @@ export function isAway({ kind }: Failure): boolean {
   return kind === 'unavailable' || kind === 'timeout';
 }
 
+/**
+ * Whether the tap's failure to answer is its end: then it has nothing open. One without descriptors
+ * hangs up, and a vbdd that has just started knows it no better.
+ */
+export function hasEnded({ isThere }: Tap, { facts }: Failure): boolean {
+  const { errno } = facts;
+  return !isThere && (errno === 'ENOENT' || errno === 'ECONNREFUSED');
+}
+
 /** Where the disk's nodes are, from a backend in this domain. */
 export function pathsOf({ key }: DiskRecord): ReturnType<typeof diskPaths> {
   const { domid, devid } = key;

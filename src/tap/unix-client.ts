@@ -187,7 +187,7 @@ function unreachable(socketPath: string, { name, advice }: Server, cause: Error)
   return new Failure(
     'unavailable',
     `${name} does not answer at ${socketPath} — ${advice}`,
-    { socket: socketPath },
+    { socket: socketPath, errno: code },
     cause,
   );
 }

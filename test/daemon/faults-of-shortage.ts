@@ -180,10 +180,12 @@ const fullTapWrite = async (): Promise<Outcome> => {
   });
 };
 
-const fullTapDetach = async (): Promise<Outcome> => {
+/** @param isNew the vbdd that is to let go of the disk has not heard its tap yet */
+const fullTapDetach = (isNew: boolean) => async (): Promise<Outcome> => {
   const kit = await theKit();
   return withDisk(spec('raw', image(kit, 'raw')), async ({ guest }) => {
-    await leaveDescriptors(kit.tap.pid, 0);
+    if (isNew) await kit.restart(() => leaveDescriptors(kit.tap.pid, 0));
+    else await leaveDescriptors(kit.tap.pid, 0);
     const before = kit.vbdd.lines.length;
     const detached = guest.detach('xvda').then(() => 'done' as const);
     const tries = (): number =>
@@ -234,7 +236,8 @@ export const shortageFault: readonly Named[] = scenariosOf([
   ['no room in /run/vbdkit: attach on a ring', fullRunFolder, root],
   ['a full table of descriptors, of the tap: attach on a ring', fullTapAttach, root],
   ['a full table of descriptors, of the tap: write', fullTapWrite, root],
-  ['a full table of descriptors, of the tap: detach', fullTapDetach, root],
+  ['a full table of descriptors, of the tap: detach', fullTapDetach(false), root],
+  ['a full table of descriptors, of the tap: start of vbdd', fullTapDetach(true), root],
   ['a full table of descriptors, of the tap: insert', fullTapInsert, root],
   ['no memory for a mapping: write', withoutMemory, root],
 ]);
