@@ -364,7 +364,8 @@ function adoptOne(kernel: LoopKernel, number: number, expected: ExpectedLoop): E
   } catch (thrown) {
     fd?.close();
     if (isErrno(thrown, 'EBUSY')) {
-      throw new Failure('in-use', `${path} is held exclusively by someone else`, {}, thrown);
+      const facts = { errno: thrown.code };
+      throw new Failure('in-use', `${path} is held exclusively by someone else`, facts, thrown);
     }
     if (isErrno(thrown, 'ENXIO', 'ENOENT')) {
       throw new Failure('gone', `no file is bound to ${path}`, {}, thrown);

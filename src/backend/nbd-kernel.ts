@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process';
 import { open } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { within } from '../base/deadline.ts';
+import { sleep, within } from '../base/deadline.ts';
 import { Failure } from '../base/failure.ts';
 import type { ChosenExport } from '../nbd/client.ts';
 import type { DeviceNumber } from '../sys/device-number.ts';
@@ -15,6 +15,7 @@ import { isErrno } from '../sys/ffi.ts';
 import { connectNbd, disconnectNbd, nbdPath, openNbdFamily, reconfigureNbd } from '../sys/nbd.ts';
 import type { NetlinkFamily } from '../sys/netlink.ts';
 import { deviceIn, namesIn, textOf } from '../sys/sysfs.ts';
+import { BUSY_LOOKS, LOOK_AGAIN_MS } from './busy.ts';
 
 /** What a device is connected for. */
 export interface NbdUse {
@@ -213,15 +214,18 @@ function deviceOn(
 
 /** Not on this thread, as it may take long. */
 async function openExclusive(path: string, readOnly: boolean): Promise<Fd> {
-  try {
-    const flags = (readOnly ? O.RDONLY : O.RDWR) | O.EXCL | O.CLOEXEC;
-    return ownFd(await promisify(open)(path, flags));
-  } catch (thrown) {
-    const { code } = thrown as NodeJS.ErrnoException;
-    if (code === 'EBUSY') {
-      throw new Failure('in-use', `${path} is held exclusively by someone else`, {}, thrown);
+  const flags = (readOnly ? O.RDONLY : O.RDWR) | O.EXCL | O.CLOEXEC;
+  for (let looks = BUSY_LOOKS; ; looks--) {
+    try {
+      return ownFd(await promisify(open)(path, flags));
+    } catch (thrown) {
+      const { code } = thrown as NodeJS.ErrnoException;
+      if (code !== 'EBUSY')
+        throw new Failure('io', `${path} cannot be opened: ${code}`, {}, thrown);
+      if (looks === 0)
+        throw new Failure('in-use', `${path} is held exclusively by someone else`, {}, thrown);
     }
-    throw new Failure('io', `${path} cannot be opened: ${code}`, {}, thrown);
+    await sleep(LOOK_AGAIN_MS);
   }
 }
 

@@ -13,6 +13,7 @@ import {
 } from '../disk/backend-nodes.ts';
 import { type DiskFacts, planDisk, type Step } from '../disk/plan.ts';
 import type { Begun } from '../xenstore/store.ts';
+import { BUSY_LOOKS, isBusy, LOOK_AGAIN_MS } from './busy.ts';
 import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, reportFault, waitForImage } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
@@ -20,9 +21,6 @@ import { imageOfVbd, type Look, lookAtTarget, wantsTarget } from './look.ts';
 import { reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
-/** A program that looks for a free loop device, say, has one for itself for a moment. */
-const BUSY_LOOKS = 10;
-const LOOK_AGAIN_MS = 50;
 /** A plan has at most a handful of steps; more passes than this would mean two sides undoing each other. */
 const MOST_PASSES = BUSY_LOOKS + 12;
 
@@ -100,7 +98,7 @@ async function nextStep(
       : step;
   } catch (thrown) {
     if (!(thrown instanceof Failure)) throw thrown;
-    if (step.do === 'hold' && thrown.facts['errno'] === 'EBUSY' && patience.looks > 0) {
+    if (wantsDevice(step) && isBusy(thrown) && patience.looks > 0) {
       patience.looks -= 1;
       await sleep(LOOK_AGAIN_MS);
       return 'look again';
@@ -116,6 +114,10 @@ async function nextStep(
     } else throw thrown;
     return step;
   }
+}
+
+function wantsDevice(step: Step): boolean {
+  return step.do === 'hold' || step.do === 'adopt';
 }
 
 /** The facts that the plan is made from. */

@@ -3,8 +3,11 @@ import assert from 'node:assert/strict';
 import { linkSync, renameSync, rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { loopKernel } from '../../src/backend/loop-kernel.ts';
+import { createLoopPool, type LoopKernel } from '../../src/backend/loop-pool.ts';
 import { formatPhysicalDevice } from '../../src/disk/backend-nodes.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
+import { O, openFd } from '../../src/sys/fd.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { hotplug, rawFile, startTestHost, type TestHost, testLoop } from '../host/test-host.ts';
 import { boundLoops, losetup, run } from '../sys/losetup.ts';
@@ -73,6 +76,31 @@ test(
     await guest.shutdown();
     await vbdd.disks.settled();
     assert.equal(boundLoops(host.dir).size, 0);
+  },
+);
+
+test(
+  'a device that another program has when vbdd starts is taken over all the same',
+  options,
+  async () => {
+    await using host = await startTestHost();
+    const guest = await guestOfStoppedVbdd(host, rawFile(host, 'a.img'));
+    const kernel = loopKernel();
+    const other = openFd(loopOf(host).path, O.RDONLY | O.EXCL);
+    const openExclusive: LoopKernel['openExclusive'] = (number, readOnly) => {
+      try {
+        return kernel.openExclusive(number, readOnly);
+      } catch (thrown) {
+        other.close();
+        throw thrown;
+      }
+    };
+    using loops = createLoopPool({ ...kernel, openExclusive }, { spare: 0, onFault: assert.fail });
+    await using vbdd = await startTestDaemon(host, { loops });
+    assert.equal(recordOf(vbdd, guest)?.held?.facts.devicePath, loopOf(host).path);
+    assert.equal(loopOf(host).times, 2);
+    await guest.shutdown();
+    await vbdd.disks.settled();
   },
 );
 

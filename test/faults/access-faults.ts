@@ -169,4 +169,14 @@ export const accessFaults: readonly Fault[] = [
     only: 'for a moment',
     needsLoop: true,
   },
+  {
+    name: 'busy-device-not-taken-over',
+    breaks: 'a device that another program has when vbdd starts is taken over all the same',
+    file: 'src/backend/reconcile.ts',
+    find: "step.do === 'hold' || step.do === 'adopt'",
+    plant: "step.do === 'hold'",
+    caughtBy: 'test/daemon/restart.test.ts',
+    only: 'another program has',
+    needsLoop: true,
+  },
 ];
