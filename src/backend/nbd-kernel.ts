@@ -65,11 +65,15 @@ const ASKED_AGAIN_MS = 5000;
 /** Whoever serves it has just said that it does. */
 const OPENED_WITHIN_MS = 30_000;
 
-/** The kernel's own, whose module is loaded when it is first needed. */
-export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
+/**
+ * The kernel's own, whose module is loaded when it is first needed.
+ * @param sysBlock where sysfs has block devices
+ * @param openFamily opens what the kernel is asked by; throws ErrnoError ENOENT without the module
+ */
+export function nbdKernel(sysBlock = '/sys/block', openFamily = openNbdFamily): NbdKernel {
   let family: NetlinkFamily | undefined;
   const opened = async (): Promise<NetlinkFamily> => {
-    family ??= tryOpenFamily() ?? (await loadModule());
+    family ??= tryOpen(openFamily) ?? (await loadModule(openFamily));
     return family;
   };
   const named = (): { index: number; name: string }[] => namedDevices(sysBlock);
@@ -107,9 +111,9 @@ export function nbdKernel(sysBlock = '/sys/block'): NbdKernel {
   };
 }
 
-function tryOpenFamily(): NetlinkFamily | undefined {
+function tryOpen(openFamily: () => NetlinkFamily): NetlinkFamily | undefined {
   try {
-    return openNbdFamily();
+    return openFamily();
   } catch (thrown) {
     if (isErrno(thrown, 'ENOENT')) return undefined;
     throw thrown;
@@ -117,12 +121,12 @@ function tryOpenFamily(): NetlinkFamily | undefined {
 }
 
 /** Without partitions: what a guest writes to its disk is not for this host's kernel to read. */
-async function loadModule(): Promise<NetlinkFamily> {
+async function loadModule(openFamily: () => NetlinkFamily): Promise<NetlinkFamily> {
   const why = await promisify(execFile)('modprobe', ['nbd', 'max_part=0']).then(
     () => undefined,
     (thrown: unknown) => thrown,
   );
-  const family = tryOpenFamily();
+  const family = tryOpen(openFamily);
   if (family !== undefined) return family;
   const advice = 'load the module with: modprobe nbd max_part=0';
   throw new Failure('unavailable', `the kernel has no nbd devices — ${advice}`, {}, why);
@@ -179,10 +183,12 @@ function deviceOn(
   const opened = new DisposableStack();
   let opening: Promise<void> | undefined;
   const open = async (): Promise<void> => {
-    const fd = await openExclusive(devicePath, readOnly);
-    if (opened.disposed) return fd.close();
-    opened.use(fd);
+    using fresh = new DisposableStack();
+    fresh.use(await openExclusive(devicePath, readOnly));
+    if (opened.disposed) return;
+    // Refused when the number has become another disk's: then its device is not kept.
     change({ disconnectOnClose: true });
+    opened.use(fresh.move());
   };
   return {
     device,
@@ -206,6 +212,8 @@ function deviceOn(
       change({ sizeBytes });
     },
     async sever() {
+      // One that is not held yet may be free, and another disk's by now.
+      if (!isConnectedFor(sysBlock, index, name)) return;
       withSentence('disconnect', () => disconnectNbd(family, index));
     },
     [Symbol.dispose]: () => opened[Symbol.dispose](),

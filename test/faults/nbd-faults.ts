@@ -40,6 +40,14 @@ export const nbdFaults: readonly Fault[] = [
     only: 'both is replaced',
   },
   {
+    name: 'device-of-another-disk-disconnected',
+    breaks: 'of a number that the kernel has given away, nothing is disconnected',
+    file: 'src/backend/nbd-kernel.ts',
+    find: 'if (!isConnectedFor(sysBlock, index, name)) return;',
+    plant: '',
+    caughtBy: 'test/backend/nbd-kernel.test.ts',
+  },
+  {
     ...disks,
     name: 'parents-on-nbd-not-held-again',
     breaks: 'what a child on an nbd device is read from is held by the next vbdd, too',
