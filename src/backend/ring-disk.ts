@@ -88,6 +88,9 @@ async function reconcileSteps(
       if (isAway(thrown)) record.tapDoubted = true;
       if (wasOffered(record) && isAway(thrown)) throw thrown;
       if (wasOffered(record) && step.do === 'open') return waitForImage(world, record, thrown);
+      // A guest that was served keeps its disk: what there is too little of may be there in a moment.
+      const wasServed = record.ring?.offer !== undefined;
+      if (wasServed && thrown.kind === 'exhausted') return waitForImage(world, record, thrown);
       const { params } = record.nodes ?? {};
       // A store that was lost is no reason to refuse: then this throws, too.
       await readNodes();

@@ -25,6 +25,7 @@ import {
 } from './fault-kit.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { makeImage, SIZE_BYTES, spec, type TapKit } from './tap-kit.ts';
+import { XVDA } from './test-daemon.ts';
 
 interface SmallSystem extends Disposable {
   readonly folder: string;
@@ -199,6 +200,26 @@ const fullTapDetach = (isNew: boolean) => async (): Promise<Outcome> => {
   });
 };
 
+/** The next kernel of a guest's domain offers a ring of its own, whose record takes a descriptor. */
+const fullTapNextRing = async (): Promise<Outcome> => {
+  const kit = await theKit();
+  return withDisk(spec('raw', image(kit, 'raw')), async ({ guest, disk }) => {
+    await disk.write(0, page);
+    const { blkfront } = kit.host.machine.kernel(guest.domid);
+    const [record] = kit.vbdd.disks.records.values();
+    await blkfront.shutdown();
+    await until('it is let go of', () => record?.nodes?.state === 6);
+    await leaveDescriptors(kit.tap.pid, 1);
+    const said = (): boolean =>
+      kit.vbdd.lines.some((line) => /waits for its image: vbd-tap has no descriptor/.test(line));
+    const read = blkfront.restart(XVDA).then(async () => (await guest.disk('xvda')).read(0, 8));
+    await until('it waits', said);
+    giveDescriptors(kit.tap.pid);
+    assert.deepEqual(await read, page);
+    return 'waits';
+  });
+};
+
 const fullTapInsert = async (): Promise<Outcome> => {
   const kit = await theKit();
   const medium = image(kit, 'raw');
@@ -238,6 +259,7 @@ export const shortageFault: readonly Named[] = scenariosOf([
   ['a full table of descriptors, of the tap: write', fullTapWrite, root],
   ['a full table of descriptors, of the tap: detach', fullTapDetach(false), root],
   ['a full table of descriptors, of the tap: start of vbdd', fullTapDetach(true), root],
+  ['a full table of descriptors, of the tap: next ring of a guest', fullTapNextRing, root],
   ['a full table of descriptors, of the tap: insert', fullTapInsert, root],
   ['no memory for a mapping: write', withoutMemory, root],
 ]);

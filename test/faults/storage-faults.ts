@@ -52,6 +52,15 @@ export const storageFaults: readonly Fault[] = [
   },
   {
     ...table,
+    name: 'disk-lost-for-want-of-descriptors',
+    breaks: 'a guest keeps a disk for whose next ring there is no descriptor for a while',
+    file: 'src/backend/ring-disk.ts',
+    find: 'const wasServed = record.ring?.offer !== undefined;',
+    plant: 'const wasServed = false;',
+    only: 'next ring of a guest',
+  },
+  {
+    ...table,
     name: 'pause-of-what-waits-for-room',
     breaks: 'who pauses a disk is told at once that it does not come to rest',
     file: 'src/daemon/pause.ts',
