@@ -1,8 +1,8 @@
 /**
  * `npm run soak -- --minutes N [--histories N] [--seed S] [--jobs N]`: a crowd of guests under kills for
  * half of that time, then random histories, judged as those of the test suite are, by twice as many
- * processes as there are processors: each waits half of its time. The first that ends wrong is shrunk,
- * printed, and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are
+ * processes as there are processors: each waits half of its time. The first that ends wrong is
+ * printed and ends the run. `--tap-kills N` kills vbd-tap so many times under guests whose loads are
  * checked, and prints how long they waited.
  */
 import { parseArgs } from 'node:util';
