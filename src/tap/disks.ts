@@ -58,8 +58,11 @@ export interface Disks {
   hold(name: DiskName, held: boolean): void;
   /** Disconnects it and closes its image in order. @returns why that could not be done in order, if so */
   close(name: DiskName): Promise<Orders['close']['answer']>;
-  /** Flushes it and lets go of it, with its ring as it is: a successor takes that up. */
-  leave(name: DiskName): Promise<void>;
+  /**
+   * Flushes it and lets go of it, with its ring as it is: a successor takes that up.
+   * @returns why what was not flushed may be lost, if so
+   */
+  leave(name: DiskName): Promise<string | undefined>;
   list(): DiskState[];
   readonly names: readonly DiskName[];
 }
@@ -143,7 +146,7 @@ export function createDisks(options: DisksOptions): Disks {
       const disk = find(table, name);
       await closeSocket(disk, true);
       await quieten(disk);
-      remove(table, name);
+      return remove(table, name);
     },
     list: () => [...disks].map(([name, disk]) => stateOf(files, name, disk)),
   };

@@ -64,7 +64,8 @@ async function main(): Promise<void> {
   using _folder = takeFolder(runFolder);
   using io = await takeOverIo(runFolder, (sentence) => log('warning', sentence));
   const kept = { ioFd: io.number, runFolder };
-  await using workers = startWorkers(count, { ...kept, guestsFolder: guests, cacheBytes });
+  const options = { ...kept, guestsFolder: guests, cacheBytes };
+  await using workers = startWorkers(count, options, (sentence) => log('error', sentence));
   await Promise.race([workers.ready, workers.failed]);
   using _pauses = workers.onPause((pause) =>
     log('warning', pauseSentence(pause), pauseFields(pause)),

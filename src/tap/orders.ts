@@ -96,7 +96,8 @@ export interface Orders {
     answer: { readonly fault: string | undefined };
   };
   list: { order: object; answer: DiskState[] };
-  stop: { order: object; answer: undefined };
+  /** @returns why what was not flushed of a disk may be lost, for each of which it may */
+  stop: { order: object; answer: readonly string[] };
 }
 
 export type OrderKind = keyof Orders;

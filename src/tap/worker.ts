@@ -84,9 +84,17 @@ async function obey(
     case 'list':
       return disks.list();
     case 'stop':
-      for (const name of disks.names) await disks.leave(name);
-      return undefined;
+      return leaveAll(disks);
   }
+}
+
+async function leaveAll(disks: Disks): Promise<readonly string[]> {
+  const faults: string[] = [];
+  for (const name of disks.names) {
+    const fault = await disks.leave(name);
+    if (fault !== undefined) faults.push(fault);
+  }
+  return faults;
 }
 
 function answerOf(id: number, thrown: unknown): AnswerMessage {

@@ -63,8 +63,15 @@ interface Hand {
   readonly ended: Promise<void>;
 }
 
-/** Starts so many threads; `ready` tells when they serve. */
-export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd'>): Workers {
+/**
+ * Starts so many threads; `ready` tells when they serve.
+ * @param onFault told at the end what may be lost of disks that could not be flushed
+ */
+export function startWorkers(
+  count: number,
+  options: Omit<WorkerOptions, 'wakeFd'>,
+  onFault: (sentence: string) => void,
+): Workers {
   const listeners = new Set<(pause: PauseMessage) => void>();
   const onPause = (pause: PauseMessage): void => {
     for (const listener of listeners) listener(pause);
@@ -119,7 +126,8 @@ export function startWorkers(count: number, options: Omit<WorkerOptions, 'wakeFd
     failed: Promise.race(hands.map(({ failed }) => failed)),
     async [Symbol.asyncDispose]() {
       // One that has failed is told of by `failed`, and has nothing to stop any more.
-      await Promise.allSettled(hands.map((hand) => hand.ask('stop', {})));
+      const left = await Promise.allSettled(hands.map((hand) => hand.ask('stop', {})));
+      for (const each of left) if (each.status === 'fulfilled') each.value.forEach(onFault);
       await Promise.all(hands.map(({ ended }) => ended));
     },
   };

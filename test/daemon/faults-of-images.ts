@@ -49,14 +49,31 @@ const unwritableDetach = (): Promise<Outcome> =>
     const { path, fd } = bindLoop(file.path);
     using _device = fd;
     const guest = await kit.host.createGuest({ name: 'web', disks: [spec('raw', path)] });
-    await (await guest.disk('xvda')).write(0, page);
     file.fail('write');
+    await (await guest.disk('xvda')).write(0, page);
     await guest.detach('xvda');
     await nothingLeft(kit);
     assert.match(kit.vbdd.lines.join('\n'), /may be lost: cannot flush .*: EIO/);
     file.mend();
     await guest.destroy();
     return 'done';
+  });
+
+/** A tap that is stopped flushes; its successor goes on with what there is. */
+const unwritableStop = (): Promise<Outcome> =>
+  onFaultyFile('raw', async (file, kit) => {
+    const { path, fd } = bindLoop(file.path);
+    using _device = fd;
+    return await withDisk(spec('raw', path), async ({ disk }) => {
+      file.fail('write');
+      await disk.write(0, page);
+      const { said } = kit.tap;
+      await kit.tap.restart();
+      await until('it is said', () => /may be lost: cannot flush .*: EIO/.test(said.join('\n')));
+      file.mend();
+      await disk.write(0, page);
+      return 'done';
+    });
   });
 
 const unwritableResize = (): Promise<Outcome> =>
@@ -114,11 +131,12 @@ const silent = (ask: (played: Played) => Promise<unknown>) => async (): Promise<
   using device = slowDevice();
   return await withDisk(spec('raw', device.path), async (played) => {
     const { disk } = played;
-    await disk.write(0, page);
+    // Before the write: at any time afterwards the kernel may take it to the device.
     device.freeze();
     using _thawed = { [Symbol.dispose]: () => device.thaw() };
     // A guest that lets go of the disk meanwhile asks no more for it.
-    disk.flush().catch(() => {});
+    const written = disk.write(0, page).then(() => disk.flush());
+    written.catch(() => {});
     await until('the flush is with the device', () => device.underWay() > 0);
     const asked = ask(played).then(() => 'done' as const);
     const first = await Promise.race([asked, soon('waits')]);
@@ -133,6 +151,7 @@ const needed = needsSlowDevice();
 export const imageFault: readonly Named[] = scenariosOf([
   ['EIO: attach', unreadableAttach, needed],
   ['EIO: detach', unwritableDetach, needed],
+  ['EIO: stop of vbd-tap', unwritableStop, needed],
   ['EIO: resize', unwritableResize, needed],
   ['EIO: insert', unreadableInsert, needed],
   ['EIO: start of vbd-tap', unreadableTakeUp, needed],

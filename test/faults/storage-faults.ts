@@ -104,4 +104,13 @@ export const storageFaults: readonly Fault[] = [
     plant: '',
     only: 'takes nothing \\(EAGAIN\\): write',
   },
+  {
+    ...onFuse,
+    name: 'stop-keeps-its-faults',
+    breaks: 'what a tap that is stopped could not flush is said in its journal',
+    file: 'src/tap/worker.ts',
+    find: 'if (fault !== undefined) faults.push(fault);',
+    plant: '',
+    only: 'stop of vbd-tap',
+  },
 ];
