@@ -115,9 +115,12 @@ function wrongNodes(play: Play, model: Model, dump: readonly DumpedDisk[]): stri
     if (disk.state === 'shaky' && used !== undefined && !isUsed) disk.state = 'unused';
     else if (!isUsed) return `${says}; its backend has ${used}`;
   }
-  const [over] = [...left].filter((disk) => !mayBeOrphan(play, model, disk));
-  const lingers = [...model.disks.values()].some((disk) => mayLinger(model, disk));
-  return over === undefined || lingers ? undefined : `nodes are left: ${JSON.stringify(over)}`;
+  const lingering = [...model.disks.values()].filter((disk) => mayLinger(model, disk));
+  const lingers = new Set(lingering.map((disk) => domidOf(play, disk)));
+  const [over] = [...left].filter(
+    (disk) => !mayBeOrphan(play, model, disk) && !lingers.has(disk.domid),
+  );
+  return over === undefined ? undefined : `nodes are left: ${JSON.stringify(over)}`;
 }
 
 /** Whether it may be an attach to a guest that died meanwhile, and of whose death vbdd was not told. */
