@@ -180,7 +180,7 @@ export function judgeAttempts(
     const others = attempts.filter((other) => other !== attempt);
     const wrong =
       attempt.outcome === 'ok'
-        ? wrongGrant(model, before, others, attempt.disks)
+        ? wrongGrant(model, before, others, attempt)
         : wrongRefusal(model, before, others, attempt, attempt.outcome);
     if (wrong !== undefined) return wrong;
   }
@@ -191,14 +191,16 @@ function wrongGrant(
   model: Model,
   before: readonly Disk[],
   others: readonly Attempt[],
-  disks: readonly Disk[],
+  { disks, orphan }: Attempt,
 ): string | undefined {
+  // One whose guest died in the step may be gone before the other comes.
+  const beside = orphan ? [] : others.filter((other) => !other.orphan);
   for (const disk of disks) {
     if (!model.vbdd) return `${show(disk)} was attached by nobody`;
     if (faultOf(model, disk)) return `${show(disk)} was attached, though it cannot be`;
     const stayed = before.find((held) => isSure(held) && clashes(model, disk, held));
     if (stayed !== undefined) return `${show(disk)} was attached beside ${show(stayed)}`;
-    const granted = others.flatMap((other) => (other.outcome === 'ok' ? other.disks : []));
+    const granted = beside.flatMap((other) => (other.outcome === 'ok' ? other.disks : []));
     const rival = granted.find(
       (held) => isSure(held) && clashes(model, disk, held) && clashes(model, held, disk),
     );
