@@ -27,7 +27,6 @@ import type {
   Medium,
   OpenedDisk,
   OpenOrder,
-  Orders,
   PauseMessage,
 } from './orders.ts';
 import { failureOfOrder } from './order-failures.ts';
@@ -56,8 +55,8 @@ export interface Disks {
   whenFull(name: DiskName, whenFull: WhenFull): void;
   /** From now on nothing of it begins, until it is let go; so it is for successors. @throws Failure not-found */
   hold(name: DiskName, held: boolean): void;
-  /** Disconnects it and closes its image in order. @returns why that could not be done in order, if so */
-  close(name: DiskName): Promise<Orders['close']['answer']>;
+  /** Disconnects it and closes its image. @returns why what was not flushed may be lost, if so */
+  close(name: DiskName): Promise<string | undefined>;
   /**
    * Flushes it and lets go of it, with its ring as it is: a successor takes that up.
    * @returns why what was not flushed may be lost, if so
@@ -140,7 +139,7 @@ export function createDisks(options: DisksOptions): Disks {
       await disconnect(table, name);
       const fault = remove(table, name);
       removeStatistics(statisticsFolder, name);
-      return { fault };
+      return fault;
     },
     async leave(name) {
       const disk = find(table, name);

@@ -80,7 +80,7 @@ async function obey(
       return disks.hold(name, held);
     }
     case 'close':
-      return disks.close((order as Orders['close']['order']).name);
+      return { fault: await disks.close((order as Orders['close']['order']).name) };
     case 'list':
       return disks.list();
     case 'stop':

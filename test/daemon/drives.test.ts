@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../patience.ts';
 import { changeMedium } from '../../src/daemon/media.ts';
 import { needsLoop } from '../peers.ts';
 import { SIZE_BYTES, spec, startTapKit } from './tap-kit.ts';
@@ -32,12 +32,8 @@ test('a medium is taken out of a guest’s drive, and another put in', options, 
   const drive = 'backendtype=tap,vdev=xvdd,devtype=cdrom,script=block-vbd';
   const guest = await kit.host.createGuest({ name: 'web', disks: [`${drive},target=`] });
   const disk = await guest.disk('xvdd');
-  const hasSectors = async (sectors: number): Promise<void> => {
-    for (let tries = 0; disk.description.sectors !== sectors; tries++) {
-      assert.ok(tries < 500, `the guest does not learn that the drive has ${sectors} sectors`);
-      await sleep(10);
-    }
-  };
+  const hasSectors = (sectors: number): Promise<void> =>
+    until(`the drive has ${sectors} sectors`, () => disk.description.sectors === sectors);
   await hasSectors(0);
   await assert.rejects(disk.read(0, 1));
   const change = (target?: string): Promise<void> =>

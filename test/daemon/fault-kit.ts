@@ -1,10 +1,8 @@
 /** One host with its tap for many faults of disks on rings, and what is looked for after each. */
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import type { GuestDisk } from '../../src/host/guest-disk.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
-import { patienceMs } from '../patience.ts';
 import type { SkipOption } from '../peers.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { startTapKit, type TapKit } from './tap-kit.ts';
@@ -28,14 +26,6 @@ export async function endFaultKit(): Promise<void> {
   const kit = await started;
   started = undefined;
   await kit?.[Symbol.asyncDispose]();
-}
-
-export async function until(what: string, seen: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + patienceMs(20_000);
-  while (!(await seen())) {
-    assert.ok(performance.now() < deadline, `not seen: ${what}`);
-    await sleep(5);
-  }
 }
 
 /** What is said is what an admin reads; then nothing of it is left. */

@@ -20,9 +20,9 @@ import {
   refused,
   scenariosOf,
   theKit,
-  until,
   withDisk,
 } from './fault-kit.ts';
+import { until } from '../patience.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { makeImage, SIZE_BYTES, spec, type TapKit } from './tap-kit.ts';
 import { XVDA } from './test-daemon.ts';

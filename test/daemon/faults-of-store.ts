@@ -16,9 +16,9 @@ import {
   type Played,
   scenariosOf,
   theKit,
-  until,
   withDisk,
 } from './fault-kit.ts';
+import { until } from '../patience.ts';
 import type { Outcome } from './faults-of-rings.ts';
 import { SIZE_BYTES, spec, type TapKit } from './tap-kit.ts';
 import { startTestDaemon, xvdaOn } from './test-daemon.ts';

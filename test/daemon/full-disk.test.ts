@@ -4,7 +4,6 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import type { GuestDisk } from '../../src/host/guest-disk.ts';
 import type { WhenFull } from '../../src/ring/request-work.ts';
@@ -13,7 +12,7 @@ import { pause } from '../../src/daemon/pause.ts';
 import { viewOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
 import { makeImage, spec, startTapKit, type TapKit } from './tap-kit.ts';
-import { patienceMs } from '../patience.ts';
+import { until } from '../patience.ts';
 
 const options = needsLoop();
 
@@ -68,14 +67,6 @@ async function wrongBlocks(disk: GuestDisk): Promise<number> {
 /** Requests that its guest has not been answered yet. */
 function underWay({ vbdd }: TapKit): number {
   return vbdd.world.tap?.statistics('vbd3-1-51712')?.underWay ?? -1;
-}
-
-async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + patienceMs(20_000);
-  while (!seen()) {
-    assert.ok(performance.now() < deadline, `not seen: ${what}`);
-    await sleep(10);
-  }
 }
 
 for (const format of ['raw', 'qcow2'] as const) {

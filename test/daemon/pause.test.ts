@@ -9,7 +9,7 @@ import { openClient } from '../nbd/client.ts';
 import { needsLoop } from '../peers.ts';
 import { needsSlowDevice, slowDevice } from '../tap/slow-device.ts';
 import { spec, startTapKit, type TapKit } from './tap-kit.ts';
-import { patienceMs } from '../patience.ts';
+import { until } from '../patience.ts';
 
 const options = needsLoop();
 
@@ -17,14 +17,6 @@ function viewed(kit: TapKit): { state: string | undefined; error: string | null 
   const [record] = [...kit.vbdd.disks.records.values()];
   const view = record === undefined ? undefined : viewOf(kit.vbdd.world, record, undefined);
   return { state: view?.state, error: view?.error };
-}
-
-async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + patienceMs(20_000);
-  while (!seen()) {
-    assert.ok(performance.now() < deadline, `not seen: ${what}`);
-    await sleep(10);
-  }
 }
 
 /** Whether the promise has come to an end after a while in which any request would have. */

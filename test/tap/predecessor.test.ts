@@ -2,24 +2,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createRingFrontend, type RingFrontend } from '../../src/host/ring-frontend.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import { needsSlowDevice, slowDevice } from './slow-device.ts';
 import { startTapProcess, type TapProcess } from './tap-process.ts';
-import { patienceMs } from '../patience.ts';
+import { until } from '../patience.ts';
 
 const options = needsSlowDevice();
-const WAIT_MS = patienceMs(30_000);
-
-async function until(what: string, seen: () => boolean): Promise<void> {
-  const deadline = performance.now() + WAIT_MS;
-  while (!seen()) {
-    assert.ok(performance.now() < deadline, `not seen: ${what}`);
-    await sleep(5);
-  }
-}
 
 test('a successor begins when its predecessor’s last request has ended', options, async () => {
   using device = slowDevice();
