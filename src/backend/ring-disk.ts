@@ -181,15 +181,14 @@ async function carryOutRing(
       return record.ringFacts?.frontend.cdrom === true ? tellSize(world, record) : undefined;
     case 'unbind':
       return world.blkback.release(record.key);
-    case 'offer':
-      await write(world, record, {
-        ...offered,
-        ...(await forDeviceModel(world, record)),
-        state: String(XenbusState.initWait),
-      });
+    case 'offer': {
+      const values = { ...offered, ...(await forDeviceModel(world, record)) };
+      const state = String(XenbusState.initWait);
+      if (!(await write(world, record, { ...values, state }))) return;
       record.published = true;
       record.outcome ??= { refusal: undefined };
       return;
+    }
     case 'change':
       await changeMedium(world, record, vms);
       return tellSize(world, record);
@@ -209,10 +208,12 @@ async function carryOutRing(
       }
       return;
     }
-    case 'announce':
-      await write(world, record, { ...describe(record), state: String(XenbusState.connected) });
+    case 'announce': {
+      const state = String(XenbusState.connected);
+      if (!(await write(world, record, { ...describe(record), state }))) return;
       world.log('info', `serves ${record.nodes?.params}`, logFields(record));
       return;
+    }
     case 'disconnect':
       await tap.disconnect(name);
       if (record.ring !== undefined) record.ring.connected = false;
@@ -223,7 +224,8 @@ async function carryOutRing(
     case 'stop waiting':
       return stopWaiting(world, record);
     case 'move':
-      return write(world, record, { state: String(step.state) });
+      await write(world, record, { state: String(step.state) });
+      return;
     case 'refuse':
       return refuse(world, record, step.failure);
     case 'remove nodes':
@@ -310,15 +312,21 @@ function describe({ ring, nodes, ringFacts }: DiskRecord): Record<string, string
   };
 }
 
-/** Writes nodes of the backend, unless its directory is gone: writing would bring it back. */
-async function write(
+/**
+ * Writes nodes of the backend, unless its state is another than the one that was read: its directory
+ * may be gone, which writing would bring back, and who asks for its end must not be contradicted.
+ * @returns whether it was written
+ */
+function write(
   { store }: DiskWorld,
-  { path }: DiskRecord,
+  { path, nodes }: DiskRecord,
   values: Readonly<Record<string, string>>,
-): Promise<void> {
-  await store.transaction(async (tx) => {
-    if ((await tx.read(`${path}/state`)) === undefined) return;
+): Promise<boolean> {
+  return store.transaction(async (tx) => {
+    const state = await tx.read(`${path}/state`);
+    if (state === undefined || Number(state) !== nodes?.state) return false;
     for (const [name, value] of Object.entries(values)) void tx.write(`${path}/${name}`, value);
+    return true;
   });
 }
 
@@ -368,6 +376,5 @@ async function refuse(world: DiskWorld, record: DiskRecord, failure: Failure): P
   // libxl asks its script only in state 2; that then tells it of the refusal.
   const state = record.nodes?.state === XenbusState.initialising ? { state: '2' } : {};
   const values = { 'hotplug-error': failure.message, 'hotplug-status': status, ...state };
-  await write(world, record, values);
-  record.outcome = { refusal: failure };
+  if (await write(world, record, values)) record.outcome = { refusal: failure };
 }

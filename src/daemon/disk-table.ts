@@ -9,8 +9,8 @@ import { backendPath, type DiskKey } from '../disk/backend-nodes.ts';
 export interface DiskTable {
   readonly records: ReadonlyMap<string, DiskRecord>;
   /**
-   * Calls a disk into question because of an event at that place in the store's stream (1 for no
-   * event); resolves when the disk was reconciled at least once since.
+   * Calls a disk into question because of an event at that place in the store's stream, or of
+   * something that has none; resolves when the disk was reconciled at least once since.
    */
   call(key: DiskKey, at?: number): Promise<DiskRecord>;
   /** The disk's record, a new one where it has none; call it, too. */
@@ -41,6 +41,8 @@ interface Slot {
   readonly record: DiskRecord;
   /** The newest event about it, as a place in the store's stream; 0 when all are answered. */
   calledAt: number;
+  /** Something without a place has called since the last reading. */
+  calledAnyway: boolean;
   running: Promise<void> | undefined;
 }
 
@@ -54,7 +56,12 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
     const path = backendPath(key);
     const there = slots.get(path);
     if (there !== undefined) return there;
-    const slot: Slot = { record: newRecord(key), calledAt: 0, running: undefined };
+    const slot: Slot = {
+      record: newRecord(key),
+      calledAt: 0,
+      calledAnyway: false,
+      running: undefined,
+    };
     slots.set(path, slot);
     records.set(path, slot.record);
     options.onNew(slot.record);
@@ -63,9 +70,11 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
 
   async function answer(slot: Slot): Promise<void> {
     const { record } = slot;
-    while (slot.calledAt > 0) {
+    while (slot.calledAnyway || slot.calledAt > 0) {
       const called = slot.calledAt;
+      slot.calledAnyway = false;
       await options.reconcile(record, (at) => {
+        slot.calledAnyway = false;
         // Events from before the reading are in it; so is the one that led to it.
         if (slot.calledAt <= Math.max(at, called)) slot.calledAt = 0;
       });
@@ -80,8 +89,9 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
     for (const listener of listeners) listener(record);
   }
 
-  function callSlot(slot: Slot, at: number): Promise<void> {
-    slot.calledAt = Math.max(slot.calledAt, at);
+  function callSlot(slot: Slot, at: number | undefined): Promise<void> {
+    if (at === undefined) slot.calledAnyway = true;
+    else slot.calledAt = Math.max(slot.calledAt, at);
     slot.running ??= answer(slot);
     return slot.running;
   }
@@ -89,13 +99,13 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
   return {
     records,
     meet: (key) => slotOf(key).record,
-    async call(key, at = 1) {
+    async call(key, at) {
       const slot = slotOf(key);
       await callSlot(slot, at);
       return slot.record;
     },
     callAll(which) {
-      for (const slot of slots.values()) if (which(slot.record)) void callSlot(slot, 1);
+      for (const slot of slots.values()) if (which(slot.record)) void callSlot(slot, undefined);
     },
     async settled() {
       for (;;) {

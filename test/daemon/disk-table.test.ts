@@ -54,6 +54,20 @@ test('an event from before the reading is in it', async () => {
   assert.equal(looks.length, 1);
 });
 
+test('a call without an event that comes after the reading is answered by another look', async () => {
+  const { disks, looks } = tableOfLooks();
+  const first = disks.call(key);
+  looks[0]?.readAt(10);
+  const second = disks.call(key);
+  looks[0]?.end();
+  await turn();
+  assert.equal(looks.length, 2);
+  looks[1]?.readAt(12);
+  looks[1]?.end();
+  await Promise.all([first, second]);
+  assert.equal(looks.length, 2);
+});
+
 test('a look that could not read anything is not repeated for ever', async () => {
   const { disks, looks } = tableOfLooks();
   const called = disks.call(key);
@@ -66,7 +80,10 @@ test('one disk is looked at by one loop at a time, different disks side by side'
   const { disks, looks } = tableOfLooks();
   const all = [disks.call(key), disks.call(key), disks.call({ ...key, devid: 51728 })];
   assert.equal(looks.length, 2);
-  for (const look of looks) look.end();
+  for (const look of looks) {
+    look.readAt(1);
+    look.end();
+  }
   await Promise.all(all);
   await disks.settled();
 });

@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { DiskKey } from '../../src/disk/backend-nodes.ts';
 import { openTap } from '../../src/daemon/tap-client.ts';
 import { limit, statistics } from '../../src/daemon/traffic.ts';
 import { detach, resize } from '../../src/daemon/verbs.ts';
@@ -21,6 +22,7 @@ import { createFileTable } from '../../src/image/file-table.ts';
 import { createImage } from '../../src/image/open.ts';
 import { chooseExport } from '../../src/nbd/client.ts';
 import { startTestHost } from '../host/test-host.ts';
+import { until } from '../patience.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
 import { sameBytes } from '../same-bytes.ts';
 import { makeImage, SIZE_BYTES, spec, startTapKit } from './tap-kit.ts';
@@ -314,6 +316,35 @@ test('a disk grows under its guest, is limited, and says what it did', options, 
   assert.equal(found.limits?.iops, 40);
   const [reads, writes] = found.requests;
   assert.deepEqual([reads?.requests, reads?.bytes, writes?.bytes], [11, 11 * 4096, 4096]);
+  await guest.destroy();
+});
+
+test('a disk that is to go while it is being connected is not announced', options, async (t) => {
+  await using kit = await startTapKit();
+  const { vbdd, host } = kit;
+  const guest = await host.createGuest({ name: 'web' });
+  const backend = `/local/domain/0/backend/vbd3/1/${XVDA}`;
+  const { blkback } = vbdd.world;
+  const serves = blkback.serves.bind(blkback);
+  let asked: Promise<unknown> | undefined;
+  // What vbdd asks last before it says that the disk is there.
+  t.mock.method(blkback, 'serves', (key: DiskKey) => {
+    const [record] = vbdd.disks.records.values();
+    if (record?.ring?.connected === true) {
+      asked ??= host.store.transaction((tx) =>
+        Promise.all([tx.write(`${backend}/online`, '0'), tx.write(`${backend}/state`, '5')]),
+      );
+    }
+    return serves(key);
+  });
+  await guest.attach(spec('raw', kit.image('a.img', 'raw')));
+  await until(
+    'the disk is closed',
+    async () => (await host.store.read(`${backend}/state`)) === '6',
+  );
+  assert.ok(asked);
+  await asked;
+  assert.doesNotMatch(vbdd.lines.join('\n'), /serves /);
   await guest.destroy();
 });
 
