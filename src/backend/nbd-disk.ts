@@ -17,6 +17,7 @@ import {
   type NbdHold,
   noteFault,
   noteHolder,
+  reportFault,
 } from './disk-record.ts';
 import { imageOfVbd } from './look.ts';
 import type { NbdDevice, NbdKernel, NbdUse } from './nbd-kernel.ts';
@@ -93,7 +94,6 @@ export async function reconnectImage(
 ): Promise<void> {
   const { facts, nbd: hold } = heldImage(record);
   const { tap } = servers(world);
-  const fields = logFields(record);
   const { mode } = facts.member;
   const { name, readOnly } = useOf(record, mode);
   const known = await tap.find(name);
@@ -105,12 +105,22 @@ export async function reconnectImage(
   }
   hold.link = 'up';
   hold.depth = opened.depth;
-  // Nobody waits for it: should the tap end in the middle of it, the next one has to be connected.
-  void hold.device.hold().catch((thrown: unknown) => {
-    world.log('warning', `its guest goes on, though ${sentenceOf(thrown)}`, fields);
-  });
   record.reported = undefined;
-  world.log('info', `${hold.device.devicePath} is served`, fields);
+  world.log('info', `${hold.device.devicePath} is served`, logFields(record));
+  holdServed(world, record);
+}
+
+/**
+ * Opens the disk's device where the tap serves it, unless it is open: one that could not be opened is
+ * tried again with each look at the disk. Nobody waits for it: should the tap end in the middle of
+ * it, the next one has to be connected.
+ */
+export function holdServed(world: DiskWorld, record: DiskRecord): void {
+  const { held } = record;
+  if (held?.nbd?.link !== 'up') return;
+  void held.nbd.device.hold().catch((thrown: unknown) => {
+    reportFault(world, record, `its guest goes on, though ${sentenceOf(thrown)}`);
+  });
 }
 
 /** What is under way on its device fails. */

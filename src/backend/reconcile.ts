@@ -18,6 +18,7 @@ import { carryOut } from './carry-out.ts';
 import { type DiskRecord, type DiskWorld, reportFault, waitForImage } from './disk-record.ts';
 import { observeForeign } from './foreign.ts';
 import { imageOfVbd, type Look, lookAtTarget, wantsTarget } from './look.ts';
+import { holdServed } from './nbd-disk.ts';
 import { reconcileRing } from './ring-disk.ts';
 import { type VmBook, vmBook } from './vm-book.ts';
 
@@ -44,6 +45,7 @@ export async function reconcileDisk(
     return reconcileRing({ ...world, tap }, record, vms, () => readNodes(world, record, onRead));
   }
   if (!record.ours) observeForeign(world, record);
+  holdServed(world, record);
   const patience = { looks: BUSY_LOOKS };
   for (let pass = 0; pass < MOST_PASSES; pass++) {
     if (wantsTarget(record)) await world.turn();

@@ -5,6 +5,7 @@ import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Failure } from '../../src/base/failure.ts';
 import { limit, statistics } from '../../src/daemon/traffic.ts';
 import { detach, dryRun, resize } from '../../src/daemon/verbs.ts';
 import { viewOf, whyOf } from '../../src/daemon/views.ts';
@@ -153,6 +154,27 @@ for (const tapIsAway of [false, true]) {
     assert.deepEqual(await kit.opened(), []);
   });
 }
+
+test('a device that cannot be opened is tried again by the sweep', options, async (t) => {
+  await using kit = await startTapKit();
+  const guest = await kit.host.createGuest({
+    name: 'web',
+    disks: [spec('vmdk', kit.image('a.vmdk', 'vmdk'))],
+  });
+  await guest.disk('xvda');
+  await kit.restart();
+  const [record] = kit.vbdd.disks.records.values();
+  const device = record?.held?.nbd?.device;
+  assert.ok(device);
+  const refused = t.mock.method(device, 'hold', async () => {
+    throw new Failure('in-use', 'somebody has it');
+  });
+  for (let sweeps = 0; sweeps < 2; sweeps++) await kit.vbdd.scan();
+  assert.ok(refused.mock.callCount() >= 2);
+  const said = kit.vbdd.lines.filter((line) => line.includes('though somebody has it'));
+  assert.equal(said.length, 1);
+  await guest.shutdown();
+});
 
 test('a disk grows under its guest, and says so', options, async () => {
   await using kit = await startTapKit();

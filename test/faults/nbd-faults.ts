@@ -49,6 +49,15 @@ export const nbdFaults: readonly Fault[] = [
   },
   {
     ...disks,
+    name: 'device-not-opened-again',
+    breaks: 'a device that could not be opened is tried again with each look at the disk',
+    file: 'src/backend/reconcile.ts',
+    find: 'holdServed(world, record);',
+    plant: '',
+    only: 'tried again by the sweep',
+  },
+  {
+    ...disks,
     name: 'parents-on-nbd-not-held-again',
     breaks: 'what a child on an nbd device is read from is held by the next vbdd, too',
     file: 'src/backend/nbd-disk.ts',
