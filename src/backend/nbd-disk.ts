@@ -130,7 +130,7 @@ export async function severImage(record: DiskRecord): Promise<void> {
   await hold.device.sever();
 }
 
-/** The tap lets go of the image; one that is away has none open. */
+/** The tap lets go of the image; what one that cannot be asked still has open is found as a stray later. */
 export async function closeImage(world: DiskWorld, record: DiskRecord): Promise<void> {
   const closing = world.tap?.close(diskName(record.key));
   const fault = await closing?.catch((thrown: unknown) => {
