@@ -73,6 +73,8 @@ export interface DiskWorld {
   readonly whenFull?: ((path: string) => WhenFull) | undefined;
   /** Has a disk looked at again. */
   readonly callAgain: (key: DiskKey) => void;
+  /** The same with nothing new behind it: of one that is being looked at nothing more is wanted. */
+  readonly callIdle: (key: DiskKey) => void;
   readonly log: Log;
 }
 
@@ -189,12 +191,12 @@ export function noteHolder(
 const AGAIN_MS = 1000;
 
 /** Has the disk looked at again in a moment, once however often this is asked meanwhile. */
-export function callSoon({ callAgain }: DiskWorld, record: DiskRecord): void {
+export function callSoon({ callIdle }: DiskWorld, record: DiskRecord): void {
   if (record.isCalled) return;
   record.isCalled = true;
   const call = (): void => {
     record.isCalled = false;
-    callAgain(record.key);
+    callIdle(record.key);
   };
   setTimeout(call, AGAIN_MS).unref();
 }

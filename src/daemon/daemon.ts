@@ -63,8 +63,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   await using stack = new AsyncDisposableStack();
   const uses = stack.use(hostUses());
   const now = (): number => performance.now();
-  let takenOver = false;
-  let started = false;
+  let [takenOver, started] = [false, false];
   const world: DiskWorld = {
     ...options,
     holdings,
@@ -74,6 +73,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     mayHold: () => takenOver,
     turn: turnQueue(),
     callAgain: (key) => void disks.call(key),
+    callIdle: (key) => disks.callIdle(key),
   };
 
   const disks = createDiskTable({

@@ -15,6 +15,8 @@ export interface DiskTable {
   call(key: DiskKey, at?: number): Promise<DiskRecord>;
   /** The disk's record, a new one where it has none; call it, too. */
   meet(key: DiskKey): DiskRecord;
+  /** Calls a disk that nobody looks at now; nothing has happened, it may only be time to try again. */
+  callIdle(key: DiskKey): void;
   callAll(which: (record: DiskRecord) => boolean): void;
   /** Resolves when nothing is being reconciled. */
   settled(): Promise<void>;
@@ -46,6 +48,10 @@ interface Slot {
   running: Promise<void> | undefined;
 }
 
+function newSlot(key: DiskKey): Slot {
+  return { record: newRecord(key), calledAt: 0, calledAnyway: false, running: undefined };
+}
+
 /** A table without disks. */
 export function createDiskTable(options: DiskTableOptions): DiskTable {
   const slots = new Map<string, Slot>();
@@ -56,12 +62,7 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
     const path = backendPath(key);
     const there = slots.get(path);
     if (there !== undefined) return there;
-    const slot: Slot = {
-      record: newRecord(key),
-      calledAt: 0,
-      calledAnyway: false,
-      running: undefined,
-    };
+    const slot = newSlot(key);
     slots.set(path, slot);
     records.set(path, slot.record);
     options.onNew(slot.record);
@@ -103,6 +104,10 @@ export function createDiskTable(options: DiskTableOptions): DiskTable {
       const slot = slotOf(key);
       await callSlot(slot, at);
       return slot.record;
+    },
+    callIdle(key) {
+      const slot = slots.get(backendPath(key));
+      if (slot !== undefined && slot.running === undefined) void callSlot(slot, undefined);
     },
     callAll(which) {
       for (const slot of slots.values()) if (which(slot.record)) void callSlot(slot, undefined);

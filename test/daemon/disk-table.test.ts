@@ -68,6 +68,17 @@ test('a call without an event that comes after the reading is answered by anothe
   assert.equal(looks.length, 2);
 });
 
+test('what is only to be tried again is not while it is looked at', async () => {
+  const { disks, looks } = tableOfLooks();
+  const called = disks.call(key);
+  looks[0]?.readAt(10);
+  disks.callIdle(key);
+  looks[0]?.end();
+  await turn();
+  assert.equal(looks.length, 1);
+  await called;
+});
+
 test('a look that could not read anything is not repeated for ever', async () => {
   const { disks, looks } = tableOfLooks();
   const called = disks.call(key);

@@ -179,6 +179,15 @@ export const accessFaults: readonly Fault[] = [
     only: 'without an event',
   },
   {
+    name: 'tried-again-while-looked-at',
+    breaks: 'what is only to be tried again is not while it is looked at',
+    file: 'src/daemon/disk-table.ts',
+    find: 'slot !== undefined && slot.running === undefined',
+    plant: 'slot !== undefined',
+    caughtBy: 'test/daemon/disk-table.test.ts',
+    only: 'tried again',
+  },
+  {
     name: 'closing-overwritten',
     breaks: 'who asks for a disk’s end while it is being connected is not contradicted',
     file: 'src/backend/ring-disk.ts',
