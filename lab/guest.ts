@@ -51,7 +51,7 @@ export interface Load {
   readonly operation: 'read' | 'write';
   readonly blockBytes: number;
   /** How many are under way. */
-  readonly jobs: number;
+  readonly depth: number;
   readonly seconds: number;
 }
 
@@ -202,8 +202,8 @@ export function guestOf(
       answer.catch(() => {});
       return answer;
     },
-    load: async (disk, { operation, blockBytes, jobs, seconds }) => {
-      const command = `load${operation} ${disk} ${blockBytes} 0 0 ${seconds} ${jobs}`;
+    load: async (disk, { operation, blockBytes, depth, seconds }) => {
+      const command = `load${operation} ${disk} ${blockBytes} 0 0 ${seconds} ${depth}`;
       const [said = ''] = await ask(command, seconds * 1000 + 120_000);
       const [, moves, ms] = /^moves=(\d+) in=(\d+)$/.exec(said) ?? [];
       return (Number(moves) * 1000) / Number(ms);

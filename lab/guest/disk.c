@@ -3,18 +3,21 @@
 #include "lab.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CHUNK (256 * 1024)
 #define WORDS (SECTOR / 8)
+#define LOAD_MOST 64
 
 int64_t now_ms(void) {
   struct timespec t;
@@ -164,40 +167,86 @@ static int stress(const char *path, uint64_t seed, uint64_t at, uint64_t length,
   return failed;
 }
 
-/* One job of a load. Returns how many blocks it moved, or -1. */
-static int64_t load_job(const char *path, int write, size_t block, uint64_t blocks, int64_t until,
-                        uint64_t random) {
-  int fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-  char *buffer = aligned(block);
+/* So many requests under way, of one process: what the guest itself spends is to be little. */
+struct requests {
+  int fd, write, depth, failed;
+  size_t block;
+  uint64_t blocks, random;
+  aio_context_t context;
+  char *buffer;
+  struct iocb each[LOAD_MOST];
+};
+
+static void submit(struct requests *load, struct iocb **next, int count) {
+  for (int i = 0; i < count; i++) {
+    load->random = mix(load->random + 0x9e3779b97f4a7c15ULL);
+    next[i]->aio_offset = load->random % load->blocks * load->block;
+  }
+  for (int done = 0, some; done < count; done += some) {
+    some = syscall(SYS_io_submit, load->context, count - done, next + done);
+    if (some <= 0) {
+      load->failed = 1;
+      return;
+    }
+  }
+}
+
+/* Keeps them under way until that time. Returns how many blocks were moved. */
+static int64_t keep_busy(struct requests *load, int64_t until) {
+  struct io_event events[LOAD_MOST];
+  struct iocb *next[LOAD_MOST];
   int64_t moves = 0;
-  if (fd < 0) return -1;
-  memset(buffer, 0x5a, block);
-  for (; now_ms() < until; moves++) {
-    random = mix(random + 0x9e3779b97f4a7c15ULL);
-    if (moved(write, fd, buffer, block, random % blocks * block) < 0) return -1;
+  int under_way = load->depth;
+  for (int i = 0; i < load->depth; i++) {
+    load->each[i] = (struct iocb){
+        .aio_data = i,
+        .aio_fildes = load->fd,
+        .aio_lio_opcode = load->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+        .aio_buf = (uintptr_t)(load->buffer + i * load->block),
+        .aio_nbytes = load->block,
+    };
+    next[i] = &load->each[i];
+  }
+  submit(load, next, load->depth);
+  while (under_way > 0 && !load->failed) {
+    int ended = syscall(SYS_io_getevents, load->context, 1, under_way, events, NULL);
+    if (ended <= 0) load->failed = 1;
+    for (int i = 0; i < ended; i++) {
+      if (events[i].res != (int64_t)load->block) load->failed = 1;
+      next[i] = &load->each[events[i].data];
+    }
+    if (load->failed) break;
+    moves += ended;
+    if (now_ms() < until) submit(load, next, ended);
+    else under_way -= ended;
   }
   return moves;
 }
 
-/* Jobs side by side that read or write random blocks of the disk past every cache, for a time. */
-static int load(const char *path, int writes, size_t block, uint64_t length, int seconds, int jobs,
+/* Reads or writes random blocks of the disk past every cache, for a time. */
+static int load(const char *path, int writes, size_t block, uint64_t length, int seconds, int depth,
                 FILE *out, char *why, size_t room) {
-  int64_t start = now_ms(), until = start + seconds * 1000LL, all = 0, each;
-  int ends[2], failed = 0;
-  if (length < block || pipe(ends) < 0) return snprintf(why, room, "the disk is too small"), 1;
-  for (int i = 0; i < jobs; i++) {
-    if (fork() != 0) continue;
-    each = load_job(path, writes, block, length / block, until, i);
-    _exit(write(ends[1], &each, sizeof each) == sizeof each ? 0 : 1);
-  }
-  close(ends[1]);
-  for (int i = 0; i < jobs; i++) {
-    if (read(ends[0], &each, sizeof each) != sizeof each || each < 0) failed = 1;
-    else all += each;
-  }
-  while (wait(NULL) > 0) continue;
-  if (failed) return snprintf(why, room, "a job of the load failed"), 1;
-  fprintf(out, "moves=%lld in=%lld\n", (long long)all, (long long)(now_ms() - start));
+  static struct requests load;
+  int64_t start = now_ms(), moves;
+  if (length < block || depth < 1 || depth > LOAD_MOST)
+    return snprintf(why, room, "a load of %d times %zu bytes", depth, block), 1;
+  load = (struct requests){
+      .fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC),
+      .write = writes,
+      .depth = depth,
+      .block = block,
+      .blocks = length / block,
+      .buffer = aligned(block * depth),
+  };
+  if (load.fd < 0 || load.buffer == NULL || syscall(SYS_io_setup, depth, &load.context) < 0)
+    return snprintf(why, room, "a load of %s: %s", path, strerror(errno)), 1;
+  memset(load.buffer, 0x5a, block * depth);
+  moves = keep_busy(&load, start + seconds * 1000LL);
+  syscall(SYS_io_destroy, load.context);
+  close(load.fd);
+  free(load.buffer);
+  if (load.failed) return snprintf(why, room, "a request of the load failed"), 1;
+  fprintf(out, "moves=%lld in=%lld\n", (long long)moves, (long long)(now_ms() - start));
   return 0;
 }
 
