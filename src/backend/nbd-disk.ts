@@ -44,7 +44,9 @@ export async function holdImage(
   const use = useOf(record, member.mode);
   try {
     // What the tap has by this name is of a disk that had it before.
-    if ((await tap.find(use.name)) !== undefined) await tap.close(use.name);
+    if ((await tap.find(use.name)) !== undefined) {
+      noteFault(world, record, await tap.close(use.name));
+    }
     const place = { path: member.path, format };
     const [twin] = await twinsOf(world, record, vms);
     const beside = twin && diskName(twin);

@@ -6,7 +6,13 @@ import { diskPaths } from '../disk/libxl-nodes.ts';
 import { judge } from '../disk/sharing.ts';
 import type { ImagePlace } from '../disk/spec.ts';
 import { imageFormats, type ImageFormat } from '../image/formats.ts';
-import { type DiskRecord, type DiskWorld, logFields, noteHolder } from './disk-record.ts';
+import {
+  type DiskRecord,
+  type DiskWorld,
+  logFields,
+  noteFault,
+  noteHolder,
+} from './disk-record.ts';
 import { imageOfVbd, lookAtTarget } from './look.ts';
 import type { FoundImage, OpenedImage, Tap } from './tap.ts';
 import { twinsOf } from './twins.ts';
@@ -21,14 +27,13 @@ export async function openRingImage(
   record: DiskRecord,
   vms: VmBook,
 ): Promise<void> {
-  const { tap } = world;
   const name = diskName(record.key);
   const beganMs = performance.now();
   // It may have counted as another's until now.
   world.holdings.remove(record.path);
   try {
     const found = await findPlace(world, record, vms);
-    const known = await findOpened(tap, record);
+    const known = await findOpened(world, record);
     const image = await openedImage(world, record, vms, found?.place, known);
     if (found !== undefined) holdOpened(world, record, found.member, image.members, vms);
     await follow(world, record, image, known);
@@ -48,7 +53,8 @@ export async function openRingImage(
       }
     } else world.holdings.remove(record.path);
     // What the tap keeps all the same is asked for later.
-    if (!isAway(thrown)) await world.tap.close(name).catch(() => {});
+    if (!isAway(thrown))
+      noteFault(world, record, await world.tap.close(name).catch(() => undefined));
     throw thrown;
   }
 }
@@ -200,12 +206,12 @@ export function pathsOf({ key }: DiskRecord): ReturnType<typeof diskPaths> {
 }
 
 /** What an earlier vbdd had the tap open for this disk: its guest goes on. */
-async function findOpened(tap: Tap, record: DiskRecord): ReturnType<Tap['find']> {
+async function findOpened(world: RingWorld, record: DiskRecord): ReturnType<Tap['find']> {
   const name = diskName(record.key);
-  const known = await tap.find(name);
+  const known = await world.tap.find(name);
   if (known === undefined || wasOffered(record)) return known;
   // It is of a disk that had this one's name before.
-  await tap.close(name);
+  noteFault(world, record, await world.tap.close(name));
   return undefined;
 }
 

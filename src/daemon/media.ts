@@ -41,6 +41,6 @@ export async function changeMedium(
     }
   });
   await daemon.disks.call(key);
-  const { refused } = ring;
+  const refused = record.ring?.refused;
   if (refused !== undefined) throw refused;
 }

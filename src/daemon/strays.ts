@@ -26,8 +26,9 @@ export async function forgetStrays(
     }
     for (const { name, connected, nbdClients } of (await tap?.list()) ?? []) {
       if (isKnown(name) || connected || nbdClients > 0) continue;
-      await tap?.close(name);
+      const fault = await tap?.close(name);
       log('notice', `closed the image that ${name} has left`);
+      if (fault !== undefined) log('error', fault);
     }
     await tap?.keep([...disks.records.values()].map(({ key }) => diskName(key)));
   } catch (thrown) {

@@ -7,12 +7,20 @@
 import { Failure } from '../base/failure.ts';
 import { isErrno } from '../sys/ffi.ts';
 import { isLocked, lockRange } from '../sys/file.ts';
+import { pollFds } from '../sys/wait.ts';
 
 const USES = 100;
 const UNSHARED = 200;
 const READ = 0;
 const WRITE = 1;
 const RESIZE = 3;
+
+/**
+ * Whoever closed the file a moment ago may seem to have it still: io_uring lets go of it some
+ * milliseconds after its last request.
+ */
+const LOOKS = 5;
+const lookLater = (): void => void pollFds([], 2);
 
 /** Whoever is here reads or writes an image that no one else may change meanwhile. */
 const unshared = [WRITE, RESIZE];
@@ -28,22 +36,37 @@ export interface LockRequest {
 
 /**
  * Locks an open file for as long as its descriptor is open.
+ * @param pause waits between one look at others' locks and the next
  * @throws Failure in-use
  */
-export function lockImageFile(fd: number, path: string, request: LockRequest): void {
+export function lockImageFile(
+  fd: number,
+  path: string,
+  request: LockRequest,
+  pause = lookLater,
+): void {
   const uses = request.writable ? [READ, WRITE, RESIZE] : [READ];
   try {
     for (const bit of uses) lockRange(fd, 'shared', USES + bit, 1);
     for (const bit of unshared) lockRange(fd, 'shared', UNSHARED + bit, 1);
     if (request.share === true) return;
-    const refused = uses.some((bit) => isLocked(fd, 'exclusive', UNSHARED + bit, 1));
-    const contradicted = unshared.some((bit) => isLocked(fd, 'exclusive', USES + bit, 1));
-    if (!refused && !contradicted) return;
+    for (let looks = 1; contradicts(fd, uses); looks++) {
+      if (looks === LOOKS) throw inUse(path, request);
+      pause();
+    }
   } catch (thrown) {
     // A file system without locks has none to mind.
     if (isErrno(thrown, 'ENOLCK', 'ENOSYS', 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL')) return;
     throw thrown;
   }
-  const how = request.writable ? 'in use' : 'open for writing';
-  throw new Failure('in-use', `${path} is ${how} elsewhere — close it there first`, { path });
+}
+
+function contradicts(fd: number, uses: readonly number[]): boolean {
+  const refused = uses.some((bit) => isLocked(fd, 'exclusive', UNSHARED + bit, 1));
+  return refused || unshared.some((bit) => isLocked(fd, 'exclusive', USES + bit, 1));
+}
+
+function inUse(path: string, { writable }: LockRequest): Failure {
+  const how = writable ? 'in use' : 'open for writing';
+  return new Failure('in-use', `${path} is ${how} elsewhere — close it there first`, { path });
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Failure } from '../../src/base/failure.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { Image } from '../../src/image/image.ts';
+import { lockImageFile } from '../../src/image/locks.ts';
 import { createImage, openImage, type OpenOptions } from '../../src/image/open.ts';
 import { createTransfer } from '../../src/image/transfer.ts';
 import { needsProgram } from '../peers.ts';
@@ -44,6 +45,22 @@ test('a writer is alone, readers are many', () => {
   using _one = open({ writable: false });
   using _two = open({ writable: false });
   assert.throws(() => open({ writable: true }), inUse);
+});
+
+test('who lets go of an image a moment after it was asked for is waited for', () => {
+  const writer = open({ writable: true });
+  const fd = openSync(path, 'r+');
+  let pauses = 0;
+  const pause = (): void => {
+    if (++pauses === 2) writer[Symbol.dispose]();
+  };
+  try {
+    lockImageFile(fd, path, { writable: true }, pause);
+    assert.equal(pauses, 2);
+    assert.throws(() => open({ writable: false }), inUse, 'and it is locked then');
+  } finally {
+    closeSync(fd);
+  }
 });
 
 test('a refused opener leaves no lock behind', () => {
