@@ -12,11 +12,11 @@ const shortages: Readonly<Record<string, string>> = {
 /** @throws what was thrown, when no call of the kernel is at the bottom of it: that is a bug */
 export function failureOfOrder(thrown: unknown): Failure {
   if (thrown instanceof Failure) {
-    const { message, facts, kind } = thrown;
+    const { message, facts } = thrown;
     const errno = String(facts['errno']);
     const shortage = shortages[errno];
     if (shortage === undefined || !message.endsWith(`: ${errno}`)) return thrown;
-    return new Failure(kind, message.slice(0, -errno.length) + shortage, facts, thrown);
+    return new Failure('exhausted', message.slice(0, -errno.length) + shortage, facts, thrown);
   }
   const code = codeOf(thrown);
   if (code === undefined || !(thrown instanceof Error)) throw thrown;
