@@ -9,6 +9,7 @@ import { sleep } from '../../src/base/deadline.ts';
 import { helperPath } from '../../src/daemon/scripts.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import { needsLoop, needsProgram } from '../peers.ts';
+import { stopProcess } from '../stop-process.ts';
 import { boundLoops } from '../sys/losetup.ts';
 import { image, type ProcessHost, type Ran, run, startProcessHost } from './vbdd-process.ts';
 
@@ -49,7 +50,7 @@ async function startWaiting(): Promise<{ child: ChildProcess; ended: Promise<num
 
 /** Until vbdd runs again it sees nothing. */
 async function paused(work: () => Promise<void>): Promise<void> {
-  kit.vbdd.kill('SIGSTOP');
+  stopProcess(kit.vbdd);
   try {
     await work();
   } finally {

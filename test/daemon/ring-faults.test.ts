@@ -6,6 +6,7 @@ import { Failure } from '../../src/base/failure.ts';
 import { openTap, type WatchedTap } from '../../src/daemon/tap-client.ts';
 import { whyOf } from '../../src/daemon/views.ts';
 import { needsLoop } from '../peers.ts';
+import { stopProcess } from '../stop-process.ts';
 import { spec, startTapKit } from './tap-kit.ts';
 import { startTestDaemon } from './test-daemon.ts';
 
@@ -18,7 +19,7 @@ test('a tap that does not answer holds up neither a start nor a refusal', option
     disks: [spec('vhd', kit.image('a.vhd', 'vhd'))],
   });
   const disk = await web.disk('xvda');
-  process.kill(kit.tap.pid, 'SIGSTOP');
+  stopProcess(kit.tap);
   try {
     await kit.restart(undefined, 400);
     const asked = kit.host.createGuest({

@@ -10,6 +10,7 @@ import { type Fd, openFd, O } from '../../src/sys/fd.ts';
 import { isErrno } from '../../src/sys/ffi.ts';
 import { configureLoop, freeLoopNumber, loopPath, openLoopControl } from '../../src/sys/loop.ts';
 import { needsFuse, needsLoop, needsProgram, type SkipOption } from '../peers.ts';
+import { stopProcess } from '../stop-process.ts';
 
 const SIZE_BYTES = 4 << 20;
 const WAIT_MS = 20_000;
@@ -50,7 +51,7 @@ export function slowDevice(): SlowDevice {
       const words = ['oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none'];
       execFileSync('dd', [`of=${served}`, ...words]);
     },
-    freeze: () => void server.kill('SIGSTOP'),
+    freeze: () => stopProcess(server),
     thaw: () => void server.kill('SIGCONT'),
     [Symbol.dispose]: () => owned.dispose(),
   };
