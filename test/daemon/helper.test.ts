@@ -50,8 +50,8 @@ async function startWaiting(): Promise<{ child: ChildProcess; ended: Promise<num
 
 /** Until vbdd runs again it sees nothing. */
 async function paused(work: () => Promise<void>): Promise<void> {
-  stopProcess(kit.vbdd);
   try {
+    stopProcess(kit.vbdd);
     await work();
   } finally {
     kit.vbdd.kill('SIGCONT');

@@ -19,8 +19,8 @@ test('a tap that does not answer holds up neither a start nor a refusal', option
     disks: [spec('vhd', kit.image('a.vhd', 'vhd'))],
   });
   const disk = await web.disk('xvda');
-  stopProcess(kit.tap);
   try {
+    stopProcess(kit.tap);
     await kit.restart(undefined, 400);
     const asked = kit.host.createGuest({
       name: 'db',
