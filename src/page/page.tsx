@@ -1,6 +1,6 @@
 /** The web page of vbdd: guests' disks as they are, as they come, and why. */
 import { render, type VNode } from 'preact';
-import { useContext, useEffect, useRef, useState } from 'preact/hooks';
+import { useContext, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { giveToken } from './ask.ts';
 import { Chains } from './chains.tsx';
 import { Disk } from './disk.tsx';
@@ -21,10 +21,10 @@ function Page(): VNode {
   const place = usePlace();
   const main = useRef<HTMLElement>(null);
   const before = useRef(place);
-  useEffect(() => {
+  // Before it is painted: nobody sees the new place without its focus.
+  useLayoutEffect(() => {
     if (before.current === place) return;
     before.current = place;
-    // As a browser does when it opens another page.
     main.current?.focus();
     scrollTo(0, 0);
   }, [place]);
