@@ -1,6 +1,6 @@
 /** What the components of the page have in common: the model, where the page is, and what is asked once. */
 import { createContext } from 'preact';
-import { useContext, useEffect, useReducer, useState } from 'preact/hooks';
+import { useContext, useEffect, useLayoutEffect, useReducer, useState } from 'preact/hooks';
 import { createModel, type Model } from './model.ts';
 
 export const ModelContext = createContext<Model>(createModel());
@@ -9,7 +9,8 @@ export const ModelContext = createContext<Model>(createModel());
 export function useModel(): Model {
   const model = useContext(ModelContext);
   const [, draw] = useReducer((count: number) => count + 1, 0);
-  useEffect(() => {
+  // Before it is painted: what is told after that is not missed.
+  useLayoutEffect(() => {
     const listener = model.onChange(() => draw(undefined));
     return () => listener[Symbol.dispose]();
   }, [model]);

@@ -15,13 +15,13 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { sleep } from '../../src/base/deadline.ts';
 import { openClient } from '../../src/cli/client.ts';
 import type { LeaseView } from '../../src/daemon/api/shapes.ts';
 import type { DiskView } from '../../src/daemon/api/shapes.ts';
 import type { Guest } from '../../src/host/embedded-host.ts';
 import { openUnixClient } from '../../src/tap/unix-client.ts';
 import { type ProcessHost, run, startProcessHost } from '../daemon/vbdd-process.ts';
+import { until } from '../patience.ts';
 import { needsLoop } from '../peers.ts';
 import { boundLoops } from '../sys/losetup.ts';
 
@@ -67,7 +67,7 @@ test('attach, list, why and detach, from any folder', options, async () => {
   assert.deepEqual(steps, []);
 
   assert.equal((await kit.vbd('detach', 'web', 'xvda')).code, 0);
-  assert.equal(boundLoops(kit.dir).size, 0);
+  await until('its loop device is free', () => boundLoops(kit.dir).size === 0);
   assert.equal((await kit.vbd('list')).stdout.split('\n').length, 2);
 });
 
@@ -157,8 +157,7 @@ test('a disk grows while its guest runs, and never shrinks', options, async () =
   assert.equal(statSync(path).size, 3 << 20);
   // As on a real host: blkback looks at the size when a request comes, then tells the guest.
   await disk.write(0, Buffer.alloc(512));
-  const deadline = AbortSignal.timeout(5000);
-  while (sectors() !== 6144) await sleep(5, deadline);
+  await until('the guest sees its new size', () => sectors() === 6144);
   await disk.write(6143, Buffer.alloc(512, 'e'));
   const shrunk = await kit.vbd('resize', 'web', 'xvdg', '1M');
   assert.match(shrunk.stderr, /a disk can only grow while it is attached/);
@@ -179,7 +178,7 @@ test(
     const vbd = join(import.meta.dirname, '..', '..', 'bin', 'vbd');
     const without = await run(vbd, args, { VBDKIT_SOCKET: join(kit.dir, 'nobody') });
     assert.deepEqual([without.stdout, without.code], [with_.stdout, 7]);
-    assert.equal(boundLoops(kit.dir).size, 0);
+    await until('its loop device is free', () => boundLoops(kit.dir).size === 0);
   },
 );
 
@@ -195,7 +194,7 @@ test(
     const [lease] = JSON.parse((await kit.vbd('loop', '--list', '--json')).stdout) as LeaseView[];
     assert.equal(lease?.device, device);
     assert.equal((await kit.vbd('loop', '--detach', device)).code, 0);
-    assert.equal(boundLoops(kit.dir).size, 0);
+    await until('its loop device is free', () => boundLoops(kit.dir).size === 0);
   },
 );
 
@@ -235,7 +234,7 @@ test(
     const [view] = JSON.parse((await kit.vbd('list', '--json')).stdout) as DiskView[];
     assert.deepEqual([view?.state, view?.path], ['attached', path]);
     await kit.vbd('detach', 'web', 'xvdk');
-    assert.equal(boundLoops(kit.dir).size, 0);
+    await until('its loop device is free', () => boundLoops(kit.dir).size === 0);
   },
 );
 

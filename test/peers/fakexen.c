@@ -306,12 +306,15 @@ static void *run_guest(void *given)
 {
 	struct guest *guest = given;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	char name[32], path[100];
+	char name[32], path[100], fresh[104];
 	snprintf(name, sizeof name, "%d.sock", guest->domid);
-	memcpy(address.sun_path, in_folder(path, sizeof path, name), sizeof path);
+	in_folder(path, sizeof path, name);
+	snprintf(fresh, sizeof fresh, "%s.new", path);
+	memcpy(address.sun_path, fresh, sizeof fresh);
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	unlink(path);
-	if (bind(listener, (void *)&address, sizeof address) || listen(listener, 1))
+	unlink(fresh);
+	/* Whoever sees its name may connect at once. */
+	if (bind(listener, (void *)&address, sizeof address) || listen(listener, 1) || rename(fresh, path))
 		perror(path);
 	for (int sock; (sock = accept(listener, NULL, NULL)) >= 0; close(sock))
 		serve(guest, sock);

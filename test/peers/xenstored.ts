@@ -14,12 +14,13 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { socketTransport } from '../../src/xenstore/socket-transport.ts';
 import type { Connect } from '../../src/xenstore/transport.ts';
 import { needs, peersDir, program, type SkipOption } from '../peers.ts';
+import { until } from '../patience.ts';
 import { openRaw } from '../xenstore/raw-client.ts';
 
 /** The two that Debian has: C xenstored, and the one in OCaml, which Debian starts by default. */
@@ -72,7 +73,7 @@ export async function startXenstored(kind: XenstoredKind): Promise<RealXenstored
       saveDomains();
       await using dom0 = await openRaw(socketTransport(socket));
       assert.equal(await dom0.ask('introduce', [domid, 1, 1, ''].join('\0')), 'introduce OK|');
-      await until(() => existsSync(join(dir, `${domid}.sock`)));
+      await until(`domain ${domid} listens`, () => existsSync(join(dir, `${domid}.sock`)));
     },
     destroy(domid) {
       domains.delete(domid);
@@ -93,9 +94,11 @@ export async function startXenstored(kind: XenstoredKind): Promise<RealXenstored
       rmSync(socket, { force: true });
     },
     async start() {
-      child = spawnIn(dir, kind);
-      await until(() => existsSync(socket) || child!.exitCode !== null);
-      if (child.exitCode !== null) {
+      const started = spawnIn(dir, kind);
+      child = started;
+      const hasEnded = (): boolean => started.exitCode !== null || started.signalCode !== null;
+      await until(`${kind} listens`, async () => hasEnded() || (await listens(socket)));
+      if (hasEnded()) {
         throw new Error(`${kind} ended: ${readFileSync(join(dir, 'log'), 'utf8')}`);
       }
     },
@@ -144,9 +147,15 @@ function buildShim(): string {
   return shim;
 }
 
-async function until(done: () => boolean): Promise<void> {
-  for (let tries = 0; !done(); tries++) {
-    assert.ok(tries < 500, 'it does not come');
-    await sleep(10);
+/** A socket is there before it is listened on. */
+async function listens(socket: string): Promise<boolean> {
+  const connection = connect(socket);
+  try {
+    await once(connection, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    connection.destroy();
   }
 }

@@ -33,6 +33,6 @@ export function unitHere(
   return readFileSync(unitPath(unit), 'utf8')
     .replace(/^ExecStart=.*$/m, `ExecStart=${[join(root, 'bin', unit), ...args].join(' ')}`)
     .replace('[Service]', `[Service]\nStandardError=${said}`)
-    .replace(/^WatchdogSec=.*$/m, 'WatchdogSec=5s')
+    .replace(/^WatchdogSec=.*$/m, 'WatchdogSec=20s')
     .replaceAll(/^Condition.*\n/gm, '');
 }

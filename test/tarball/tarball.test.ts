@@ -42,7 +42,7 @@ after(async () => {
 /** Notes what is on the host where programs and their files are kept, with kinds, rights and links. */
 const look = (as: string): string =>
   host.run(
-    `find /etc /opt /usr/local /var/lib/vbdkit /var/cache/vbdkit -xdev -printf '%p %M %l\n' 2> /dev/null |
+    `find /etc/systemd /etc/xen /opt /usr/local /var/lib/vbdkit /var/cache/vbdkit -xdev -printf '%p %M %l\n' 2> /dev/null |
       sort > /root/${as}`,
   );
 

@@ -1,12 +1,17 @@
 /** The client where the xenstored behaves in ways that real ones show seldom. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../../src/base/failure.ts';
 import { createStore } from '../../src/xenstore/client.ts';
 import { startStoreServer } from '../../src/xenstore/embedded/server.ts';
 import { openStore } from '../../src/xenstore/open.ts';
-import { socketPath } from '../../src/xenstore/socket-transport.ts';
+import { socketPath, socketTransport } from '../../src/xenstore/socket-transport.ts';
 import { MessageType } from '../../src/xenstore/wire.ts';
 import { agree, type Asked, scripted } from './scripted.ts';
 import { isKind, until } from './suite.ts';
@@ -213,6 +218,23 @@ test('a closed store refuses everything, and its watches are gone', async () => 
   await other.write('/x', '1');
   await watch[Symbol.asyncDispose]();
   assert.equal(events, 1);
+});
+
+test('where others are before us in a xenstored’s queue, we wait for our turn', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'vbdkit-queue-'));
+  const path = join(dir, 'socket');
+  // As C xenstored listens; Linux lets one more wait than is said.
+  const server = createServer((socket) => socket.resume()).listen({ path, backlog: 1 });
+  await once(server, 'listening');
+  const connectOne = socketTransport(path);
+  const events = { onBytes: () => {}, onClose: () => {} };
+  // All of them before the server, which is in this process, takes the first.
+  const connections = await Promise.all(Array.from({ length: 8 }, () => connectOne(events)));
+  for (const connection of connections) connection.close();
+  server.close();
+  await once(server, 'close');
+  await assert.rejects(connectOne(events), /nothing answers on the xenstore socket/);
+  rmSync(dir, { recursive: true });
 });
 
 test('a machine without a xenstore gets a sentence that says what to do', async () => {
