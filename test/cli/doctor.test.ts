@@ -68,36 +68,41 @@ test('io_uring that was switched off is told of, and a host without Xen is one',
   assert.deepEqual(verdicts(kernelFindings(off, '6.12.1')), found);
 });
 
-test('a loop device that nobody has open any more is told of, with its file', needsLoop(), async () => {
-  const file = join(dir, 'forgotten.img');
-  writeFileSync(file, Buffer.alloc(1 << 20));
-  const losetup = (...args: string[]): string =>
-    execFileSync('losetup', args, { encoding: 'utf8' }).trim();
-  const device = losetup('--find', '--show', file);
-  const told = (): Finding[] => loopFindings(hostFolders).filter(({ says }) => says.includes(file));
-  try {
-    // For a moment a stranger who lists loop devices has it open.
-    await until('it is told of', () => told().length === 1);
-    const [finding] = told();
-    assert.equal(finding?.says, `${device} is bound to ${file}, and nobody here has it open`);
-    assert.equal(finding.advice, `losetup --detach ${device}, if you do not want it`);
-    const fd = openSync(device, 'r');
-    assert.deepEqual(told(), []);
-    closeSync(fd);
-    await until('it is told of again', () => told().length === 1);
-    execFileSync('mke2fs', ['-q', device]);
-    const mounted = join(dir, 'mounted');
-    mkdirSync(mounted);
-    execFileSync('mount', ['-o', 'ro', device, mounted]);
+test(
+  'a loop device that nobody has open any more is told of, with its file',
+  needsLoop(),
+  async () => {
+    const file = join(dir, 'forgotten.img');
+    writeFileSync(file, Buffer.alloc(1 << 20));
+    const losetup = (...args: string[]): string =>
+      execFileSync('losetup', args, { encoding: 'utf8' }).trim();
+    const device = losetup('--find', '--show', file);
+    const told = (): Finding[] =>
+      loopFindings(hostFolders).filter(({ says }) => says.includes(file));
     try {
+      // For a moment a stranger who lists loop devices has it open.
+      await until('it is told of', () => told().length === 1);
+      const [finding] = told();
+      assert.equal(finding?.says, `${device} is bound to ${file}, and nobody here has it open`);
+      assert.equal(finding.advice, `losetup --detach ${device}, if you do not want it`);
+      const fd = openSync(device, 'r');
       assert.deepEqual(told(), []);
+      closeSync(fd);
+      await until('it is told of again', () => told().length === 1);
+      execFileSync('mke2fs', ['-q', device]);
+      const mounted = join(dir, 'mounted');
+      mkdirSync(mounted);
+      execFileSync('mount', ['-o', 'ro', device, mounted]);
+      try {
+        assert.deepEqual(told(), []);
+      } finally {
+        execFileSync('umount', [mounted]);
+      }
     } finally {
-      execFileSync('umount', [mounted]);
+      losetup('--detach', device);
     }
-  } finally {
-    losetup('--detach', device);
-  }
-});
+  },
+);
 
 test(
   'a vbdd that answers is fine; one that does not is a fault, with what to do',
