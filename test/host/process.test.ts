@@ -5,11 +5,11 @@ import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { attachDisk } from '../../src/backend/toolstack.ts';
 import { parseSpec } from '../../src/disk/spec-parse.ts';
 import { removeDomain, writeDomain } from '../../src/host/domain-life.ts';
 import { textOf } from '../../src/sys/sysfs.ts';
+import { until } from '../patience.ts';
 import { needsLoop } from '../peers.ts';
 import { startHostProcess } from './host-process.ts';
 import { hotplug, testLoop, waitFor } from './test-host.ts';
@@ -57,9 +57,6 @@ test(
     await removeDomain(store, 3);
     await host.release(3);
     assert.equal(await store.isIntroduced(3), false);
-    for (let tries = 0; isBound(loop.path, file); tries++) {
-      assert.ok(tries < 500, 'the device is not let go of');
-      await sleep(10);
-    }
+    await until('the device is let go of', () => !isBound(loop.path, file));
   },
 );

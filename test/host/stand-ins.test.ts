@@ -21,6 +21,7 @@ import { createNbdDevices } from '../../src/host/nbd-devices.ts';
 import { createRings } from '../../src/host/rings.ts';
 import { createStore } from '../../src/xenstore/client.ts';
 import { socketTransport } from '../../src/xenstore/socket-transport.ts';
+import { patienceMs } from '../patience.ts';
 import { needsLoop } from '../peers.ts';
 import { needsXenstored, startXenstored } from '../peers/xenstored.ts';
 import { hotplug, testLoop, timesOpen } from './test-host.ts';
@@ -65,7 +66,7 @@ for (const kind of ['xenstored', 'oxenstored'] as const) {
         await attaching;
       };
       await attach();
-      const disk = await kernel.blkfront.disk(51712, 5000);
+      const disk = await kernel.blkfront.disk(51712, patienceMs(30_000));
       await disk.write(1, new Uint8Array(512).fill(6));
       assert.equal(readFileSync(file)[512], 6);
       await detachDisk(dom0, place);
@@ -73,7 +74,7 @@ for (const kind of ['xenstored', 'oxenstored'] as const) {
       assert.equal(timesOpen(loop), 1);
 
       await attach();
-      await kernel.blkfront.disk(51712, 5000);
+      await kernel.blkfront.disk(51712, patienceMs(30_000));
       assert.equal(timesOpen(loop), 2);
       kernel.kill();
       await removeDomain(dom0, 4);

@@ -23,7 +23,13 @@ until [ -s disk ]; do sleep 0.01; done
 mount -o "loop,$options" disk mounted
 (cd mounted && "$@")
 umount mounted
-umount disk
+# Somebody else may have the loop device open for a moment, and it the file.
+tries=0
+until umount disk 2> /dev/null; do
+  tries=$((tries + 1))
+  [ $tries -lt 3000 ]
+  sleep 0.01
+done
 wait
 `;
 

@@ -8,6 +8,7 @@ import { within } from '../../src/base/deadline.ts';
 import { createFileTable } from '../../src/image/file-table.ts';
 import type { ImageFormat } from '../../src/image/formats.ts';
 import { createImage } from '../../src/image/open.ts';
+import { patienceMs } from '../patience.ts';
 import { needs, needsProgram } from '../peers.ts';
 import { openClient } from '../nbd/client.ts';
 import { startTapProcess, type TapProcess } from './tap-process.ts';
@@ -82,10 +83,12 @@ test('clients that ask for nothing keep no tap that is to end', async () => {
     stack.use(await openClient({ path: at }));
   }
   // Nothing else happens in the tap meanwhile.
-  await within(10_000, "the tap's end", () => tap.end()).catch(async (thrown: unknown) => {
-    await tap.kill();
-    throw thrown;
-  });
+  await within(patienceMs(60_000), "the tap's end", () => tap.end()).catch(
+    async (thrown: unknown) => {
+      await tap.kill();
+      throw thrown;
+    },
+  );
 });
 
 const root = needs(process.getuid?.() === 0, 'only root can be somebody else');

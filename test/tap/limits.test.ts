@@ -34,7 +34,7 @@ test('limits slow a disk’s NBD clients down, are counted, and end for who wait
   client.send(...[0, 1, 2].map((i) => ({ type: 1, at: i * 4096, data })));
   await client.next();
   await tap.client.call('PUT', '/v1/disks/d/limits', {});
-  for (let i = 0; i < 2; i++) await within(patienceMs(5000), 'an answer', () => client.next());
+  for (let i = 0; i < 2; i++) await within(patienceMs(30_000), 'an answer', () => client.next());
   await client.ask({ type: 3 });
   const page = readFileSync(join(tap.folder, 'statistics', 'd'));
   const kinds = readStatistics(new Uint8Array(page).buffer)?.kinds;

@@ -13,6 +13,7 @@ import { createTransfer } from '../../src/image/transfer.ts';
 import { abis } from '../../src/ring/blkif.ts';
 import { createGuestMemory } from '../../src/ring/guest-memory.ts';
 import type { DiskStatistics } from '../../src/ring/statistics.ts';
+import { until } from '../patience.ts';
 import { searching } from '../property.ts';
 import { startTapProcess, type TapProcess } from './tap-process.ts';
 import type { VandalData } from './vandal.ts';
@@ -208,6 +209,10 @@ test('a guest that rewrites its ring while it is served harms nobody else', asyn
       if (!(thrown instanceof Failure && thrown.kind === 'gone')) throw thrown;
     });
   };
+  await until('the vandal is served', async () => {
+    await between();
+    return (await servedOf(tap, 'd1')) > 0;
+  });
   const beside = await askFor(honest, budgetMs, between);
   await vandal.terminate();
 

@@ -1,8 +1,7 @@
 /** What the parts of the shared suite have to work with. */
-import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure, type FailureKind } from '../../src/base/failure.ts';
 import type { Permission, Store } from '../../src/xenstore/store.ts';
+import { until as untilSeen } from '../patience.ts';
 import type { Subject } from './stores.ts';
 
 /** A xenstored under test, and two connections of dom0 to it. */
@@ -23,8 +22,5 @@ export function owned(domid: number, access: Permission['access'] = 'n'): Permis
 
 /** Resolves when `done` holds; a store that never gets there fails the test. */
 export async function until(done: () => boolean, what: string): Promise<void> {
-  for (let tries = 0; !done(); tries++) {
-    assert.ok(tries < 500, `it never came to pass: ${what}`);
-    await sleep(10);
-  }
+  await untilSeen(what, done);
 }
